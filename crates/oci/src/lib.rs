@@ -1,1 +1,3 @@
-//! Placeholder header: replaced by the crate's own.
+//! The formats of the Open Container Initiative, and Docker's additions to them, as plain data.
+
+pub mod runtime;
