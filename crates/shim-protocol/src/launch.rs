@@ -1,0 +1,184 @@
+//! The request that turns a waiting shim into the supervisor of one container.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use sampan_oci::runtime::{NamespaceKind, Spec};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::AttachSpec;
+
+/// Everything a shim needs to run a container, except for the descriptors that come with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// The container's id.
+    pub id: String,
+    /// What to run. `process.terminal` decides between a terminal and pipes.
+    pub spec: Spec,
+    /// Where the root file system is.
+    pub root: RootSource,
+    /// The container's cgroup, relative to each hierarchy's top: `sampan/<id>`.
+    pub cgroup: String,
+    /// Where the shim moves itself, relative as above; absent leaves it where it was started.
+    #[serde(default)]
+    pub shim_cgroup: Option<String>,
+    /// Height and width of the terminal at the start.
+    #[serde(default)]
+    pub terminal_size: Option<(u16, u16)>,
+    /// Whether the process has a standard input other than `/dev/null`.
+    #[serde(default)]
+    pub open_stdin: bool,
+    /// Whether standard input ends when the first client that feeds it leaves.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Whether a small init of the shim's own runs as process 1 (`/sbin/docker-init`).
+    #[serde(default)]
+    pub init: bool,
+    /// What becomes of the output.
+    pub log: LogConfig,
+    /// Whether the container is removed at its end: nothing is synced to disk then.
+    #[serde(default)]
+    pub auto_remove: bool,
+    /// The container's directory; logs, exit file and journal go below it.
+    pub directory: PathBuf,
+    /// Existing directory (mode 0700) in which the control socket is made.
+    pub socket_directory: PathBuf,
+    /// Namespaces to join, in the order of their descriptors.
+    #[serde(default)]
+    pub namespaces: Vec<NamespaceKind>,
+    /// Whether a descriptor of the init's executable comes along (see [`LaunchDescriptors::init`]).
+    #[serde(default)]
+    pub has_init_descriptor: bool,
+    /// Number of descriptors that are only kept open until the end (reserved host ports).
+    #[serde(default)]
+    pub held: usize,
+    /// Clients that attached before the start, in the order of their descriptors.
+    #[serde(default)]
+    pub attach: Vec<AttachSpec>,
+}
+
+/// Where the root file system of a container comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootSource {
+    /// A detached mount, sent as the first descriptor.
+    Descriptor,
+    /// A directory on the host.
+    Directory(PathBuf),
+}
+
+/// What becomes of a container's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogConfig {
+    /// Where output goes.
+    pub driver: LogDriver,
+    /// Bytes after which a file is rotated; absent never rotates.
+    pub max_size: Option<u64>,
+    /// Number of files kept, the current one included; at least 1.
+    pub max_file: u32,
+    /// Attributes added to each entry.
+    pub attrs: BTreeMap<String, String>,
+}
+
+impl Default for LogConfig {
+    /// Bounded: three files of 10 MB.
+    fn default() -> Self {
+        Self {
+            driver: LogDriver::JsonFile,
+            max_size: Some(10_000_000),
+            max_file: 3,
+            attrs: BTreeMap::new(),
+        }
+    }
+}
+
+/// The log drivers a shim writes itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogDriver {
+    /// Docker's JSON lines in `<directory>/<id>-json.log`.
+    #[default]
+    JsonFile,
+    /// Output is only seen by attached clients.
+    None,
+}
+
+/// The descriptors that travel with a [`Launch`].
+#[derive(Debug, Default)]
+pub struct LaunchDescriptors {
+    /// The detached mount of the root; needed with [`RootSource::Descriptor`].
+    pub root: Option<OwnedFd>,
+    /// Namespaces to join.
+    pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// The init's executable on a read-only mount that no host path leads to (`O_PATH` is enough).
+    /// Without it the shim makes such a copy of itself.
+    pub init: Option<OwnedFd>,
+    /// Kept open until the container's end (or [`crate::Request::Release`]).
+    pub held: Vec<OwnedFd>,
+    /// Sockets of the clients in `Launch::attach`.
+    pub attach: Vec<OwnedFd>,
+}
+
+/// The descriptors are not those that the launch declares.
+#[derive(Debug, Error)]
+#[error("launch came with {found} descriptors where it declares {declared}")]
+pub struct DescriptorError {
+    declared: usize,
+    found: usize,
+}
+
+impl LaunchDescriptors {
+    /// Declares the descriptors in `launch` and puts them in the order in which they are sent.
+    pub fn declare(self, launch: &mut Launch) -> Vec<OwnedFd> {
+        let mut order = Vec::new();
+        if let Some(root) = self.root {
+            launch.root = RootSource::Descriptor;
+            order.push(root);
+        }
+        launch.namespaces.clear();
+        for (kind, descriptor) in self.namespaces {
+            launch.namespaces.push(kind);
+            order.push(descriptor);
+        }
+        launch.has_init_descriptor = self.init.is_some();
+        order.extend(self.init);
+        launch.held = self.held.len();
+        order.extend(self.held);
+        order.extend(self.attach);
+        order
+    }
+
+    /// Takes the descriptors apart again as `launch` declares them.
+    pub fn collect(launch: &Launch, received: Vec<OwnedFd>) -> Result<Self, DescriptorError> {
+        let has_root = launch.root == RootSource::Descriptor;
+        let declared = usize::from(has_root)
+            + launch.namespaces.len()
+            + usize::from(launch.has_init_descriptor)
+            + launch.held
+            + launch.attach.len();
+        let found = received.len();
+        if declared != found {
+            return Err(DescriptorError { declared, found });
+        }
+        let mut rest = received.into_iter();
+        Ok(Self {
+            root: if has_root { rest.next() } else { None },
+            namespaces: launch
+                .namespaces
+                .iter()
+                .copied()
+                .zip(rest.by_ref().take(launch.namespaces.len()))
+                .collect(),
+            init: if launch.has_init_descriptor {
+                rest.next()
+            } else {
+                None
+            },
+            held: rest.by_ref().take(launch.held).collect(),
+            attach: rest.collect(),
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! What a shim leaves on disk: the exit file and the journal.
+
+use serde::{Deserialize, Serialize};
+
+/// How a container ended; the content of its exit file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code; 128 + n for signal n.
+    pub code: i32,
+    /// The signal that ended the first process.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// Whether a process of the container was killed for want of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// When the first process started (RFC 3339, nanoseconds).
+    pub started_at: String,
+    /// When its end was seen (RFC 3339, nanoseconds).
+    pub finished_at: String,
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// When (RFC 3339, nanoseconds).
+    pub at: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: JournalEvent,
+}
+
+/// What can happen to a container while nobody looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum JournalEvent {
+    /// The first process was started.
+    Started {
+        /// Its process id on the host.
+        pid: i32,
+    },
+    /// A process was killed for want of memory.
+    Oom,
+    /// Log entries could not be written (disk full).
+    LogFailed {
+        /// The cause.
+        message: String,
+    },
+    /// The container ended.
+    Exited {
+        /// How.
+        exit: Exit,
+    },
+    /// Processes were still there after everything was killed.
+    Strays {
+        /// Their number.
+        count: usize,
+    },
+    /// An event of a newer version.
+    #[serde(other)]
+    Other,
+}
