@@ -1,0 +1,281 @@
+//! Containers.
+
+use super::request::encode_segment;
+use super::{ByteStream, Client, Error, Hijacked, Response};
+use crate::filters::Filters;
+use crate::types::container::{
+    ContainerInspect, ContainerSummary, CreateRequest, CreateResponse, WaitResponse,
+};
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// Those that do not run, too.
+    pub all: bool,
+    /// The newest so many; 0 for all.
+    pub limit: u32,
+    /// With sizes.
+    pub size: bool,
+    /// Only those that match.
+    pub filters: Filters,
+}
+
+/// What to attach.
+#[derive(Debug, Clone, Default)]
+pub struct AttachOptions {
+    /// Input.
+    pub stdin: bool,
+    /// Output.
+    pub stdout: bool,
+    /// Errors.
+    pub stderr: bool,
+    /// What is written from now on.
+    pub stream: bool,
+    /// What was written before.
+    pub logs: bool,
+    /// Keys that detach; none for the engine's default.
+    pub detach_keys: Option<String>,
+}
+
+/// What logs to read.
+#[derive(Debug, Clone, Default)]
+pub struct LogsOptions {
+    /// Output.
+    pub stdout: bool,
+    /// Errors.
+    pub stderr: bool,
+    /// Go on with what is written from now on.
+    pub follow: bool,
+    /// Time before each line.
+    pub timestamps: bool,
+    /// Attributes before each line.
+    pub details: bool,
+    /// Seconds since 1970, with a fraction.
+    pub since: Option<String>,
+    /// Seconds since 1970, with a fraction.
+    pub until: Option<String>,
+    /// The last so many lines, or `all`.
+    pub tail: Option<String>,
+}
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitCondition {
+    /// It does not run; at once when it does not run now.
+    NotRunning,
+    /// It ends the next time.
+    NextExit,
+    /// It is removed.
+    Removed,
+}
+
+impl WaitCondition {
+    fn name(self) -> &'static str {
+        match self {
+            Self::NotRunning => "not-running",
+            Self::NextExit => "next-exit",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A wait that the engine has registered.
+#[derive(Debug)]
+pub struct PendingWait(Response);
+
+impl PendingWait {
+    /// Waits.
+    pub async fn finish(self) -> Result<WaitResponse, Error> {
+        self.0.json().await
+    }
+}
+
+fn path(id: &str, rest: &str) -> String {
+    format!("/containers/{}{rest}", encode_segment(id))
+}
+
+impl Client {
+    /// `POST /containers/create`.
+    pub async fn create_container(
+        &self,
+        name: Option<&str>,
+        platform: Option<&str>,
+        request: &CreateRequest,
+    ) -> Result<CreateResponse, Error> {
+        self.post("/containers/create")
+            .maybe("name", name)
+            .maybe("platform", platform)
+            .json(request)?
+            .send()
+            .await?
+            .json()
+            .await
+    }
+
+    /// `GET /containers/json`.
+    pub async fn list_containers(
+        &self,
+        options: &ListOptions,
+    ) -> Result<Vec<ContainerSummary>, Error> {
+        let limit = (options.limit > 0).then(|| options.limit.to_string());
+        self.get("/containers/json")
+            .flag("all", options.all)
+            .flag("size", options.size)
+            .maybe("limit", limit)
+            .filters(&options.filters)
+            .send()
+            .await?
+            .json()
+            .await
+    }
+
+    /// `GET /containers/{id}/json`.
+    pub async fn inspect_container(&self, id: &str) -> Result<ContainerInspect, Error> {
+        self.inspect_container_raw(id, false).await?.json().await
+    }
+
+    /// `GET /containers/{id}/json`, as it came.
+    pub async fn inspect_container_raw(&self, id: &str, size: bool) -> Result<Response, Error> {
+        self.get(path(id, "/json")).flag("size", size).send().await
+    }
+
+    /// `POST /containers/{id}/start`. One that runs already is [`Kind::NotModified`].
+    ///
+    /// [`Kind::NotModified`]: super::Kind::NotModified
+    pub async fn start_container(&self, id: &str, detach_keys: Option<&str>) -> Result<(), Error> {
+        let request = self
+            .post(path(id, "/start"))
+            .maybe("detachKeys", detach_keys);
+        request.send().await.map(drop)
+    }
+
+    /// `POST /containers/{id}/stop`. `seconds` of -1 waits for ever.
+    pub async fn stop_container(
+        &self,
+        id: &str,
+        signal: Option<&str>,
+        seconds: Option<i64>,
+    ) -> Result<(), Error> {
+        self.end("/stop", id, signal, seconds).await
+    }
+
+    /// `POST /containers/{id}/restart`. `seconds` of -1 waits for ever.
+    pub async fn restart_container(
+        &self,
+        id: &str,
+        signal: Option<&str>,
+        seconds: Option<i64>,
+    ) -> Result<(), Error> {
+        self.end("/restart", id, signal, seconds).await
+    }
+
+    async fn end(
+        &self,
+        verb: &str,
+        id: &str,
+        signal: Option<&str>,
+        seconds: Option<i64>,
+    ) -> Result<(), Error> {
+        let request = self
+            .post(path(id, verb))
+            .maybe("signal", signal)
+            .maybe("t", seconds.map(|seconds| seconds.to_string()));
+        request.send().await.map(drop)
+    }
+
+    /// `POST /containers/{id}/kill`.
+    pub async fn kill_container(&self, id: &str, signal: Option<&str>) -> Result<(), Error> {
+        let request = self.post(path(id, "/kill")).maybe("signal", signal);
+        request.send().await.map(drop)
+    }
+
+    /// `POST /containers/{id}/pause`.
+    pub async fn pause_container(&self, id: &str) -> Result<(), Error> {
+        self.post(path(id, "/pause")).send().await.map(drop)
+    }
+
+    /// `POST /containers/{id}/unpause`.
+    pub async fn unpause_container(&self, id: &str) -> Result<(), Error> {
+        self.post(path(id, "/unpause")).send().await.map(drop)
+    }
+
+    /// `POST /containers/{id}/rename`.
+    pub async fn rename_container(&self, id: &str, name: &str) -> Result<(), Error> {
+        let request = self.post(path(id, "/rename")).query("name", name);
+        request.send().await.map(drop)
+    }
+
+    /// `POST /containers/{id}/resize`.
+    pub async fn resize_container(&self, id: &str, rows: u16, columns: u16) -> Result<(), Error> {
+        let request = self
+            .post(path(id, "/resize"))
+            .query("h", rows.to_string())
+            .query("w", columns.to_string());
+        request.send().await.map(drop)
+    }
+
+    /// `DELETE /containers/{id}`.
+    pub async fn remove_container(
+        &self,
+        id: &str,
+        force: bool,
+        volumes: bool,
+    ) -> Result<(), Error> {
+        let request = self
+            .delete(path(id, ""))
+            .flag("force", force)
+            .flag("v", volumes);
+        request.send().await.map(drop)
+    }
+
+    /// `POST /containers/{id}/wait`. When this returns, the engine has registered the wait, so
+    /// that no exit after it is missed.
+    pub async fn wait_container(
+        &self,
+        id: &str,
+        condition: WaitCondition,
+    ) -> Result<PendingWait, Error> {
+        let request = self
+            .post(path(id, "/wait"))
+            .query("condition", condition.name());
+        request.send().await.map(PendingWait)
+    }
+
+    /// `POST /containers/{id}/attach`.
+    pub async fn attach_container(
+        &self,
+        id: &str,
+        options: &AttachOptions,
+    ) -> Result<Hijacked, Error> {
+        self.post(path(id, "/attach"))
+            .flag("stdin", options.stdin)
+            .flag("stdout", options.stdout)
+            .flag("stderr", options.stderr)
+            .flag("stream", options.stream)
+            .flag("logs", options.logs)
+            .maybe("detachKeys", options.detach_keys.as_ref())
+            .hijack()
+            .await
+    }
+
+    /// `GET /containers/{id}/logs`.
+    pub async fn container_logs(
+        &self,
+        id: &str,
+        options: &LogsOptions,
+    ) -> Result<ByteStream, Error> {
+        let response = self
+            .get(path(id, "/logs"))
+            .flag("stdout", options.stdout)
+            .flag("stderr", options.stderr)
+            .flag("follow", options.follow)
+            .flag("timestamps", options.timestamps)
+            .flag("details", options.details)
+            .maybe("since", options.since.as_ref())
+            .maybe("until", options.until.as_ref())
+            .maybe("tail", options.tail.as_ref())
+            .send()
+            .await?;
+        Ok(response.into_stream())
+    }
+}
