@@ -1,0 +1,79 @@
+//! Installs system call filters (seccomp(2)).
+
+use std::io;
+
+/// One classic BPF instruction, as the kernel's `struct sock_filter`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct SockFilter {
+    /// Operation code.
+    pub code: u16,
+    /// Instructions to skip where a comparison holds.
+    pub jt: u8,
+    /// Instructions to skip where it does not.
+    pub jf: u8,
+    /// Immediate value.
+    pub k: u32,
+}
+
+/// A whole filter, ready to install.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SeccompProgram {
+    instructions: Vec<SockFilter>,
+    flags: u32,
+}
+
+/// The kernel's `struct sock_fprog`.
+#[repr(C)]
+struct Program {
+    length: u16,
+    instructions: *const SockFilter,
+}
+
+impl SeccompProgram {
+    /// Takes a filter of at most 4096 instructions (the kernel's limit, which it
+    /// checks) and flags of seccomp(2) such as `SECCOMP_FILTER_FLAG_LOG`.
+    #[must_use]
+    pub fn new(instructions: Vec<SockFilter>, flags: u32) -> Self {
+        Self {
+            instructions,
+            flags,
+        }
+    }
+
+    /// The instructions.
+    #[must_use]
+    pub fn instructions(&self) -> &[SockFilter] {
+        &self.instructions
+    }
+
+    /// The flags of seccomp(2).
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// Puts the calling thread, and all that it will start, under the filter.
+    /// There is no way back. Does not allocate.
+    ///
+    /// # Errors
+    /// `EACCES` when the thread has neither `CAP_SYS_ADMIN` nor
+    /// `no_new_privs`, `EINVAL` when the kernel refuses the program.
+    pub fn install(&self) -> io::Result<()> {
+        let program = Program {
+            length: u16::try_from(self.instructions.len())
+                .map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
+            instructions: self.instructions.as_ptr(),
+        };
+        let operation = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: `program` and the instructions it points to outlive the
+        // call, which copies them; `length` is the number of instructions.
+        let done =
+            unsafe { libc::syscall(libc::SYS_seccomp, operation, self.flags, &raw const program) };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
