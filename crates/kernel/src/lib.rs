@@ -12,6 +12,7 @@
 //!   its way to the program;
 //! * [`pidfd`], [`ancillary`], [`memfd`], [`bpf`]: descriptors of processes,
 //!   over sockets, of sealed memory, of device programs;
+//! * [`signals`]: signals as descriptors, and an init's child;
 //! * [`requires!`]: what a test needs of the machine.
 #![allow(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod mount;
 pub mod pidfd;
 pub mod requires;
 pub mod seccomp;
+pub mod signals;
 pub mod spawn;
 
 /// Turns the -1 of a system call into its error.
