@@ -26,6 +26,8 @@ pub enum Error {
         status: u16,
         /// The engine's sentence.
         message: String,
+        /// What a person can do about it.
+        hint: Option<String>,
     },
     /// The engine's answer is not what this request is answered with.
     #[error("the engine's answer cannot be read")]
@@ -85,6 +87,15 @@ impl Error {
             | Self::Decode(_)
             | Self::NotUpgraded(_)
             | Self::Io(_) => Kind::Other,
+        }
+    }
+
+    /// What a person can do about it, when the engine said so.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Status { hint, .. } => hint.as_deref(),
+            _ => None,
         }
     }
 

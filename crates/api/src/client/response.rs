@@ -54,14 +54,15 @@ impl Response {
             return Ok(self);
         }
         let body = self.bytes().await?;
-        let message = match serde_json::from_slice::<ErrorResponse>(&body) {
-            Ok(error) if !error.message.is_empty() => error.message,
-            _ if !body.is_empty() => String::from_utf8_lossy(&body).trim().to_owned(),
-            _ => status.to_string(),
+        let (message, hint) = match serde_json::from_slice::<ErrorResponse>(&body) {
+            Ok(error) if !error.message.is_empty() => (error.message, error.hint),
+            _ if !body.is_empty() => (String::from_utf8_lossy(&body).trim().to_owned(), None),
+            _ => (status.to_string(), None),
         };
         Err(Error::Status {
             status: status.as_u16(),
             message,
+            hint,
         })
     }
 
@@ -174,7 +175,7 @@ mod tests {
     fn values_are_taken_one_by_one_and_halves_wait() {
         let mut pending =
             BytesMut::from(&b"{\"status\":\"a\"}\r\n{\"status\":\"b\"}\r\n{\"sta"[..]);
-        let mut next = |pending: &mut BytesMut| take_value::<Message>(pending).unwrap();
+        let next = |pending: &mut BytesMut| take_value::<Message>(pending).unwrap();
         assert_eq!(next(&mut pending).unwrap().status, "a");
         assert_eq!(next(&mut pending).unwrap().status, "b");
         assert_eq!(next(&mut pending), None);

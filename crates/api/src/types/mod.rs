@@ -23,6 +23,8 @@ wire! {
     pub struct ErrorResponse {
         /// One sentence for a person.
         "message" message: String,
+        /// What a person can do about it. Not Docker's.
+        omitempty "hint" hint: Option<String>,
     }
 
     /// The identity of something that was made.
