@@ -1,0 +1,202 @@
+//! The arguments of `sampan daemon`.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use super::Paths;
+
+pub(super) const HELP: &str = "\
+Usage:  sampan daemon [OPTIONS]
+
+Run the engine. Containers run on when it ends or is killed.
+
+Options:
+      --docker-socket      Also listen on /run/docker.sock
+  -G, --group string       Group that may use the socket (default \"sampan\" or \"docker\")
+      --help               Print usage
+  -H, --host list          Socket to listen on: unix://PATH, or fd:// for a
+                           socket of systemd (default unix://RUN/sampan.sock)
+  -l, --log-level string   error, warn, info, debug or trace (default \"info\")
+      --root string        Directory of the persistent state (default
+                           \"/var/lib/sampan\" or $SAMPAN_ROOT)
+      --run string         Directory of the volatile state (default
+                           \"/run/sampan\" or $SAMPAN_RUN)
+";
+
+/// What `sampan daemon` was asked to do.
+#[derive(Debug)]
+pub(super) enum Parsed {
+    Help,
+    Run(Settings),
+}
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) mode: Mode,
+    pub(super) paths: Paths,
+    pub(super) sockets: Vec<PathBuf>,
+    pub(super) group: Option<String>,
+    pub(super) log_level: String,
+}
+
+/// Which of the two processes this is.
+#[derive(Clone, Debug)]
+pub(super) enum Mode {
+    /// Holds the sockets and keeps an engine running behind them.
+    Keeper,
+    /// The engine, given the sockets as open descriptors.
+    Engine {
+        listeners: Vec<RawFd>,
+        /// The read end of a pipe whose other end the keeper holds.
+        keeper: Option<RawFd>,
+    },
+}
+
+/// Where systemd's descriptors begin (sd_listen_fds(3)).
+const FIRST_SYSTEMD_DESCRIPTOR: RawFd = 3;
+
+pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
+    let mut paths = Paths::from_environment();
+    let mut hosts = Vec::new();
+    let mut group = None;
+    let mut docker_socket = false;
+    let mut log_level = "info".to_owned();
+    let mut listeners = None;
+    let mut keeper = None;
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let (name, inline) = match argument.split_once('=') {
+            Some((name, value)) if name.starts_with('-') => (name, Some(value.to_owned())),
+            _ => (argument.as_str(), None),
+        };
+        let mut value = || {
+            inline
+                .clone()
+                .or_else(|| rest.next().cloned())
+                .ok_or_else(|| format!("flag needs an argument: {name}"))
+        };
+        match name {
+            "--help" | "-h" => return Ok(Parsed::Help),
+            "--root" => paths.root = value()?.into(),
+            "--run" => paths.run = value()?.into(),
+            "--host" | "-H" => hosts.push(value()?),
+            "--group" | "-G" => group = Some(value()?),
+            "--docker-socket" => docker_socket = true,
+            "--log-level" | "-l" => log_level = value()?,
+            // Between the keeper and the engine only.
+            "--listener-descriptors" => listeners = Some(descriptors(&value()?)?),
+            "--keeper-descriptor" => keeper = descriptors(&value()?)?.first().copied(),
+            other => return Err(format!("unknown argument: {other}")),
+        }
+    }
+    if !["error", "warn", "info", "debug", "trace"].contains(&log_level.as_str()) {
+        return Err(format!(
+            "invalid log level {log_level:?}: use error, warn, info, debug or trace"
+        ));
+    }
+    if hosts.is_empty()
+        && let Ok(host) = std::env::var("SAMPAN_HOST")
+        && !host.is_empty()
+    {
+        hosts.push(host);
+    }
+    for path in [&mut paths.root, &mut paths.run] {
+        *path = std::path::absolute(&*path).map_err(|error| error.to_string())?;
+    }
+    let mut sockets = Vec::new();
+    for host in &hosts {
+        if host == "fd://" {
+            listeners = Some(systemd_descriptors()?);
+        } else {
+            sockets.push(socket_path(host)?);
+        }
+    }
+    if sockets.is_empty() {
+        sockets.push(paths.socket());
+    }
+    if docker_socket {
+        sockets.push("/run/docker.sock".into());
+    }
+    let mode = match listeners {
+        Some(listeners) => Mode::Engine { listeners, keeper },
+        None => Mode::Keeper,
+    };
+    Ok(Parsed::Run(Settings {
+        mode,
+        paths,
+        sockets,
+        group,
+        log_level,
+    }))
+}
+
+fn socket_path(host: &str) -> Result<PathBuf, String> {
+    match host.split_once("://") {
+        Some(("unix", path)) if path.starts_with('/') => Ok(path.into()),
+        Some(("unix", path)) => Err(format!("the socket path {path:?} is not absolute")),
+        Some(("tcp", _)) => Err("tcp:// is not supported yet: listen on unix://PATH".into()),
+        _ => Err(format!(
+            "invalid --host {host:?}: it has the form unix:///path/of.sock or fd://"
+        )),
+    }
+}
+
+fn descriptors(list: &str) -> Result<Vec<RawFd>, String> {
+    list.split(',')
+        .map(|number| {
+            let number: RawFd = number.parse().map_err(|_| number)?;
+            (number > 2).then_some(number).ok_or("0 to 2")
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|bad| format!("not the number of a passed descriptor: {bad}"))
+}
+
+/// The descriptors that systemd passed to this very process.
+fn systemd_descriptors() -> Result<Vec<RawFd>, String> {
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    let count = number("LISTEN_FDS").filter(|count| *count > 0);
+    match (number("LISTEN_PID"), count) {
+        (Some(pid), Some(count)) if pid == std::process::id() => {
+            let count = RawFd::try_from(count).map_err(|error| error.to_string())?;
+            Ok((FIRST_SYSTEMD_DESCRIPTOR..FIRST_SYSTEMD_DESCRIPTOR + count).collect())
+        }
+        _ => Err("--host fd:// needs a socket passed by systemd, and there is none".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        match parse(&arguments)? {
+            Parsed::Run(settings) => Ok(settings),
+            Parsed::Help => Err("help".into()),
+        }
+    }
+
+    #[test]
+    fn sockets_follow_the_run_directory() {
+        let settings = settings(&["--run=/r", "--root", "/s"]).unwrap();
+        assert_eq!(settings.sockets, [PathBuf::from("/r/sampan.sock")]);
+        assert!(matches!(settings.mode, Mode::Keeper));
+    }
+
+    #[test]
+    fn hosts_that_cannot_be_served_are_refused() {
+        for bad in ["tcp://0.0.0.0:1", "unix://a", "/a", "http://x", "fd://"] {
+            assert!(settings(&["-H", bad]).is_err(), "{bad} was taken");
+        }
+        assert!(settings(&["--bogus"]).is_err());
+        assert!(settings(&["--log-level", "loud"]).is_err());
+        assert!(settings(&["--root"]).is_err());
+    }
+
+    #[test]
+    fn descriptors_make_it_the_engine() {
+        let settings = settings(&["--listener-descriptors", "3,4"]).unwrap();
+        assert!(matches!(settings.mode, Mode::Engine { listeners, .. } if listeners == [3, 4]));
+    }
+}
