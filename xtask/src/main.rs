@@ -1,1 +1,39 @@
-fn main() {}
+//! `cargo xtask`: everything a developer or CI runs, by one name each.
+
+mod check;
+mod layers;
+mod packages;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  check              format, lints, licences and the dependency picture
+  test [FILTER…]     install what the tests need, build, run every test
+  layers [--write]   compare the crates' dependencies with docs/layers.txt
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["check"] => check::run(),
+        ["test", filters @ ..] => test::run(filters),
+        ["layers"] => layers::run(layers::Mode::Compare),
+        ["layers", "--write"] => layers::run(layers::Mode::Write),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Debian packages that the tests use: real peers and the contents of real
+//! images.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::run::{command, is_installed, run};
+
+/// A program that must be on the `PATH` and the package that brings it.
+struct Needed {
+    program: &'static str,
+    package: &'static str,
+}
+
+const fn needed(program: &'static str, package: &'static str) -> Needed {
+    Needed { program, package }
+}
+
+const NEEDED: &[Needed] = &[
+    needed("cc", "gcc"),
+    needed("busybox", "busybox-static"),
+    needed("mmdebstrap", "mmdebstrap"),
+    needed("skopeo", "skopeo"),
+    needed("umoci", "umoci"),
+    needed("docker-registry", "docker-registry"),
+    needed("docker", "docker.io"),
+    needed("fsck.erofs", "erofs-utils"),
+    needed("nft", "nftables"),
+    needed("ip", "iproute2"),
+    needed("getfattr", "attr"),
+    needed("setcap", "libcap2-bin"),
+    needed("ps", "procps"),
+    needed("zstd", "zstd"),
+    needed("tar", "tar"),
+    needed("crun", "crun"),
+    needed("htpasswd", "apache2-utils"),
+    needed("python3", "python3"),
+];
+
+/// Installs what is missing. On a system without apt, says what is missing.
+pub(crate) fn install() -> Result<()> {
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|needed| !is_installed(needed.program) && !in_sbin(needed.program))
+        .map(|needed| needed.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    ensure!(
+        is_installed("apt-get"),
+        "these Debian packages, or their like, are missing: {}",
+        missing.join(" ")
+    );
+    run(command("apt-get", &["update", "--quiet"]))?;
+    let mut install = command("apt-get", &["install", "--yes", "--quiet"]);
+    install.arg("--no-install-recommends").args(&missing);
+    without_services(&mut install);
+    run(install)
+}
+
+/// Keeps a package's script from starting its service: the tests start what
+/// they need themselves, with state and ports of their own.
+fn without_services(install: &mut Command) {
+    install
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("RUNLEVEL", "1");
+}
+
+fn in_sbin(program: &str) -> bool {
+    ["/usr/sbin", "/sbin"]
+        .iter()
+        .any(|directory| std::path::Path::new(directory).join(program).is_file())
+}
