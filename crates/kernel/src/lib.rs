@@ -12,6 +12,7 @@
 //!   its way to the program;
 //! * [`pidfd`], [`ancillary`], [`memfd`], [`bpf`]: descriptors of processes,
 //!   over sockets, of sealed memory, of device programs;
+//! * [`inherited`]: what a supervisor takes over from who started it;
 //! * [`signals`]: signals as descriptors, and an init's child;
 //! * [`requires!`]: what a test needs of the machine.
 #![allow(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod bpf;
 pub mod clone;
 pub mod descriptors;
 pub mod exec;
+pub mod inherited;
 pub mod memfd;
 pub mod mount;
 pub mod pidfd;

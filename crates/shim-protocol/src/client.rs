@@ -1,7 +1,6 @@
 //! The engine's end of a connection.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -124,11 +123,12 @@ impl Client {
 
     /// Starts a shim that waits for its launch. The connection is the shim's standard input, so
     /// that no descriptor has to be inheritable in the calling process. The caller reaps the child.
-    pub fn spawn(program: &Path) -> Result<(Self, Child), ClientError> {
+    /// `id` is only for those who look at the list of processes.
+    pub fn spawn(program: &Path, id: &str) -> Result<(Self, Child), ClientError> {
         let spawn = || -> io::Result<(UnixStream, Child)> {
             let (ours, theirs) = UnixStream::pair()?;
             let child = Command::new(program)
-                .args([OsStr::new("--control-fd"), OsStr::new("0")])
+                .args(["--control-fd", "0", id])
                 .current_dir("/")
                 .env_clear()
                 .stdin(OwnedFd::from(theirs))
