@@ -1,1 +1,26 @@
-//! Placeholder header: replaced by the crate's own.
+//! The HTTP edge: Docker's Engine API on a socket, answered by an engine.
+//!
+//! Everything that is Docker's (routes, field names, status codes, frames, what changed in which
+//! version) stops in this crate and in `sampan-api`; the engine sees its own types and none of
+//! HTTP. A request goes through these steps:
+//!
+//! 1. `connection`: hyper on the socket, bounds on heads, and the way out of HTTP: a handler can
+//!    take the raw socket from under hyper and hand it on (attach, exec).
+//! 2. `edge`: version prefix, headers of every reply, unknown routes.
+//! 3. `routes` and one module per noun: query and body to the engine's types and back.
+//! 4. `error`: the engine's error kinds to status codes, in one place.
+//!
+//! This crate knows nothing of containers' processes, files or networks, holds no state beside
+//! connections, and reads neither environment nor configuration.
+
+mod body;
+mod connection;
+mod edge;
+mod error;
+mod hijack;
+mod listen;
+mod query;
+mod reply;
+mod unbuilt;
+
+pub use listen::Limits;
