@@ -8,12 +8,12 @@
 //! * [`clone`]: a copy of the caller in new namespaces, and the rule that code
 //!   in such a child keeps to;
 //! * [`spawn`]: another program, without copying the caller's memory;
-//! * [`exec`], [`descriptors`], [`seccomp`], [`mount`]: what a child does on
+//! * [`signals`], [`exec`], [`descriptors`], [`seccomp`], [`mount`]: what a child does on
 //!   its way to the program;
 //! * [`pidfd`], [`ancillary`], [`memfd`], [`bpf`]: descriptors of processes,
 //!   over sockets, of sealed memory, of device programs;
 //! * [`inherited`]: what a supervisor takes over from who started it;
-//! * [`signals`]: signals as descriptors, and an init's child;
+//! * [`signalfd`]: signals as descriptors, and an init's child;
 //! * [`requires!`]: what a test needs of the machine.
 #![allow(unsafe_code)]
 
@@ -31,6 +31,7 @@ pub mod mount;
 pub mod pidfd;
 pub mod requires;
 pub mod seccomp;
+pub mod signalfd;
 pub mod signals;
 pub mod spawn;
 
