@@ -1,6 +1,7 @@
 //! The descriptor table as a whole.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use crate::check;
 
@@ -21,4 +22,17 @@ pub fn close_from_at_exec(first: u32) -> io::Result<()> {
         )
     };
     check(done).map(drop)
+}
+
+/// Makes `number` a copy of `descriptor` that stays open through execve. Child
+/// code: whatever had the number is closed, so the caller must be a process
+/// about to become another program, in which nothing owns that number.
+///
+/// # Errors
+/// As dup2(2); `EINVAL` when both are the same.
+pub fn place(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: takes an open descriptor; that the other number is free to be
+    // taken is what the caller has promised.
+    let done = unsafe { libc::dup3(descriptor.as_raw_fd(), number, 0) };
+    check(i64::from(done)).map(drop)
 }

@@ -7,9 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
-use crate::check;
 use crate::clone::Child;
 use crate::exec::ArgumentList;
+use crate::mask;
 
 /// A program to start.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
         parked: vec![-1; spawn.descriptors.len()],
         error: 0,
     };
-    let mask = block_all_signals()?;
+    let mask = mask::block_all()?;
     let mut pidfd: libc::c_int = -1;
     // SAFETY: the offset is the length of the buffer, one past its end.
     let top = unsafe { stack.as_mut_ptr().add(STACK_SIZE) };
@@ -79,7 +79,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
         )
     };
     let failure = io::Error::last_os_error();
-    restore_signals(&mask);
+    mask.restore();
     drop(stack);
     let Some(pid) = Pid::from_raw(result.max(0)) else {
         return Err(failure);
@@ -109,7 +109,7 @@ extern "C" fn child(argument: *mut c_void) -> libc::c_int {
 }
 
 fn become_program(shared: &mut Shared<'_>) -> Result<(), i32> {
-    default_signal_handlers();
+    mask::set_default_handlers();
     let spawn = shared.spawn;
     if spawn.new_session {
         // SAFETY: setsid takes nothing.
@@ -125,7 +125,7 @@ fn become_program(shared: &mut Shared<'_>) -> Result<(), i32> {
         // that closing what had the number hurts nobody.
         positive(unsafe { libc::dup2(*parked, *number) })?;
     }
-    unblock_all_signals();
+    mask::unblock_all();
     // SAFETY: `program` was opened above and is closed by nobody.
     let program = unsafe { BorrowedFd::borrow_raw(program) };
     let error = crate::exec::execve_file(program, spawn.arguments, spawn.environment);
@@ -144,46 +144,6 @@ fn positive(result: libc::c_int) -> Result<libc::c_int, i32> {
     Err(io::Error::last_os_error()
         .raw_os_error()
         .unwrap_or(libc::EIO))
-}
-
-/// The child's table of handlers is its own copy; a handler of the caller's
-/// must not run in it, because it would do so in the caller's memory.
-fn default_signal_handlers() {
-    for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        // SAFETY: installs the default action, no code of ours. The kernel
-        // refuses the numbers that glibc keeps to itself, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-}
-
-fn block_all_signals() -> io::Result<libc::sigset_t> {
-    let mut all = empty_set();
-    // SAFETY: writes the set it is given.
-    unsafe { libc::sigfillset(&raw mut all) };
-    let mut before = empty_set();
-    // SAFETY: both sets live through the call.
-    let done = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-    check(-i64::from(done)).map(|_| before)
-}
-
-fn restore_signals(mask: &libc::sigset_t) {
-    // SAFETY: the set lives through the call; nothing is written back.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
-}
-
-fn unblock_all_signals() {
-    restore_signals(&empty_set());
-}
-
-fn empty_set() -> libc::sigset_t {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: initialises the set it is given.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: sigset_t is plain numbers; it was zeroed and then initialised.
-    unsafe { set.assume_init() }
 }
 
 #[cfg(test)]
