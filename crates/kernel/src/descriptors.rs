@@ -36,3 +36,12 @@ pub fn place(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     let done = unsafe { libc::dup3(descriptor.as_raw_fd(), number, 0) };
     check(i64::from(done)).map(drop)
 }
+
+/// Child code: closes this process' copy of a descriptor that only the parent
+/// goes on to use. Values that own it in the copied memory must never be
+/// dropped, which in a child that ends by execve or exit they are not.
+pub fn close_copy(descriptor: BorrowedFd<'_>) {
+    // SAFETY: closes a number of this process' own table; see above for the
+    // values that still have it.
+    unsafe { libc::close(descriptor.as_raw_fd()) };
+}

@@ -26,13 +26,13 @@ pub mod clone;
 pub mod descriptors;
 pub mod exec;
 pub mod inherited;
-mod mask;
 pub mod memfd;
 pub mod mount;
 pub mod pidfd;
 pub mod requires;
 pub mod seccomp;
 pub mod signalfd;
+pub mod signals;
 pub mod spawn;
 
 /// Turns the -1 of a system call into its error.

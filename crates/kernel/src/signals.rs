@@ -1,117 +1,60 @@
-//! Signals as descriptors (signalfd(2)), and the child of an init process.
+//! The calling thread's signal mask and the process' handlers.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 use crate::check;
 
-/// Blocks every signal that can be blocked, for the calling thread and what it
-/// starts from here on. What it starts has to [`reset`] them.
-///
-/// # Errors
-/// As sigprocmask(2).
-pub fn block_all() -> io::Result<()> {
-    set_mask(&full_set())
+/// A mask to go back to.
+pub(crate) struct Mask(libc::sigset_t);
+
+/// Blocks every signal that can be blocked.
+pub(crate) fn block_all() -> io::Result<Mask> {
+    let mut all = empty_set();
+    // SAFETY: writes the set it is given.
+    unsafe { libc::sigfillset(&raw mut all) };
+    let mut before = empty_set();
+    // SAFETY: both sets live through the call.
+    let done = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    check(-i64::from(done)).map(|_| Mask(before))
 }
 
-/// A descriptor that is readable while one of `signals` (which should be
-/// blocked) is pending; close-on-exec and non-blocking.
-///
-/// # Errors
-/// As signalfd(2).
-pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
-    let mut set = empty_set();
-    for signal in signals {
-        // SAFETY: changes the set it is given; wrong numbers are refused.
-        check(i64::from(unsafe { libc::sigaddset(&raw mut set, *signal) }))?;
-    }
-    signal_descriptor(&set)
-}
-
-/// As [`descriptor`], for every signal.
-///
-/// # Errors
-/// As signalfd(2).
-pub fn descriptor_of_all() -> io::Result<OwnedFd> {
-    signal_descriptor(&full_set())
-}
-
-/// Takes the next pending signal's number from a [`descriptor`]; `None` where
-/// there is none.
-///
-/// # Errors
-/// As read(2).
-pub fn take(descriptor: BorrowedFd<'_>) -> io::Result<Option<i32>> {
-    let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
-    match rustix::io::read(descriptor.as_fd(), &mut info) {
-        // The number is the first field.
-        Ok(read) if read == info.len() => {
-            let [a, b, c, d, ..] = info;
-            Ok(Some(i32::from_ne_bytes([a, b, c, d])))
-        }
-        Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
-        Err(errno) => Err(errno.into()),
+impl Mask {
+    pub(crate) fn restore(&self) {
+        // SAFETY: the set lives through the call; nothing is written back.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+        };
     }
 }
 
-/// Gives every signal its default action and unblocks it, as a program expects
-/// to find them. For a child on its way to execve; does not allocate.
+/// Unblocks every signal. Does not allocate.
+pub(crate) fn unblock_all() {
+    Mask(empty_set()).restore();
+}
+
+/// Child code: gives a program the signals that it expects to find, all
+/// unblocked and with their default effect. Ignored signals and the mask would
+/// otherwise be inherited through execve.
 pub fn reset() {
+    set_default_handlers();
+    unblock_all();
+}
+
+/// A child's table of handlers is its own copy; a handler of the caller's must
+/// not run in a child that shares the caller's memory.
+pub(crate) fn set_default_handlers() {
     for signal in 1..=64 {
-        // SAFETY: installs the default action, no code of ours. The kernel
-        // refuses SIGKILL and SIGSTOP, and glibc its own, harmlessly.
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: installs the default action, no code of ours. glibc refuses
+        // the numbers that it keeps to itself, harmlessly.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // Only wrong arguments make this fail.
-    let _ = set_mask(&empty_set());
-}
-
-/// Makes the command a process group of its own that is in the foreground of
-/// the terminal on standard input, where there is one.
-pub fn in_foreground(command: &mut Command) -> &mut Command {
-    command.process_group(0);
-    // SAFETY: the closure makes system calls only.
-    unsafe { command.pre_exec(take_foreground) }
-}
-
-fn take_foreground() -> io::Result<()> {
-    // A process of the background that asks for the terminal is stopped by
-    // SIGTTOU unless it blocks it.
-    set_mask(&full_set())?;
-    // SAFETY: takes nothing.
-    let own = unsafe { libc::getpid() };
-    // Without a terminal this fails, as it should.
-    // SAFETY: plain numbers.
-    unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, own) };
-    set_mask(&empty_set())
-}
-
-fn signal_descriptor(set: &libc::sigset_t) -> io::Result<OwnedFd> {
-    // SAFETY: -1 asks for a new descriptor; the set lives through the call.
-    let made = unsafe { libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    check(i64::from(made))?;
-    // SAFETY: the kernel just made it and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(made) })
-}
-
-fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the set lives through the call; nothing is written back.
-    let done = unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) };
-    check(i64::from(done)).map(drop)
-}
-
-fn full_set() -> libc::sigset_t {
-    let mut set = empty_set();
-    // SAFETY: writes the set it is given.
-    unsafe { libc::sigfillset(&raw mut set) };
-    set
 }
 
 fn empty_set() -> libc::sigset_t {
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: initialises the set it is given.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: sigset_t is plain numbers; it was zeroed and then initialised.

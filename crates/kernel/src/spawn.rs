@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 use crate::clone::Child;
 use crate::exec::ArgumentList;
-use crate::mask;
+use crate::signals;
 
 /// A program to start.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
         parked: vec![-1; spawn.descriptors.len()],
         error: 0,
     };
-    let mask = mask::block_all()?;
+    let mask = signals::block_all()?;
     let mut pidfd: libc::c_int = -1;
     // SAFETY: the offset is the length of the buffer, one past its end.
     let top = unsafe { stack.as_mut_ptr().add(STACK_SIZE) };
@@ -109,7 +109,7 @@ extern "C" fn child(argument: *mut c_void) -> libc::c_int {
 }
 
 fn become_program(shared: &mut Shared<'_>) -> Result<(), i32> {
-    mask::set_default_handlers();
+    signals::set_default_handlers();
     let spawn = shared.spawn;
     if spawn.new_session {
         // SAFETY: setsid takes nothing.
@@ -125,7 +125,7 @@ fn become_program(shared: &mut Shared<'_>) -> Result<(), i32> {
         // that closing what had the number hurts nobody.
         positive(unsafe { libc::dup2(*parked, *number) })?;
     }
-    mask::unblock_all();
+    signals::unblock_all();
     // SAFETY: `program` was opened above and is closed by nobody.
     let program = unsafe { BorrowedFd::borrow_raw(program) };
     let error = crate::exec::execve_file(program, spawn.arguments, spawn.environment);

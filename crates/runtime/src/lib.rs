@@ -1,1 +1,51 @@
-//! Placeholder header: replaced by the crate's own.
+//! Starts containers: the OCI runtime as a library.
+//!
+//! [`create`] plans everything in the calling process (paths, mounts, filters,
+//! user names, arguments), starts the container's first process with clone3(2)
+//! and returns when that process has built its world and waits; [`Created::start`]
+//! lets it run the user's program. [`Running`] signals, pauses and ends it, and
+//! starts further processes in it.
+//!
+//! What the crate must not know: images, networks, records, the engine, the
+//! shim. It never prints, reads no environment variable of the caller, and runs
+//! no helper program. The caller has one thread (see [`sampan_kernel::clone`]).
+//!
+//! How a hostile root file system is kept from the host: the child enters the
+//! root and detaches the host's tree *before* it mounts anything, so that no
+//! path can lead out; what the mounts need of the host are descriptors that the
+//! parent opened before. Every destination is resolved by openat2(2) inside the
+//! root without magic links and is from then on a descriptor. Masks and kernel
+//! parameters are reached through the descriptors of our own /proc and /sys
+//! mounts, not through what the image calls /proc.
+//!
+//! * [`Bundle`], [`Root`], [`Stdio`]: what to start;
+//! * [`Created`], [`Running`], [`ExecProcess`]: the phases;
+//! * [`Error`], [`ErrorKind`]: what went wrong, with the exit code that follows.
+
+mod bundle;
+mod capabilities;
+mod child;
+mod command;
+mod container;
+mod create;
+mod devices;
+mod error;
+mod exec;
+mod failure;
+mod identity;
+mod limits;
+mod mounts;
+mod options;
+mod process;
+mod resolve;
+mod sysctl;
+mod terminal;
+
+pub mod seccomp;
+
+pub use bundle::{Bundle, ExecRequest, Root, Stdio};
+pub use container::{Created, ExecProcess, Running, delete};
+pub use create::create;
+pub use error::{Error, ErrorKind};
+pub use sampan_kernel::pidfd::Ending;
+pub use sampan_kernel::seccomp::SeccompProgram;

@@ -1,0 +1,172 @@
+//! What the child tells the parent: eight bytes, so that it need not allocate.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// A step of the child on its way to the program.
+macro_rules! steps {
+    ($($name:ident: $doing:literal,)*) => {
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum Step { $($name,)* }
+
+        impl Step {
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The step as the object of "cannot".
+            pub(crate) fn doing(self) -> &'static str {
+                match self { $(Self::$name => $doing,)* }
+            }
+        }
+    };
+}
+
+steps! {
+    Prepare: "prepare the container's process",
+    EnterCgroup: "enter the container's cgroup",
+    OomScore: "set the out-of-memory score adjustment",
+    JoinNamespace: "join a namespace of the container",
+    NewNamespace: "make a namespace for the container",
+    TimeOffsets: "set the offsets of the time namespace",
+    Privatise: "make the mounts of the host private",
+    AttachRoot: "attach the container's root file system",
+    PivotRoot: "change to the container's root file system",
+    DetachHost: "detach the host's file systems",
+    MakeFileSystem: "make a file system",
+    MountTarget: "open the mount point",
+    MountOverProc: "mount over a part of /proc",
+    MountOrdinary: "mount through a symbolic link",
+    AttachMount: "attach the mount",
+    MountAttributes: "set the attributes of the mount",
+    Device: "make a device node",
+    DeviceLink: "make the links in /dev",
+    Console: "mount /dev/console",
+    Sysctl: "set a kernel parameter",
+    HostName: "set the host name",
+    DomainName: "set the domain name",
+    NullDevice: "find a true null device at /dev/null of the container",
+    Mask: "mask a path",
+    ReadOnlyPath: "make a path read-only",
+    ReadOnlyRoot: "make the root file system read-only",
+    RootPropagation: "set the propagation of the root file system",
+    WorkingDirectory: "enter the working directory",
+    Personality: "set the execution domain",
+    Rlimit: "set a resource limit",
+    Stdio: "set up the standard streams",
+    Descriptors: "hand over descriptors",
+    Session: "make a session",
+    ControllingTerminal: "make the terminal the controlling one",
+    Bounding: "drop capabilities from the bounding set",
+    Groups: "set the supplementary groups",
+    GroupId: "set the group",
+    UserId: "set the user",
+    Capabilities: "set the capabilities",
+    Ambient: "set the ambient capabilities",
+    NoNewPrivileges: "forbid new privileges",
+    Label: "set the security label",
+    Seccomp: "install the system call filter",
+    Lookup: "find the command",
+    Execute: "run the command",
+}
+
+/// Why the child gave up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Failure {
+    /// What it was doing.
+    pub(crate) step: Step,
+    /// Which object of the plan it was at, where the step has several.
+    pub(crate) item: u16,
+    /// The kernel's answer.
+    pub(crate) errno: Errno,
+}
+
+/// What the child says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Report {
+    /// All is set up; it waits to be started.
+    Ready,
+    /// It has given up and ends.
+    Failed(Failure),
+}
+
+pub(crate) const REPORT_SIZE: usize = 8;
+
+impl Report {
+    pub(crate) fn to_bytes(self) -> [u8; REPORT_SIZE] {
+        let Self::Failed(failure) = self else {
+            return [0; REPORT_SIZE];
+        };
+        let item = failure.item.to_ne_bytes();
+        let errno = failure.errno.raw_os_error().to_ne_bytes();
+        let step = failure.step as u8;
+        [
+            1, step, item[0], item[1], errno[0], errno[1], errno[2], errno[3],
+        ]
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; REPORT_SIZE]) -> Self {
+        let [tag, step, a, b, errno @ ..] = bytes;
+        if tag == 0 {
+            return Self::Ready;
+        }
+        Self::Failed(Failure {
+            step: Step::ALL
+                .get(usize::from(step))
+                .copied()
+                .unwrap_or(Step::Prepare),
+            item: u16::from_ne_bytes([a, b]),
+            errno: Errno::from_raw_os_error(i32::from_ne_bytes(errno)),
+        })
+    }
+}
+
+/// Says at which step a call failed.
+pub(crate) trait At<T> {
+    /// At a step.
+    fn at(self, step: Step) -> Result<T, Failure>;
+    /// At an object of a step.
+    fn at_item(self, step: Step, item: usize) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.at_item(step, 0)
+    }
+
+    fn at_item(self, step: Step, item: usize) -> Result<T, Failure> {
+        self.map_err(|errno| Failure {
+            step,
+            item: u16::try_from(item).unwrap_or(u16::MAX),
+            errno,
+        })
+    }
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.at_item(step, 0)
+    }
+
+    fn at_item(self, step: Step, item: usize) -> Result<T, Failure> {
+        self.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .at_item(step, item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_survive_the_way() {
+        for step in Step::ALL {
+            let report = Report::Failed(Failure {
+                step: *step,
+                item: 513,
+                errno: Errno::NOTDIR,
+            });
+            assert_eq!(Report::from_bytes(report.to_bytes()), report);
+        }
+        assert_eq!(Report::from_bytes(Report::Ready.to_bytes()), Report::Ready);
+    }
+}

@@ -1,0 +1,495 @@
+//! From a process of the specification to execve: what the first process of a
+//! container and every further one have in common.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, makedev, openat};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, fchdir, ioctl_tiocsctty, set_dumpable_behavior, setsid};
+use rustix::thread::{
+    CapabilitySet, set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
+use sampan_kernel::descriptors::{close_from_at_exec, place};
+use sampan_kernel::exec::{execve, set_personality};
+use sampan_kernel::seccomp::SeccompProgram;
+use sampan_kernel::signals;
+use sampan_oci::runtime::{Personality, Process};
+
+use crate::bundle::Stdio;
+use crate::capabilities::Sets;
+use crate::command::{Command, c_string};
+use crate::failure::{At, Failure, Report, Step};
+use crate::identity::{HomeWanted, identify};
+use crate::limits::Limit;
+use crate::mounts::{FileSystem, clean};
+use crate::resolve::{Links, Missing, open, open_or_create, open_with};
+use crate::{Error, terminal};
+
+/// Descriptors that must survive the placing of others are moved from here on.
+const PARKED_FROM: RawFd = 128;
+
+/// A process, planned down to what the system calls take.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    pub(crate) command: Command,
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    capabilities: Sets,
+    limits: Vec<Limit>,
+    directory: CString,
+    missing_directory: MissingDirectory,
+    umask: Mode,
+    no_new_privileges: bool,
+    seccomp: Option<SeccompProgram>,
+    oom_score: Option<String>,
+    label: Option<Label>,
+    personality: Option<u64>,
+    streams: Streams,
+    descriptors: Vec<OwnedFd>,
+    tasks: Vec<OwnedFd>,
+    /// The child's end of the socket; the parent closes its copy.
+    report: Option<OwnedFd>,
+}
+
+/// What happens when the working directory is missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum MissingDirectory {
+    Create,
+    Fail,
+}
+
+#[derive(Debug)]
+enum Streams {
+    Inherit,
+    Pipes([OwnedFd; 3]),
+    Terminal(OwnedFd),
+}
+
+/// A label for the program to run under, and the file that takes it.
+#[derive(Debug)]
+struct Label {
+    file: &'static CStr,
+    value: Vec<u8>,
+}
+
+/// What a plan is made of besides the process itself.
+pub(crate) struct ProcessContext<'a> {
+    /// The root in which users are looked up.
+    pub(crate) root: BorrowedFd<'a>,
+    /// The instance of devpts that terminals come from.
+    pub(crate) terminals: Option<BorrowedFd<'a>>,
+    pub(crate) missing_directory: MissingDirectory,
+    pub(crate) personality: Option<&'a Personality>,
+    /// v1 files to enter the cgroup by.
+    pub(crate) tasks: Vec<OwnedFd>,
+    /// The child's end of the socket that it reports by.
+    pub(crate) report: OwnedFd,
+}
+
+/// A plan and what it leaves for the caller.
+pub(crate) struct Planned {
+    pub(crate) plan: ProcessPlan,
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+impl ProcessPlan {
+    pub(crate) fn plan(
+        process: &Process,
+        stdio: Stdio,
+        seccomp: Option<SeccompProgram>,
+        descriptors: Vec<OwnedFd>,
+        context: ProcessContext<'_>,
+    ) -> Result<Planned, Error> {
+        if process.scheduler.is_some() {
+            return Err(Error::Unsupported("process.scheduler".to_owned()));
+        }
+        if process.io_priority.is_some() {
+            return Err(Error::Unsupported("process.ioPriority".to_owned()));
+        }
+        let directory = match process.cwd.as_str() {
+            "" => "/".to_owned(),
+            path if path.starts_with('/') => clean(path),
+            path => {
+                return Err(Error::Invalid(format!(
+                    "the working directory \"{path}\" is invalid, it needs to be an absolute path"
+                )));
+            }
+        };
+        let has_home = process.env.iter().any(|entry| entry.starts_with("HOME="));
+        let wanted = if has_home {
+            HomeWanted::No
+        } else {
+            HomeWanted::Yes
+        };
+        let identity = identify(context.root, &process.user, wanted)?;
+        let command = if has_home {
+            Command::plan(&process.args, &process.env)?
+        } else {
+            let mut environment = process.env.clone();
+            environment.push(format!("HOME={}", identity.home));
+            Command::plan(&process.args, &environment)?
+        };
+        // The numbers below are given out in the child.
+        let floor = if descriptors.is_empty() {
+            3
+        } else {
+            PARKED_FROM
+        };
+        let (streams, terminal) = plan_streams(stdio, context.terminals, floor)?;
+        let limits: Result<Vec<_>, _> = process.rlimits.iter().map(Limit::parse).collect();
+        let plan = Self {
+            command,
+            uid: Uid::from_raw(identity.uid),
+            gid: Gid::from_raw(identity.gid),
+            groups: identity.groups.into_iter().map(Gid::from_raw).collect(),
+            capabilities: Sets::parse(process.capabilities.as_ref())?,
+            limits: limits?,
+            directory: c_string(&directory)?,
+            missing_directory: context.missing_directory,
+            umask: Mode::from_raw_mode(process.user.umask.unwrap_or(0o022) & 0o777),
+            no_new_privileges: process.no_new_privileges,
+            seccomp,
+            oom_score: process.oom_score_adj.map(|score| score.to_string()),
+            label: plan_label(process)?,
+            personality: context.personality.map(plan_personality).transpose()?,
+            streams,
+            descriptors: descriptors
+                .into_iter()
+                .map(|descriptor| move_to(descriptor, floor))
+                .collect::<Result<_, _>>()?,
+            tasks: context.tasks,
+            report: Some(move_to(context.report, floor)?),
+        };
+        Ok(Planned { plan, terminal })
+    }
+
+    /// Closes the parent's copy of the child's end, so that the end of the
+    /// child is the end of the stream.
+    pub(crate) fn close_report(&mut self) {
+        self.report = None;
+    }
+
+    /// The process' end of its terminal.
+    pub(crate) fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        match &self.streams {
+            Streams::Terminal(peer) => Some(peer.as_fd()),
+            Streams::Inherit | Streams::Pipes(_) => None,
+        }
+    }
+}
+
+/// Child code, all of it: see [`sampan_kernel::clone`].
+impl ProcessPlan {
+    /// What comes before everything else, while the host's /proc is in sight.
+    pub(crate) fn begin(&self) -> Result<(), Failure> {
+        // Nobody may trace this process or look into its /proc directory: it
+        // still holds descriptors of the host.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Prepare)?;
+        signals::reset();
+        if let Some(score) = &self.oom_score {
+            let file = openat(
+                CWD,
+                c"/proc/self/oom_score_adj",
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .at(Step::OomScore)?;
+            rustix::io::write(&file, score.as_bytes()).at(Step::OomScore)?;
+        }
+        for (item, tasks) in self.tasks.iter().enumerate() {
+            rustix::io::write(tasks, b"0").at_item(Step::EnterCgroup, item)?;
+        }
+        Ok(())
+    }
+
+    /// Everything up to the point where only the filter and execve are left.
+    /// `seal` runs when nothing will be made in the root any more. Returns the
+    /// program.
+    pub(crate) fn prepare_in(
+        &self,
+        root: BorrowedFd<'_>,
+        seal: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<&CStr, Failure> {
+        if let Some(domain) = self.personality {
+            set_personality(domain).at(Step::Personality)?;
+        }
+        if let Some(label) = &self.label {
+            label.apply().at(Step::Label)?;
+        }
+        for (item, limit) in self.limits.iter().enumerate() {
+            limit.apply().at_item(Step::Rlimit, item)?;
+        }
+        setsid().at(Step::Session)?;
+        self.place_streams()?;
+        close_from_at_exec(3).at(Step::Descriptors)?;
+        let directory = self.open_directory(root).at(Step::WorkingDirectory)?;
+        seal()?;
+        self.capabilities.limit().at(Step::Bounding)?;
+        let entered = fchdir(&directory);
+        self.become_user()?;
+        match entered {
+            // Where root may not go, say on NFS, the user perhaps may.
+            Err(Errno::ACCESS | Errno::PERM) => fchdir(&directory),
+            other => other,
+        }
+        .at(Step::WorkingDirectory)?;
+        drop(directory);
+        rustix::process::umask(self.umask);
+        self.command.find().at(Step::Lookup)
+    }
+
+    /// The last steps, ending in the program; returns only on failure.
+    pub(crate) fn run(&self, program: &CStr) -> Failure {
+        if let Err(failure) = self.confine() {
+            return failure;
+        }
+        let error = execve(program, &self.command.arguments, &self.command.environment);
+        Failure {
+            step: Step::Execute,
+            item: 0,
+            errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        }
+    }
+
+    fn confine(&self) -> Result<(), Failure> {
+        if !self.descriptors.is_empty() {
+            self.place_descriptors().at(Step::Descriptors)?;
+        }
+        if self.no_new_privileges {
+            set_no_new_privs(true).at(Step::NoNewPrivileges)?;
+        }
+        let Some(filter) = &self.seccomp else {
+            return Ok(());
+        };
+        filter.install().at(Step::Seccomp)?;
+        if self.held_for_filter().is_empty() {
+            return Ok(());
+        }
+        self.capabilities
+            .apply_with(CapabilitySet::empty())
+            .at(Step::Capabilities)
+    }
+
+    /// Without `no_new_privs` a filter needs a privilege that the program is
+    /// not to have; it is given up right after.
+    fn held_for_filter(&self) -> CapabilitySet {
+        if self.seccomp.is_some() && !self.no_new_privileges {
+            CapabilitySet::SYS_ADMIN
+        } else {
+            CapabilitySet::empty()
+        }
+    }
+
+    fn open_directory(&self, root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        match self.missing_directory {
+            MissingDirectory::Create => {
+                open_or_create(root, &self.directory, Links::Follow, Missing::Directory)
+            }
+            MissingDirectory::Fail => open(root, &self.directory, Links::Follow),
+        }
+    }
+
+    fn place_streams(&self) -> Result<(), Failure> {
+        match &self.streams {
+            Streams::Inherit => return Ok(()),
+            Streams::Pipes(streams) => {
+                for (number, stream) in (0..).zip(streams) {
+                    self.give(stream.as_fd()).at(Step::Stdio)?;
+                    place(stream.as_fd(), number).at(Step::Stdio)?;
+                }
+            }
+            Streams::Terminal(peer) => {
+                self.give(peer.as_fd()).at(Step::Stdio)?;
+                ioctl_tiocsctty(peer).at(Step::ControllingTerminal)?;
+                for number in 0..3 {
+                    place(peer.as_fd(), number).at(Step::Stdio)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the process' user the owner of a stream, so that it can open it
+    /// again as /dev/stdout.
+    fn give(&self, stream: BorrowedFd<'_>) -> Result<(), Errno> {
+        let status = fstat(stream)?;
+        let device = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice;
+        let null = device && status.st_rdev == makedev(1, 3);
+        if null || status.st_uid == self.uid.as_raw() {
+            return Ok(());
+        }
+        match fchown(stream, Some(self.uid), None) {
+            // Sockets, read-only files, mapped ids: not ours to give.
+            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn become_user(&self) -> Result<(), Failure> {
+        set_keep_capabilities(true).at(Step::Capabilities)?;
+        set_thread_groups(&self.groups).at(Step::Groups)?;
+        set_thread_res_gid(self.gid, self.gid, self.gid).at(Step::GroupId)?;
+        set_thread_res_uid(self.uid, self.uid, self.uid).at(Step::UserId)?;
+        self.capabilities
+            .apply_with(self.held_for_filter())
+            .at(Step::Capabilities)?;
+        self.capabilities.apply_ambient().at(Step::Ambient)
+    }
+
+    fn place_descriptors(&self) -> Result<(), Errno> {
+        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let end = 3 + i32::try_from(self.descriptors.len()).map_err(|_| Errno::MFILE)?;
+        if end > PARKED_FROM {
+            return Err(Errno::MFILE);
+        }
+        // The parent has moved all of them, and the socket, beyond these numbers.
+        for (number, descriptor) in (3..end).zip(&self.descriptors) {
+            place(descriptor.as_fd(), number).map_err(errno)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the parent.
+    pub(crate) fn send(&self, report: Report) -> Result<(), Errno> {
+        let bytes = report.to_bytes();
+        let socket = self.report.as_ref().ok_or(Errno::BADF)?;
+        loop {
+            match rustix::net::send(socket, &bytes, rustix::net::SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Waits for the parent's word; false when the parent has gone.
+    pub(crate) fn wait_for_start(&self) -> bool {
+        let Some(socket) = &self.report else {
+            return false;
+        };
+        let mut byte = [0_u8; 1];
+        loop {
+            match rustix::io::read(socket, &mut byte) {
+                Err(Errno::INTR) => {}
+                other => return other == Ok(1),
+            }
+        }
+    }
+}
+
+impl ProcessPlan {
+    /// A failure that concerns the process.
+    pub(crate) fn failed(&self, failure: Failure) -> Error {
+        let Failure { step, item, errno } = failure;
+        match step {
+            Step::Lookup => self.command.not_found(errno),
+            Step::Execute => match errno {
+                Errno::ACCESS | Errno::PERM => {
+                    Error::CommandNotExecutable(self.command.name.clone())
+                }
+                _ => Error::Execute {
+                    command: self.command.name.clone(),
+                    source: errno.into(),
+                },
+            },
+            Step::WorkingDirectory => Error::WorkingDirectory {
+                path: self.directory.to_string_lossy().into_owned(),
+                source: errno.into(),
+            },
+            Step::Rlimit => {
+                let name = self.limits.get(usize::from(item));
+                let name = name.map_or("a resource limit", |limit| limit.name.as_str());
+                Error::step(format!("set {name}"))(errno)
+            }
+            _ => Error::of_step(step, errno),
+        }
+    }
+}
+
+impl Label {
+    /// Child code: the file is one of a /proc made on the spot.
+    fn apply(&self) -> Result<(), Errno> {
+        let proc = FileSystem::proc().make()?;
+        let file = open_with(proc.as_fd(), self.file, Links::Follow, OFlags::WRONLY)?;
+        rustix::io::write(&file, &self.value).map(drop)
+    }
+}
+
+fn plan_streams(
+    stdio: Stdio,
+    terminals: Option<BorrowedFd<'_>>,
+    floor: RawFd,
+) -> Result<(Streams, Option<OwnedFd>), Error> {
+    Ok(match stdio {
+        Stdio::Inherit => (Streams::Inherit, None),
+        Stdio::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            let streams = [
+                move_to(stdin, floor)?,
+                move_to(stdout, floor)?,
+                move_to(stderr, floor)?,
+            ];
+            (Streams::Pipes(streams), None)
+        }
+        Stdio::Terminal { size } => {
+            let instance = terminals.ok_or_else(|| {
+                Error::Unsupported("a terminal without a devpts mount at /dev/pts".to_owned())
+            })?;
+            let terminal = terminal::open(instance, size)?;
+            let peer = move_to(terminal.peer, floor)?;
+            (Streams::Terminal(peer), Some(terminal.master))
+        }
+    })
+}
+
+/// Moves a descriptor out of the way of the numbers below `floor`.
+fn move_to(descriptor: OwnedFd, floor: RawFd) -> Result<OwnedFd, Error> {
+    if descriptor.as_raw_fd() >= floor {
+        return Ok(descriptor);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&descriptor, floor)
+        .map_err(Error::step("duplicate a descriptor"))
+}
+
+fn plan_personality(personality: &Personality) -> Result<u64, Error> {
+    if !personality.flags.is_empty() {
+        return Err(Error::Unsupported("linux.personality.flags".to_owned()));
+    }
+    match personality.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => Err(Error::Invalid(format!("unknown personality {other:?}"))),
+    }
+}
+
+fn plan_label(process: &Process) -> Result<Option<Label>, Error> {
+    let set = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    if let Some(profile) = set(&process.apparmor_profile).filter(|p| p != "unconfined") {
+        if !std::path::Path::new("/sys/module/apparmor").exists() {
+            return Err(Error::Unsupported(format!(
+                "the AppArmor profile {profile:?} (this kernel has no AppArmor)"
+            )));
+        }
+        return Ok(Some(Label {
+            file: c"self/attr/apparmor/exec",
+            value: format!("exec {profile}").into_bytes(),
+        }));
+    }
+    let Some(label) = set(&process.selinux_label) else {
+        return Ok(None);
+    };
+    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        return Err(Error::Unsupported(format!(
+            "the SELinux label {label:?} (this kernel has no SELinux policy)"
+        )));
+    }
+    Ok(Some(Label {
+        file: c"self/attr/exec",
+        value: label.into_bytes(),
+    }))
+}
