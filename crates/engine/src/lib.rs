@@ -1,1 +1,63 @@
-//! Placeholder header: replaced by the crate's own.
+//! The engine: services over containers, images, volumes and networks.
+//!
+//! It knows nothing of HTTP, of Docker's JSON, of command lines, the environment or configuration
+//! files, and it never prints.
+//!
+//! * [`Engine::open`] wires the services from a [`Config`] and repairs what the last engine left.
+//! * [`ContainerService`], [`VolumeService`], [`NetworkService`],
+//!   [`SystemService`], [`EventBus`]: cheap clones, for the edge.
+//! * [`Lifecycle`]: where in its life a container is; one pure function says what may follow.
+//!
+//! The process of a container belongs to its shim, not to the engine: an engine may be killed at
+//! any instant, and the next one reads records, asks the shims that are there and reads the exit
+//! files of those that are not.
+//!
+//! ```text
+//! ROOT/containers/<id>/record.json            this crate's record
+//!                      upper, work            the writable layer
+//!                      hosts, hostname, resolv.conf
+//!                      <id>-json.log*         written by the shim
+//!                      shim/                  written by the shim
+//! ROOT/volumes/<name>/{record.json,_data}
+//! RUN/shims/<id>/shim.sock
+//! ```
+
+mod config;
+mod container;
+mod engine;
+mod error;
+mod event;
+mod fail_point;
+mod network;
+mod system;
+mod volume;
+
+pub use config::Config;
+pub use container::config::*;
+pub use container::filter::{ContainerFilter, PortRange};
+pub use container::id::{ContainerId, ContainerName, ExecId, NetworkId};
+pub use container::lifecycle::{Change, Ended, Lifecycle, Run, Status};
+pub use container::mount::{
+    BindSource, BindSpec, MountDetail, MountKind, MountPoint, MountRequest, MountRequestKind,
+    Propagation,
+};
+pub use container::request::{
+    AttachOptions, ClientStream, CreateContainer, Created, ExecConfig, ExecStartOptions,
+    ListOptions, LogEntries, LogOptions, Logs, RemoveOptions, RemoveRunning, RemoveVolumes,
+    StopOptions, StopTimeout, TerminalSize, Wait, WaitCondition, WaitOutcome,
+};
+pub use container::service::{Attachment, ContainerService, ExecStarter};
+pub use container::view::{
+    ContainerSizes, ContainerView, Endpoint, ExecState, ExecView, NetworkState, PublishedPort,
+};
+pub use engine::Engine;
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Action, Event, EventBus, EventFilter, EventKind, Subscription};
+pub use fail_point::{FailPoints, Failure};
+pub use network::{NetworkService, NetworkView};
+pub use sampan_logs::{Entry as LogEntry, Stream as LogStream};
+pub use system::{DiskUsage, SystemInfo, SystemService};
+pub use volume::{CreateVolume, VolumeService, VolumeView};
+
+/// How long an operation on a container waits for the one before it.
+pub(crate) const OPERATION_DEADLINE: std::time::Duration = std::time::Duration::from_secs(120);

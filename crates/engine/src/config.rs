@@ -1,0 +1,42 @@
+//! What an engine is told when it is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fail_point::FailPoints;
+
+/// What an engine is told when it is opened.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of what lasts, such as `/var/lib/sampan`.
+    pub root: PathBuf,
+    /// Directory of what goes with a reboot, such as `/run/sampan`. The names of bridge, firewall
+    /// table and cgroups are derived from it.
+    pub run: PathBuf,
+    /// The shim's executable. It is copied into sealed memory when the engine opens.
+    pub shim: PathBuf,
+    /// Version to show.
+    pub version: String,
+    /// How long a stop waits where neither request nor container say so.
+    pub stop_timeout: Duration,
+    /// Steps at which to fail, in tests.
+    pub fail_points: FailPoints,
+}
+
+impl Config {
+    /// Makes the configuration with the defaults.
+    pub fn new(
+        root: impl Into<PathBuf>,
+        run: impl Into<PathBuf>,
+        shim: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            root: root.into(),
+            run: run.into(),
+            shim: shim.into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            stop_timeout: Duration::from_secs(10),
+            fail_points: FailPoints::default(),
+        }
+    }
+}

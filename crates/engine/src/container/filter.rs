@@ -1,0 +1,297 @@
+//! Which containers a list shows.
+
+use std::collections::BTreeMap;
+
+use super::config::ContainerPort;
+use super::lifecycle::Status;
+use super::mount::MountKind;
+use super::view::ContainerView;
+use crate::{Error, Result};
+
+/// Which containers a list shows: several values of a field are alternatives, except labels, which
+/// must all match; different fields must all match. Empty shows everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerFilter {
+    /// Prefixes of identities.
+    pub ids: Vec<String>,
+    /// Regular parts of names: plain text, with `^` and `$` for the ends.
+    pub names: Vec<String>,
+    /// `name` or `name=value`.
+    pub labels: Vec<String>,
+    /// Exit codes.
+    pub exited: Vec<i32>,
+    /// States.
+    pub statuses: Vec<Status>,
+    /// Image names, identities or ancestors.
+    pub ancestors: Vec<String>,
+    /// Created before this container.
+    pub before: Option<String>,
+    /// Created after this container.
+    pub since: Option<String>,
+    /// Volumes' names or destinations.
+    pub volumes: Vec<String>,
+    /// Networks.
+    pub networks: Vec<String>,
+    /// Published ports.
+    pub published: Vec<PortRange>,
+    /// Exposed ports.
+    pub exposed: Vec<PortRange>,
+    /// Health states.
+    pub health: Vec<String>,
+}
+
+/// Ports such as `80/tcp` or `8000-8080/udp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// First one.
+    pub first: ContainerPort,
+    /// Number of the last one.
+    pub last: u16,
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let first: ContainerPort = format!("{first}/{protocol}").parse()?;
+        let last: ContainerPort = format!("{last}/{protocol}").parse()?;
+        if last.port < first.port {
+            return Err(Error::invalid(format!(
+                "invalid range specified for port: {text}"
+            )));
+        }
+        Ok(Self {
+            first,
+            last: last.port,
+        })
+    }
+}
+
+impl PortRange {
+    fn holds(self, port: ContainerPort) -> bool {
+        port.protocol == self.first.protocol && (self.first.port..=self.last).contains(&port.port)
+    }
+}
+
+/// What a filter needs to know beyond the container itself.
+pub(crate) struct Surroundings<'a> {
+    /// When the container of `before` was created.
+    pub(crate) before: Option<jiff::Timestamp>,
+    /// When the container of `since` was created.
+    pub(crate) since: Option<jiff::Timestamp>,
+    /// Whether the image of a container is, or descends from, the named one.
+    pub(crate) descends: &'a dyn Fn(&ContainerView, &str) -> bool,
+}
+
+impl ContainerFilter {
+    /// Reads the filters of a request: key to values.
+    pub fn parse(filters: &BTreeMap<String, Vec<String>>) -> Result<Self> {
+        let mut filter = Self::default();
+        for (key, values) in filters {
+            for value in values {
+                filter.add(key, value)?;
+            }
+            if values.is_empty() && !KEYS.contains(&key.as_str()) {
+                return Err(Error::invalid(format!("invalid filter '{key}'")));
+            }
+        }
+        Ok(filter)
+    }
+
+    fn add(&mut self, key: &str, value: &str) -> Result<()> {
+        let bad = || Error::invalid(format!("invalid filter '{key}={value}'"));
+        match key {
+            "id" => self.ids.push(value.to_owned()),
+            "name" => self.names.push(value.to_owned()),
+            "label" => self.labels.push(value.to_owned()),
+            "exited" => self.exited.push(value.parse().map_err(|_| bad())?),
+            "status" => self.statuses.push(value.parse().map_err(|()| bad())?),
+            "ancestor" => self.ancestors.push(value.to_owned()),
+            "before" => self.before = Some(value.to_owned()),
+            "since" => self.since = Some(value.to_owned()),
+            "volume" => self.volumes.push(value.to_owned()),
+            "network" => self.networks.push(value.to_owned()),
+            "publish" => self.published.push(value.parse().map_err(|_| bad())?),
+            "expose" => self.exposed.push(value.parse().map_err(|_| bad())?),
+            "health" => match value {
+                "starting" | "healthy" | "unhealthy" | "none" => self.health.push(value.to_owned()),
+                _ => return Err(bad()),
+            },
+            "isolation" => {}
+            // Services do not exist here: a container is never a task.
+            "is-task" if matches!(value, "false" | "0") => {}
+            "is-task" if matches!(value, "true" | "1") => self.ids.push("-".to_owned()),
+            "is-task" => return Err(bad()),
+            _ => return Err(Error::invalid(format!("invalid filter '{key}'"))),
+        }
+        Ok(())
+    }
+
+    /// Returns whether ended containers are meant too, whatever the request says.
+    pub fn includes_ended(&self) -> bool {
+        !self.exited.is_empty()
+            || !self.statuses.is_empty()
+            || self.before.is_some()
+            || self.since.is_some()
+    }
+
+    pub(crate) fn matches(&self, container: &ContainerView, around: &Surroundings<'_>) -> bool {
+        any(&self.ids, |id| {
+            container.id.as_str().starts_with(id.as_str())
+        }) && any(&self.names, |name| {
+            matches_name(container.name.as_str(), name)
+        }) && self.labels.iter().all(|label| match label.split_once('=') {
+            Some((key, value)) => container.config.labels.get(key).is_some_and(|v| v == value),
+            None => container.config.labels.contains_key(label),
+        }) && any(&self.exited, |code| {
+            container.lifecycle.status() == Status::Exited
+                && container
+                    .lifecycle
+                    .last()
+                    .is_some_and(|ended| ended.code == *code)
+        }) && any(&self.statuses, |status| {
+            container.lifecycle.status() == *status
+        }) && any(&self.ancestors, |image| (around.descends)(container, image))
+            && around.before.is_none_or(|at| container.created < at)
+            && around.since.is_none_or(|at| container.created > at)
+            && any(&self.volumes, |volume| {
+                container.mounts.iter().any(|mount| {
+                    mount.destination == *volume
+                        || (mount.kind == MountKind::Volume && mount.name == *volume)
+                })
+            })
+            && any(&self.networks, |network| {
+                container.network.endpoints.iter().any(|(name, endpoint)| {
+                    name == network
+                        || (!network.is_empty()
+                            && endpoint.network_id.starts_with(network.as_str()))
+                })
+            })
+            && any(&self.published, |range| {
+                container
+                    .network
+                    .ports
+                    .keys()
+                    .any(|port| range.holds(*port))
+            })
+            && any(&self.exposed, |range| {
+                let exposed = container.config.exposed_ports.iter();
+                exposed
+                    .chain(container.host.port_bindings.keys())
+                    .any(|port| range.holds(*port))
+            })
+            && any(&self.health, |health| health == "none")
+    }
+}
+
+const KEYS: [&str; 15] = [
+    "id",
+    "name",
+    "label",
+    "exited",
+    "status",
+    "ancestor",
+    "before",
+    "since",
+    "volume",
+    "network",
+    "publish",
+    "expose",
+    "health",
+    "isolation",
+    "is-task",
+];
+
+fn any<T>(list: &[T], matches: impl Fn(&T) -> bool) -> bool {
+    list.is_empty() || list.iter().any(matches)
+}
+
+/// Docker takes a regular expression here; what people write are parts of names and anchors.
+pub(crate) fn matches_name(name: &str, pattern: &str) -> bool {
+    let start = pattern.starts_with('^');
+    let end = pattern.ends_with('$');
+    let text = pattern.trim_start_matches('^').trim_end_matches('$');
+    // The API's names have a leading slash, and patterns may show it.
+    let slashed = format!("/{name}");
+    let fits = |name: &str| match (start, end) {
+        (true, true) => wild(name, text, true, true),
+        (true, false) => wild(name, text, true, false),
+        (false, true) => wild(name, text, false, true),
+        (false, false) => wild(name, text, false, false),
+    };
+    fits(name) || fits(&slashed)
+}
+
+/// Matches text in which `.*` stands for anything.
+fn wild(name: &str, pattern: &str, start: bool, end: bool) -> bool {
+    let parts: Vec<&str> = pattern.split(".*").collect();
+    let mut rest = name;
+    for (index, part) in parts.iter().enumerate() {
+        let last = index + 1 == parts.len();
+        if index == 0 && start {
+            match rest.strip_prefix(part) {
+                Some(after) => rest = after,
+                None => return false,
+            }
+        } else if last && end {
+            return rest.ends_with(part);
+        } else {
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        if last && end && parts.len() == 1 {
+            return rest.is_empty();
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_match_by_parts_and_anchors() {
+        for (name, pattern, fits) in [
+            ("web1", "web", true),
+            ("web1", "eb", true),
+            ("web1", "^web$", false),
+            ("web1", "^web1$", true),
+            ("web1", "^/web1$", true),
+            ("web1", "^eb", false),
+            ("web1", "1$", true),
+            ("web1", "^w.*1$", true),
+            ("web1", "^w.*2$", false),
+            ("web1", "x", false),
+        ] {
+            assert_eq!(matches_name(name, pattern), fits, "{name} {pattern}");
+        }
+    }
+
+    #[test]
+    fn unknown_and_malformed_filters_are_refused() {
+        let parse = |key: &str, value: &str| {
+            ContainerFilter::parse(&BTreeMap::from([(key.to_owned(), vec![value.to_owned()])]))
+        };
+        for (key, value) in [
+            ("status", "flying"),
+            ("exited", "x"),
+            ("publish", "90-80"),
+            ("expose", "a"),
+            ("health", "so-so"),
+            ("colour", "red"),
+        ] {
+            assert!(parse(key, value).is_err(), "{key}={value}");
+        }
+        assert_eq!(
+            parse("colour", "red").unwrap_err().message(),
+            "invalid filter 'colour'"
+        );
+        assert!(parse("status", "exited").unwrap().includes_ended());
+        assert_eq!(parse("publish", "80-90/udp").unwrap().published[0].last, 90);
+    }
+}
