@@ -77,7 +77,7 @@ impl Command {
             Errno::ACCESS | Errno::PERM => Error::CommandNotExecutable(name),
             other => Error::Execute {
                 command: name,
-                source: other.into(),
+                reason: other.into(),
             },
         }
     }

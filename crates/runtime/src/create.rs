@@ -35,7 +35,10 @@ pub fn create(hierarchies: &Hierarchies, bundle: Bundle) -> Result<Created, Erro
     refuse_unsupported(&bundle.spec, &linux)?;
     let cgroup = match &bundle.cgroup {
         Some(path) => {
-            let resources = linux.resources.clone().unwrap_or_default();
+            let mut resources = linux.resources.clone().unwrap_or_default();
+            if !resources.devices.is_empty() {
+                resources.devices.extend(devices::always_allowed());
+            }
             Some(Cgroup::create(hierarchies, path, &resources)?)
         }
         None => None,

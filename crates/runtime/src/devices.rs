@@ -7,7 +7,7 @@ use rustix::fs::{
     AtFlags, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use sampan_oci::runtime::Device;
+use sampan_oci::runtime::{Device, DeviceRule};
 
 use crate::Error;
 use crate::command::c_string;
@@ -23,6 +23,27 @@ const DEFAULT: [(&str, u32, u32); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
+
+/// What a container may use whatever its rules say, after them: what is made
+/// in its /dev, terminals, and making nodes (using them is another matter).
+/// runc does the same.
+pub(crate) fn always_allowed() -> Vec<DeviceRule> {
+    let rule = |kind: &str, major, minor, access: &str| DeviceRule {
+        allow: true,
+        kind: Some(kind.to_owned()),
+        major,
+        minor,
+        access: Some(access.to_owned()),
+    };
+    let mut rules = vec![rule("c", None, None, "m"), rule("b", None, None, "m")];
+    for (_, major, minor) in DEFAULT {
+        rules.push(rule("c", Some(major.into()), Some(minor.into()), "rwm"));
+    }
+    // /dev/ptmx and the terminals that it makes.
+    rules.push(rule("c", Some(5), Some(2), "rwm"));
+    rules.push(rule("c", Some(136), None, "rwm"));
+    rules
+}
 
 /// Links of /dev, target first.
 pub(crate) const LINKS: [(&CStr, &CStr); 6] = [

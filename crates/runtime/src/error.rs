@@ -21,12 +21,12 @@ pub enum Error {
     #[error("exec: \"{0}\": permission denied")]
     CommandNotExecutable(String),
     /// The kernel refused to run the command.
-    #[error("exec {command}: {}", plain(.source))]
+    #[error("exec {command}: {}", plain(.reason))]
     Execute {
         /// The command.
         command: String,
         /// The kernel's answer.
-        source: io::Error,
+        reason: io::Error,
     },
     /// No such user in the container.
     #[error("unable to find user {0}: no matching entries in passwd file")]
@@ -46,14 +46,14 @@ pub enum Error {
         reason: String,
     },
     /// A mount could not be made.
-    #[error("cannot mount {what} at {destination}: {}", plain(.source))]
+    #[error("cannot mount {what} at {destination}: {}", plain(.reason))]
     Mount {
         /// What was to be mounted.
         what: String,
         /// Where.
         destination: String,
         /// The kernel's answer.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A mount was refused.
     #[error("cannot mount at {destination}: {reason}")]
@@ -64,12 +64,12 @@ pub enum Error {
         reason: &'static str,
     },
     /// The working directory cannot be entered.
-    #[error("chdir to cwd (\"{path}\") set in config.json failed: {}", plain(.source))]
+    #[error("chdir to cwd (\"{path}\") set in config.json failed: {}", plain(.reason))]
     WorkingDirectory {
         /// The directory.
         path: String,
         /// The kernel's answer.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The specification does not make sense.
     #[error("{0}")]
@@ -78,18 +78,18 @@ pub enum Error {
     #[error("{0} is not supported")]
     Unsupported(String),
     /// A cgroup could not be made or changed.
-    #[error("cannot manage the container's cgroup")]
-    Cgroup(#[from] sampan_cgroups::Error),
+    #[error("{}", chained(.0))]
+    Cgroup(sampan_cgroups::Error),
     /// The container has ended.
     #[error("container is not running")]
     NotRunning,
     /// A step of the set-up failed.
-    #[error("cannot {what}: {}", plain(.source))]
+    #[error("cannot {what}: {}", plain(.reason))]
     Step {
         /// What was being done.
         what: String,
         /// The kernel's answer.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The container's process ended before its program ran.
     #[error("the container's process ended while it was set up ({0})")]
@@ -128,7 +128,7 @@ impl Error {
         match self {
             Self::CommandNotFound(_) | Self::CommandMissing(_) => ErrorKind::CommandNotFound,
             Self::CommandIsDirectory(_) | Self::CommandNotExecutable(_) => ErrorKind::NotExecutable,
-            Self::Execute { source, .. } => match source.kind() {
+            Self::Execute { reason, .. } => match reason.kind() {
                 io::ErrorKind::NotFound => ErrorKind::CommandNotFound,
                 io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => {
                     ErrorKind::NotExecutable
@@ -144,8 +144,8 @@ impl Error {
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Cgroup(_) => ErrorKind::Cgroup,
             Self::NotRunning => ErrorKind::NotRunning,
-            Self::Step { source, .. } => {
-                match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Self::Step { reason, .. } => {
+                match reason.raw_os_error().map(Errno::from_raw_os_error) {
                     Some(
                         Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOSPC,
                     ) => ErrorKind::OutOfResources,
@@ -169,7 +169,7 @@ impl Error {
     }
 
     fn says_not_a_directory(&self) -> bool {
-        matches!(self, Self::Mount { source, .. } if source.kind() == io::ErrorKind::NotADirectory)
+        matches!(self, Self::Mount { reason, .. } if reason.kind() == io::ErrorKind::NotADirectory)
     }
 
     /// One line that a person can act on, where there is one.
@@ -180,8 +180,8 @@ impl Error {
                 "Are you trying to mount a directory onto a file (or vice-versa)? \
                  Check if the specified host path exists and is the expected type",
             ),
-            Self::Execute { source, .. }
-                if source.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) =>
+            Self::Execute { reason, .. }
+                if reason.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) =>
             {
                 Some("the program is for another architecture or lacks a #! line")
             }
@@ -193,19 +193,19 @@ impl Error {
         let what = what.into();
         move |errno| Self::Step {
             what,
-            source: errno.into(),
+            reason: errno.into(),
         }
     }
 
     pub(crate) fn io_step(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        move |source| Self::Step { what, source }
+        move |reason| Self::Step { what, reason }
     }
 
     pub(crate) fn of_step(step: Step, errno: Errno) -> Self {
         Self::Step {
             what: step.doing().to_owned(),
-            source: errno.into(),
+            reason: errno.into(),
         }
     }
 }
@@ -218,4 +218,22 @@ fn plain(error: &io::Error) -> String {
     letters.next().map_or_else(String::new, |first| {
         first.to_lowercase().chain(letters).collect()
     })
+}
+
+/// An error with all its causes in one sentence.
+fn chained(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+impl From<sampan_cgroups::Error> for Error {
+    fn from(error: sampan_cgroups::Error) -> Self {
+        Self::Cgroup(error)
+    }
 }

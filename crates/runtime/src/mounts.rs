@@ -99,7 +99,10 @@ impl FileSystem {
     pub(crate) fn mask() -> Self {
         Self {
             kind: c"tmpfs".to_owned(),
-            options: vec![(c"nr_inodes".to_owned(), Some(c"2".to_owned()))],
+            options: vec![
+                (c"source".to_owned(), Some(c"tmpfs".to_owned())),
+                (c"nr_inodes".to_owned(), Some(c"2".to_owned())),
+            ],
             attributes: MountAttrFlags::MOUNT_ATTR_RDONLY
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -180,7 +183,7 @@ impl MountPlans {
         let failed = |errno: Errno| Error::Mount {
             what: what.clone(),
             destination: destination.to_owned(),
-            source: errno.into(),
+            reason: errno.into(),
         };
         let reach = options.bind.unwrap_or(Reach::Tree);
         let tree = clone_path(&context.directory.join(&source), reach).map_err(failed)?;
@@ -250,7 +253,7 @@ impl MountPlans {
         let failed = |errno: Errno| Error::Mount {
             what: kind.to_owned(),
             destination: destination.to_owned(),
-            source: errno.into(),
+            reason: errno.into(),
         };
         let tree = system.make().map_err(failed)?;
         let change = MountChange {
@@ -289,7 +292,7 @@ impl MountPlans {
         let failed = |errno: Errno| Error::Mount {
             what: "cgroup".to_owned(),
             destination: destination.to_owned(),
-            source: errno.into(),
+            reason: errno.into(),
         };
         let mut base = options.clone();
         base.data = vec![("mode".to_owned(), Some("755".to_owned()))];
@@ -566,7 +569,7 @@ impl MountPlan {
             _ => Error::Mount {
                 what: self.what.clone(),
                 destination,
-                source: failure.errno.into(),
+                reason: failure.errno.into(),
             },
         }
     }

@@ -391,12 +391,12 @@ impl ProcessPlan {
                 }
                 _ => Error::Execute {
                     command: self.command.name.clone(),
-                    source: errno.into(),
+                    reason: errno.into(),
                 },
             },
             Step::WorkingDirectory => Error::WorkingDirectory {
                 path: self.directory.to_string_lossy().into_owned(),
-                source: errno.into(),
+                reason: errno.into(),
             },
             Step::Rlimit => {
                 let name = self.limits.get(usize::from(item));
