@@ -1,1 +1,58 @@
-fn main() {}
+//! The supervisor of one container: a small process that owns what an engine may not, because the
+//! engine can be gone at any moment.
+//!
+//! It launches the container (the OCI runtime is linked in), holds its standard streams and
+//! terminal, writes its log, serves attached clients and execs, reaps, notes the exit durably and
+//! tells every engine that is connected. It knows nothing of images, networks, names or records,
+//! and it answers to nobody but the engine's protocol ([`sampan_shim_protocol`]).
+//!
+//! One thread, one epoll loop ([`supervisor`]), no async runtime:
+//! * [`launch`]: from a request to a running container;
+//! * [`streams`]: output to log and clients, input from clients; [`client`]: one of those;
+//! * [`exec`]: further processes;
+//! * [`control`]: the socket and its connections;
+//! * [`record`]: what is left on disk, below `<container directory>/shim/`;
+//! * [`isolate`]: away from whoever started it;
+//! * [`init`]: the other face of the executable, process 1 of a container with `--init`.
+
+mod client;
+mod control;
+mod detach;
+mod exec;
+mod init;
+mod isolate;
+mod launch;
+mod poller;
+mod queue;
+mod record;
+mod streams;
+mod supervisor;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let arguments: Vec<_> = arguments.collect();
+    let called_as_init = name.as_bytes().ends_with(b"docker-init");
+    match arguments.first().map(|first| first.as_bytes()) {
+        Some(b"init") if !called_as_init => init::run(&arguments[1..]),
+        _ if called_as_init => init::run(&arguments),
+        Some(b"--control-fd") => match arguments
+            .get(1)
+            .and_then(|number| number.to_str()?.parse().ok())
+        {
+            Some(number) => supervisor::run(number),
+            None => usage(),
+        },
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!(
+        "usage: sampan-shim --control-fd NUMBER\n       sampan-shim init -- COMMAND [ARGUMENT...]"
+    );
+    ExitCode::from(2)
+}
