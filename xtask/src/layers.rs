@@ -20,7 +20,7 @@ pub(crate) enum Mode {
 /// rows, and on those of its own row that stand to its right; an arrow may
 /// never point up or to the left.
 const ROWS: &[&[&str]] = &[
-    &["sampan", "sampan-shim", "xtask"],
+    &["sampan", "sampan-shim", "xtask", "sampan-testing"],
     &["sampan-server", "sampan-api"],
     &["sampan-engine"],
     &[

@@ -1,0 +1,225 @@
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::command::{Ran, until};
+use crate::fixtures::{Fixture, fixture};
+use crate::ledger::Ledger;
+
+/// An engine with directories, socket and names of its own. When it is
+/// dropped, every container is removed, the engine is stopped and the ledger
+/// must balance.
+#[derive(Debug)]
+pub struct TestEngine {
+    directory: TempDir,
+    keeper: Child,
+    sampan: PathBuf,
+    ledger: Ledger,
+}
+
+impl TestEngine {
+    /// Starts the engine of the executable `sampan` and waits until its
+    /// socket answers.
+    #[must_use]
+    pub fn start(sampan: impl Into<PathBuf>) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("sampan-test-")
+            .tempdir()
+            .unwrap();
+        let sampan = sampan.into();
+        let run = directory.path().join("run");
+        let ledger = Ledger::open(&run);
+        let log = fs::File::create(directory.path().join("engine.log")).unwrap();
+        let keeper = Command::new(&sampan)
+            .args(["daemon", "--log-level", "debug", "--root"])
+            .arg(directory.path().join("root"))
+            .arg("--run")
+            .arg(&run)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut engine = Self {
+            directory,
+            keeper,
+            sampan,
+            ledger,
+        };
+        let socket = engine.socket();
+        until("the engine listens", || {
+            let ended = engine.keeper.try_wait().unwrap();
+            assert!(ended.is_none(), "the engine ended: {}", engine.log());
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        engine
+    }
+
+    /// Starts an engine that has the busybox image.
+    #[must_use]
+    pub fn with_busybox(sampan: impl Into<PathBuf>) -> Self {
+        let archive = fixture(Fixture::Busybox).archive();
+        let engine = Self::start(sampan);
+        let _ = engine
+            .sampan(&["load", "-i", archive.to_str().unwrap()])
+            .ok();
+        engine
+    }
+
+    /// The engine's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_directory().join("sampan.sock")
+    }
+
+    /// The engine's persistent state.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    /// The engine's volatile state.
+    #[must_use]
+    pub fn run_directory(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// A directory for the test's own files.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// All that the engine has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("engine.log")).unwrap_or_default()
+    }
+
+    /// The pid of the engine behind the keeper.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        let path = self.run_directory().join("engine.pid");
+        let mut pid = None;
+        until("the engine has written its pid", || {
+            pid = fs::read_to_string(&path)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .and_then(Pid::from_raw);
+            pid.is_some()
+        });
+        pid.unwrap()
+    }
+
+    /// Kills the engine with SIGKILL. The keeper starts another.
+    pub fn kill(&self) {
+        // It may be between two lives.
+        let _ = kill_process(self.pid(), Signal::KILL);
+    }
+
+    /// A `sampan` command that talks to this engine.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.sampan);
+        command.args(arguments);
+        self.environment(&mut command);
+        command
+    }
+
+    /// A command of the real docker client that talks to this engine.
+    #[must_use]
+    pub fn docker_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(arguments);
+        self.environment(&mut command);
+        command
+    }
+
+    /// Points a program at this engine.
+    pub fn environment(&self, command: &mut Command) {
+        command
+            .env("SAMPAN_ROOT", self.root())
+            .env("SAMPAN_RUN", self.run_directory())
+            .env_remove("SAMPAN_HOST")
+            .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
+            .env("DOCKER_CONFIG", self.directory.path().join("docker-config"))
+            .env("DOCKER_CLI_HINTS", "false")
+            .stdin(Stdio::null());
+    }
+
+    /// Runs `sampan` to its end.
+    #[track_caller]
+    pub fn sampan(&self, arguments: &[&str]) -> Ran {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    /// Runs the real docker client to its end.
+    #[track_caller]
+    pub fn docker(&self, arguments: &[&str]) -> Ran {
+        self.docker_command(arguments).output().unwrap().into()
+    }
+
+    /// Runs `sampan` to its end with `input` on its standard input.
+    #[track_caller]
+    pub fn sampan_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // Beside reading the output: neither may wait for the other.
+        let writer = std::thread::spawn(move || {
+            let _ = stdin.write_all(&input);
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output.into()
+    }
+
+    /// What of this engine is on the machine.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Removes every container, as the end of a test does.
+    pub fn remove_all(&self) {
+        let ids = self.sampan(&["ps", "-aq"]).ok();
+        let ids: Vec<&str> = ids.lines().collect();
+        if !ids.is_empty() {
+            let _ = self
+                .sampan(&[&["rm", "-f", "-v"], ids.as_slice()].concat())
+                .ok();
+        }
+    }
+}
+
+impl Drop for TestEngine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- engine log ---\n{}", self.log());
+            // Tidy up as well as it goes; the panic is what counts.
+            let ids = self.sampan(&["ps", "-aq"]);
+            for id in ids.stdout.lines() {
+                let _ = self.sampan(&["rm", "-f", id]);
+            }
+        } else {
+            self.remove_all();
+        }
+        let pid = Pid::from_raw(self.keeper.id().cast_signed()).unwrap();
+        let _ = kill_process(pid, Signal::TERM);
+        let status = self.keeper.wait().unwrap();
+        if !std::thread::panicking() {
+            assert!(status.success(), "{status}: {}", self.log());
+            self.ledger.assert_balanced();
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the end-to-end tests and the benchmarks share: an engine with state of
+//! its own, registries, real images made from Debian's packages, and the
+//! ledger of what a test must not leave behind.
+//!
+//! Nothing here is part of the product. Failures panic with what the failed
+//! program printed: the callers are tests.
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
+
+mod command;
+mod engine;
+mod fixtures;
+mod ledger;
+mod registry;
+
+pub use command::{Ran, free_port, run, run_in, until};
+pub use engine::TestEngine;
+pub use fixtures::{Fixture, fixture};
+pub use ledger::Ledger;
+pub use registry::{Login, Registry};
