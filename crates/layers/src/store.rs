@@ -1,0 +1,519 @@
+//! The layers that exist.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use sampan_fs::{DirLock, create_dir_all, open_dir, remove_all_at, rename_durable, sync_dir};
+use sampan_oci::{DiffId, Digest};
+
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::ingest::{self, Ingest};
+use crate::limits::Limits;
+use crate::mount::{LayerMount, Mounted, mount_directory, mount_index};
+use crate::record::{self, Form, Record};
+use crate::tree::Tree;
+use crate::{erofs, overlay};
+
+const TEMPORARY: &str = "tmp-";
+const QUARANTINE: &str = "quarantine";
+const LOCK: &str = "lock";
+/// How long a new engine waits for the one it replaces to let go.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How layers are made usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Driver {
+    /// The index where this kernel can mount it, else directories.
+    #[default]
+    Auto,
+    /// Tar and EROFS index (Linux 6.12).
+    TarIndex,
+    /// Unpacked directories.
+    Directory,
+}
+
+/// Who unpacks for the directory driver.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Worker {
+    /// This process: for tests and single-threaded tools.
+    #[default]
+    InProcess,
+    /// A child that runs this program, which must call
+    /// [`worker::run`](crate::worker::run) when given these arguments.
+    Program {
+        /// The executable, such as `/proc/self/exe`.
+        path: PathBuf,
+        /// What makes it a worker.
+        arguments: Vec<OsString>,
+    },
+}
+
+/// How to open a [`LayerStore`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How layers are made usable.
+    pub driver: Driver,
+    /// Who unpacks for the directory driver.
+    pub worker: Worker,
+    /// Bounds of a layer.
+    pub limits: Limits,
+    /// Mounts kept for reuse beyond those in use.
+    pub mounts_kept: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            driver: Driver::default(),
+            worker: Worker::default(),
+            limits: Limits::default(),
+            mounts_kept: 64,
+        }
+    }
+}
+
+/// A complete layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Sum of the sizes of its files, as Docker shows it.
+    pub size: u64,
+    /// Length of the tar.
+    pub tar_size: u64,
+    /// Number of inodes.
+    pub entries: u64,
+}
+
+/// A damaged layer that was put aside when the store was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Which layer.
+    pub diff_id: DiffId,
+    /// Where its remains are.
+    pub path: PathBuf,
+    /// What was wrong.
+    pub reason: String,
+}
+
+/// All layers below one directory. Clones are cheap and share everything; one
+/// process at a time may have the store open.
+#[derive(Debug, Clone)]
+pub struct LayerStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    dir: OwnedFd,
+    options: Options,
+    driver: OnceLock<Driver>,
+    records: Mutex<HashMap<DiffId, Record>>,
+    mounts: Mutex<Cache>,
+    quarantined: Mutex<Vec<Quarantined>>,
+    counter: AtomicU64,
+    _lock: DirLock,
+}
+
+impl LayerStore {
+    /// Opens `root/layers`, creating it if need be. Removes what interrupted
+    /// ingests and removals left, puts damaged layers aside and rebuilds
+    /// indexes that are lost while their tar is whole.
+    ///
+    /// Waits up to ten seconds for another process that has the store open.
+    pub fn open(root: &Path, options: Options) -> Result<Self> {
+        let path = root.join("layers");
+        create_dir_all(&path, 0o700)?;
+        let lock = lock(&path)?;
+        let store = Self(Arc::new(Inner {
+            dir: open_dir(&path)?,
+            path,
+            mounts: Mutex::new(Cache::new(options.mounts_kept)),
+            options,
+            driver: OnceLock::new(),
+            records: Mutex::default(),
+            quarantined: Mutex::default(),
+            counter: AtomicU64::new(0),
+            _lock: lock,
+        }));
+        store.recover()?;
+        Ok(store)
+    }
+
+    /// Begins to take a layer in. Any number may be under way at once.
+    pub fn ingest(&self) -> Result<Ingest> {
+        Ingest::new(self.clone())
+    }
+
+    /// Returns what is known of a layer, `None` if the store does not have it.
+    pub fn get(&self, diff_id: &DiffId) -> Option<Layer> {
+        self.records().get(diff_id).map(layer)
+    }
+
+    /// Returns all layers, ordered by digest.
+    pub fn list(&self) -> Vec<Layer> {
+        let mut layers: Vec<_> = self.records().values().map(layer).collect();
+        layers.sort_by_key(|layer| layer.diff_id);
+        layers
+    }
+
+    /// Removes a layer; `false` if the store does not have it. Mounts that are
+    /// in use stay whole; its space returns with the last of them.
+    pub fn remove(&self, diff_id: &DiffId) -> Result<bool> {
+        if self.records().remove(diff_id).is_none() {
+            return Ok(false);
+        }
+        self.mounts().forget(diff_id);
+        // Renamed first: a layer is there or not, never half.
+        let name = self.temporary_name();
+        rename_durable(self.dir(), diff_id.hex(), self.dir(), &name)?;
+        remove_all_at(self.dir(), name)?;
+        Ok(true)
+    }
+
+    /// Opens the uncompressed tar, exactly the bytes that were ingested.
+    pub fn open_tar(&self, diff_id: &DiffId) -> Result<File> {
+        let _ = self.record(diff_id)?;
+        self.open_file(diff_id, record::TAR)
+    }
+
+    /// Reads all of a layer and proves that it is what was stored. Blocks for
+    /// as long as the disk takes.
+    pub fn verify(&self, diff_id: &DiffId) -> Result<()> {
+        let record = self.record(diff_id)?;
+        let damaged = |what| Error::Damaged {
+            diff_id: *diff_id,
+            what,
+        };
+        let tar = self.open_tar(diff_id)?;
+        let (digest, _) = ingest::hash(&tar, |_| Ok(()))?;
+        if digest != *diff_id.digest() {
+            return Err(damaged("the tar is not the one that was stored"));
+        }
+        match record.form {
+            Form::TarIndex { index, .. } => {
+                let file = self.open_file(diff_id, record::INDEX)?;
+                let (digest, _) = ingest::hash(&file, |_| Ok(()))?;
+                if digest != index {
+                    return Err(damaged("the index is not the one that was stored"));
+                }
+            }
+            // Its files belong to nobody's digest; the tar is the layer.
+            Form::Directory => {}
+        }
+        Ok(())
+    }
+
+    /// Mounts a layer, or shares the mount that exists.
+    pub fn mount(&self, diff_id: &DiffId) -> Result<LayerMount> {
+        if let Some(mounted) = self.mounts().get(diff_id) {
+            return Ok(LayerMount(mounted));
+        }
+        let record = self.record_for_driver(diff_id)?;
+        let fd = match record.form {
+            Form::TarIndex { .. } => mount_index(
+                &self.open_file(diff_id, record::INDEX)?,
+                &self.open_file(diff_id, record::TAR)?,
+            )?,
+            Form::Directory => mount_directory(&self.open_tree(diff_id)?)?,
+        };
+        let mounted = Arc::new(Mounted {
+            diff_id: *diff_id,
+            opaque: record.opaque,
+            fd,
+        });
+        let mut mounts = self.mounts();
+        // Two may have come here at once; one mount must win, or its page
+        // cache would be held twice.
+        if let Some(first) = mounts.get(diff_id) {
+            return Ok(LayerMount(first));
+        }
+        mounts.insert(&mounted);
+        Ok(LayerMount(mounted))
+    }
+
+    /// Returns the driver in use, after trying the kernel once for `Auto`.
+    pub fn driver(&self) -> Result<Driver> {
+        if let Some(driver) = self.0.driver.get() {
+            return Ok(*driver);
+        }
+        let driver = match self.0.options.driver {
+            Driver::Auto if self.can_mount_index()? => Driver::TarIndex,
+            Driver::Auto => Driver::Directory,
+            chosen => chosen,
+        };
+        Ok(*self.0.driver.get_or_init(|| driver))
+    }
+
+    /// Returns the damaged layers that opening the store put aside.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        lock_of(&self.0.quarantined).clone()
+    }
+
+    pub(crate) fn dir(&self) -> &OwnedFd {
+        &self.0.dir
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.options.limits
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.0.options.worker
+    }
+
+    pub(crate) fn insert(&self, record: &Record) -> Layer {
+        self.records()
+            .entry(record.diff_id)
+            .or_insert_with(|| record.clone());
+        layer(record)
+    }
+
+    /// A name that no ingest or removal of this process has had; others have
+    /// been cleared away while nobody else held the lock.
+    pub(crate) fn temporary_name(&self) -> String {
+        let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
+        format!("{TEMPORARY}{number}")
+    }
+
+    pub(crate) fn create_temporary(&self, name: &str) -> Result<OwnedFd> {
+        rustix::fs::mkdirat(self.dir(), name, Mode::RWXU)
+            .map_err(|e| Error::io("create directory", self.0.path.join(name), e))?;
+        self.open_child(name)
+    }
+
+    fn open_child(&self, name: &str) -> Result<OwnedFd> {
+        open_at(self.dir(), name, OFlags::DIRECTORY)
+            .map_err(|e| Error::io("open directory", self.0.path.join(name), e))
+    }
+
+    fn open_file(&self, diff_id: &DiffId, name: &str) -> Result<File> {
+        let dir = self.open_child(&diff_id.hex())?;
+        open_at(&dir, name, OFlags::empty())
+            .map(File::from)
+            .map_err(|e| Error::io("open", self.0.path.join(diff_id.hex()).join(name), e))
+    }
+
+    fn open_tree(&self, diff_id: &DiffId) -> Result<OwnedFd> {
+        let dir = self.open_child(&diff_id.hex())?;
+        open_at(&dir, record::TREE, OFlags::DIRECTORY).map_err(|e| {
+            let path = self.0.path.join(diff_id.hex()).join(record::TREE);
+            Error::io("open directory", path, e)
+        })
+    }
+
+    fn record(&self, diff_id: &DiffId) -> Result<Record> {
+        let record = self.records().get(diff_id).cloned();
+        record.ok_or(Error::NotFound(*diff_id))
+    }
+
+    /// A layer that the other driver took in is made usable for this one.
+    fn record_for_driver(&self, diff_id: &DiffId) -> Result<Record> {
+        let record = self.record(diff_id)?;
+        let wanted = self.driver()?;
+        let found = match record.form {
+            Form::TarIndex { .. } => Driver::TarIndex,
+            Form::Directory => Driver::Directory,
+        };
+        // Directories serve on every kernel, so they are not made anew.
+        if wanted == found || found == Driver::Directory {
+            return Ok(record);
+        }
+        let mut records = self.records();
+        // Built under the lock: this happens once after the kernel changed.
+        match records.get(diff_id) {
+            Some(now) if now.form != record.form => return Ok(now.clone()),
+            Some(_) => {}
+            None => return Err(Error::NotFound(*diff_id)),
+        }
+        let record = ingest::rebuild(self, &self.open_child(&diff_id.hex())?, diff_id)?;
+        records.insert(*diff_id, record.clone());
+        Ok(record)
+    }
+
+    fn records(&self) -> MutexGuard<'_, HashMap<DiffId, Record>> {
+        lock_of(&self.0.records)
+    }
+
+    fn mounts(&self) -> MutexGuard<'_, Cache> {
+        lock_of(&self.0.mounts)
+    }
+
+    /// Brings the directory into a state where every entry is a whole layer.
+    fn recover(&self) -> Result<()> {
+        for name in self.names()? {
+            let Some(text) = name.to_str() else { continue };
+            if text.starts_with(TEMPORARY) {
+                remove_all_at(self.dir(), &name)?;
+                continue;
+            }
+            let Ok(digest) = Digest::from_hex(text) else {
+                continue;
+            };
+            let diff_id = DiffId(digest);
+            match self.check(&diff_id) {
+                Ok(record) => {
+                    self.records().insert(diff_id, record);
+                }
+                Err(reason) => self.put_aside(&diff_id, &reason)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<OsString>> {
+        use std::os::unix::ffi::OsStrExt;
+        let failed = |e: rustix::io::Errno| Error::io("list", &self.0.path, e);
+        let mut names = Vec::new();
+        for entry in Dir::read_from(self.dir()).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_os_string());
+        }
+        Ok(names)
+    }
+
+    /// Says whether a layer's directory has all it must have. Cheap: sizes
+    /// only; [`verify`](Self::verify) reads everything.
+    fn check(&self, diff_id: &DiffId) -> Result<Record> {
+        let damaged = |what| Error::Damaged {
+            diff_id: *diff_id,
+            what,
+        };
+        let dir = self.open_child(&diff_id.hex())?;
+        let record = read_record(&dir);
+        if let Some(record) = &record
+            && record.diff_id != *diff_id
+        {
+            return Err(damaged("its record is about another layer"));
+        }
+        let tar_size = file_size(&dir, record::TAR).ok_or(damaged("it has no tar"))?;
+        if let Some(record) = &record
+            && record.tar_size != tar_size
+        {
+            return Err(damaged("the tar has another length"));
+        }
+        match record {
+            Some(record) if is_whole(&dir, &record) => Ok(record),
+            // All but the tar can be made again.
+            _ => ingest::rebuild(self, &dir, diff_id),
+        }
+    }
+
+    fn put_aside(&self, diff_id: &DiffId, reason: &Error) -> Result<()> {
+        let path = self.0.path.join(QUARANTINE);
+        create_dir_all(&path, 0o700)?;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let name = format!("{}-{}.{:09}", diff_id.hex(), now.tv_sec, now.tv_nsec);
+        rename_durable(self.dir(), diff_id.hex(), open_dir(&path)?, &name)?;
+        lock_of(&self.0.quarantined).push(Quarantined {
+            diff_id: *diff_id,
+            path: path.join(name),
+            reason: reason.to_string(),
+        });
+        Ok(())
+    }
+
+    /// Tries an index of nothing, on this very file system: the kernel may be
+    /// too old, or the store may lie too deep in other stacked mounts.
+    fn can_mount_index(&self) -> Result<bool> {
+        let name = self.temporary_name();
+        let dir = self.create_temporary(&name)?;
+        let result = try_index(&dir, self.limits());
+        remove_all_at(self.dir(), &name)?;
+        result
+    }
+}
+
+fn try_index(dir: &OwnedFd, limits: &Limits) -> Result<bool> {
+    let create = |name: &'static str| {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
+            .map_err(|e| Error::io("create", name, e))
+    };
+    let (tar, mut index) = (create(record::TAR)?, create(record::INDEX)?);
+    let tree = Tree::new(*limits).finish()?;
+    erofs::write(&tree, &tree.order(), &tar, 0, limits, &mut index)?;
+    // A mount from a file that is open for writing is refused.
+    drop(index);
+    let index = open_at(dir, record::INDEX, OFlags::empty())
+        .map(File::from)
+        .map_err(|e| Error::io("open", record::INDEX, e))?;
+    Ok(overlay::can_stack_on(&index, &tar))
+}
+
+fn lock(path: &Path) -> Result<DirLock> {
+    let start = Instant::now();
+    loop {
+        match DirLock::try_acquire(path, LOCK) {
+            Ok(lock) => return Ok(lock),
+            Err(e @ sampan_fs::Error::Locked { .. }) => {
+                if start.elapsed() >= LOCK_PATIENCE {
+                    return Err(e.into());
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// A record of another version is no record: the layer is built anew.
+fn read_record(dir: &OwnedFd) -> Option<Record> {
+    let file = open_at(dir, record::FILE, OFlags::empty()).ok()?;
+    let mut json = Vec::new();
+    File::from(file)
+        .take(64 << 10)
+        .read_to_end(&mut json)
+        .ok()?;
+    let record: Record = serde_json::from_slice(&json).ok()?;
+    (record.version == record::VERSION).then_some(record)
+}
+
+fn is_whole(dir: &OwnedFd, record: &Record) -> bool {
+    match record.form {
+        Form::TarIndex { index_size, .. } => file_size(dir, record::INDEX) == Some(index_size),
+        Form::Directory => rustix::fs::statat(dir, record::TREE, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory),
+    }
+}
+
+fn file_size(dir: &OwnedFd, name: &str) -> Option<u64> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    is_file.then(|| u64::try_from(stat.st_size).ok())?
+}
+
+fn open_at(dir: impl AsFd, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+fn layer(record: &Record) -> Layer {
+    Layer {
+        diff_id: record.diff_id,
+        size: record.size,
+        tar_size: record.tar_size,
+        entries: record.entries,
+    }
+}
+
+/// A panic elsewhere does not make plain data wrong.
+fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Renames were synced one by one; this is for removals.
+        let _ = sync_dir(&self.dir);
+    }
+}
