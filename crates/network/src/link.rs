@@ -26,11 +26,6 @@ use crate::namespace::{NetworkNamespace, write_sysctl};
 use crate::netlink::{NetlinkSocket, Request, Subsystem};
 use crate::subnet::Subnet;
 
-/// Interface indexes of containers start here, so that an address can be
-/// given in the same breath as the interface is made; far above those of the
-/// loopback and the tunnel interfaces that some kernels put into every
-/// new namespace.
-const FIRST_INDEX: u32 = 0x100;
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const BRIDGE_CALLS_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -68,7 +63,10 @@ pub enum Isolation {
     /// Containers of the bridge reach each other.
     #[default]
     Open,
-    /// They reach the gateway only (inter-container communication off).
+    /// They reach the gateway only (inter-container communication off), and
+    /// each other's published ports by it; the latter not on a host that
+    /// filters bridged packets (`bridge-nf-call-iptables`), where such a
+    /// packet never leaves the bridge.
     Isolated,
 }
 
@@ -176,8 +174,9 @@ impl HostNetwork {
     }
 
     /// Connects a namespace to a bridge: one message makes the veth pair with
-    /// both ends in place, one send sets the container's side up. After a
-    /// failure nothing is left.
+    /// both ends in place, one send sets the container's side up. When this
+    /// returns packets flow, and the neighbours know a changed MAC address.
+    /// After a failure nothing is left.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -187,28 +186,31 @@ impl HostNetwork {
         bridge: &Bridge,
         endpoint: &Endpoint,
     ) -> Result<()> {
-        let inner_index = FIRST_INDEX + trailing_number(&endpoint.interface);
-        self.make_pair(namespace, bridge, endpoint, inner_index)?;
-        let inside = namespace.with_route(|route| {
-            route
-                .execute(inner_requests(bridge, endpoint, inner_index))
-                .map_err(|refusal| {
-                    let step = ["add an address to", "bring up", "add a default route by"];
-                    Error::Endpoint {
-                        step: step.get(refusal.index).copied().unwrap_or("set up"),
-                        interface: endpoint.interface.clone(),
-                        source: refusal.fault,
-                    }
-                })
+        let first_port = self.make_pair(namespace, bridge, endpoint)?;
+        let connected = namespace.with_route(|route| {
+            let index = set_up_inside(route, bridge, endpoint)?;
+            self.settle(&endpoint.host_interface)?;
+            if first_port {
+                self.settle(&bridge.name)?;
+            }
+            announce(route, endpoint, index)
         });
         namespace.close_route();
-        if let Err(error) = inside {
+        if let Err(error) = connected {
             // The first error is the one to tell; a pair that cannot be
             // removed either is found by the next teardown of orphans.
             let _ = self.disconnect(&endpoint.host_interface);
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Waits until an interface whose other side has come up sends packets.
+    /// The kernel finds that out in the background, within a second, and
+    /// drops what is sent until then: a first packet lost costs a program a
+    /// second. Asking for the link makes it look at once (Linux 6.8).
+    fn settle(&self, interface: &InterfaceName) -> Result<()> {
+        find_link(&mut self.lock(), interface).map(|_| ())
     }
 
     /// Removes a container's veth pair by its host end. One that is not there
@@ -268,42 +270,44 @@ impl HostNetwork {
         first_error.map_or(Ok(removed), Err)
     }
 
+    /// Makes the pair; returns whether the bridge had no port that works.
     fn make_pair(
         &self,
         namespace: &NetworkNamespace,
         bridge: &Bridge,
         endpoint: &Endpoint,
-        inner_index: u32,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut route = self.lock();
-        let bridge_index = match find_link(&mut route, &bridge.name)? {
-            Some(link) => link.header.index,
-            None => ensure_link(&mut route, bridge)
-                .and_then(|(index, _)| configure(bridge).map(|_| index))?,
-        };
-        let requests = pair_requests(
-            namespace,
-            bridge,
-            endpoint,
-            bridge_index,
-            inner_index,
-            port_settings(endpoint),
-        );
-        route.execute(requests).map_err(|refusal| {
-            let error = Error::Endpoint {
-                step: if refusal.index == 0 {
-                    "create"
-                } else {
-                    "set the bridge port of"
-                },
-                interface: endpoint.host_interface.clone(),
-                source: refusal.fault,
-            };
-            if refusal.index > 0 {
-                let _ = delete_link(&mut route, &endpoint.host_interface);
+        let (bridge_index, running) = match find_link(&mut route, &bridge.name)? {
+            Some(link) => (
+                link.header.index,
+                link.header.flags.contains(LinkFlags::Running),
+            ),
+            None => {
+                let (index, _) = ensure_link(&mut route, bridge)?;
+                configure(bridge)?;
+                (index, false)
             }
-            error
-        })
+        };
+        let settings = port_settings(endpoint);
+        let requests = pair_requests(namespace, bridge, endpoint, bridge_index, settings);
+        match route.execute(requests) {
+            Ok(()) => Ok(!running),
+            Err(refusal) => {
+                if refusal.index > 0 {
+                    let _ = delete_link(&mut route, &endpoint.host_interface);
+                }
+                Err(Error::Endpoint {
+                    step: if refusal.index == 0 {
+                        "create"
+                    } else {
+                        "set the bridge port of"
+                    },
+                    interface: endpoint.host_interface.clone(),
+                    source: refusal.fault,
+                })
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, NetlinkSocket> {
@@ -316,13 +320,11 @@ fn pair_requests(
     bridge: &Bridge,
     endpoint: &Endpoint,
     bridge_index: u32,
-    inner_index: u32,
     settings: Vec<InfoBridgePort>,
 ) -> Vec<Request<RouteNetlinkMessage>> {
     // The peer may not be up in this message: the kernel answers ENOTCONN,
     // because its other end is not there yet.
     let mut peer = LinkMessage::default();
-    peer.header.index = inner_index;
     peer.attributes = vec![
         LinkAttribute::IfName(endpoint.interface.to_string()),
         LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd()),
@@ -372,6 +374,49 @@ fn port_settings(endpoint: &Endpoint) -> Vec<InfoBridgePort> {
         settings.push(InfoBridgePort::HairpinMode(true));
     }
     settings
+}
+
+/// Gives the container's end its address and brings it up; returns its index.
+/// That is asked for: the kernel takes a chosen one for both ends of a pair
+/// or for neither.
+fn set_up_inside(route: &mut NetlinkSocket, bridge: &Bridge, endpoint: &Endpoint) -> Result<u32> {
+    let failed = |step, source| Error::Endpoint {
+        step,
+        interface: endpoint.interface.clone(),
+        source,
+    };
+    let link = find_link(route, &endpoint.interface)?;
+    let index = link
+        .ok_or_else(|| failed("find", Errno::NODEV.into()))?
+        .header
+        .index;
+    route
+        .execute(inner_requests(bridge, endpoint, index))
+        .map_err(|refusal| {
+            let steps = ["add an address to", "bring up", "add a default route by"];
+            failed(
+                steps.get(refusal.index).copied().unwrap_or("set up"),
+                refusal.fault,
+            )
+        })?;
+    Ok(index)
+}
+
+/// Sets the MAC address once more, at which the kernel announces the address
+/// to the neighbours (`arp_notify`); what it sent when the interface came up
+/// was too early for the bridge.
+fn announce(route: &mut NetlinkSocket, endpoint: &Endpoint, index: u32) -> Result<()> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes
+        .push(LinkAttribute::Address(endpoint.mac.octets().to_vec()));
+    route
+        .execute(vec![(RouteNetlinkMessage::SetLink(link), 0)])
+        .map_err(|refusal| Error::Endpoint {
+            step: "announce",
+            interface: endpoint.interface.clone(),
+            source: refusal.fault,
+        })
 }
 
 fn inner_requests(
@@ -708,26 +753,5 @@ fn family(address: IpAddr) -> AddressFamily {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
-    }
-}
-
-/// Reads the number at the end of `eth12`; 0 where there is none.
-fn trailing_number(name: &InterfaceName) -> u32 {
-    let text = name.as_str();
-    let digits = text.len() - text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    text[text.len() - digits..]
-        .parse::<u16>()
-        .map_or(0, u32::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interface_numbers() {
-        for (name, number) in [("eth0", 0), ("eth12", 12), ("wan", 0), ("e99999999", 0)] {
-            assert_eq!(trailing_number(&name.parse().unwrap()), number, "{name}");
-        }
     }
 }
