@@ -40,3 +40,19 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     check(done).map(drop)
 }
+
+/// Takes over one inherited descriptor and keeps it from programs started
+/// later. To be called at most once for a number, early in `main`.
+///
+/// # Errors
+/// `EBADF` when there is no such descriptor.
+pub fn take(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: only makes a new descriptor, away from the standard ones.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    check(i64::from(copy))?;
+    // SAFETY: whoever started this program passed the number for this call to
+    // take; nothing of this process owns it.
+    unsafe { libc::close(number) };
+    // SAFETY: the kernel just made it and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}

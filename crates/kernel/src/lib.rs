@@ -27,6 +27,7 @@ pub mod descriptors;
 pub mod exec;
 pub mod inherited;
 pub mod memfd;
+pub mod memory;
 pub mod mount;
 pub mod pidfd;
 pub mod requires;
