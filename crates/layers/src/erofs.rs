@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::tar::{Extent, Xattr};
+use crate::tar::Extent;
 use crate::tree::{Content, Directory, Finished, Node, NodeId};
 
 const BLOCK_BITS: u32 = 9;
@@ -166,7 +166,7 @@ impl Plan {
         let mut copied = 0;
         for id in order {
             let node = tree.node(*id);
-            let head = INODE + xattrs_size(&node.xattrs);
+            let head = INODE + xattrs_size(node);
             let body = body_of(node, limits, &mut copied)?;
             position = position.next_multiple_of(SLOT);
             let size = match &body {
@@ -477,7 +477,7 @@ fn write_inode<W: Write + ?Sized>(
             LAYOUT_CHUNKED
         }
     };
-    let xattrs = xattrs_size(&node.xattrs);
+    let xattrs = xattrs_size(node);
     let mut inode = [0; INODE as usize];
     let mut put = |at: usize, bytes: &[u8]| inode[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &(EXTENDED | layout << 1).to_le_bytes());
@@ -492,7 +492,7 @@ fn write_inode<W: Write + ?Sized>(
     put(40, &node.mtime.nanoseconds.to_le_bytes());
     put(44, &links.to_le_bytes());
     out.bytes(&inode)?;
-    write_xattrs(&node.xattrs, out)?;
+    write_xattrs(node, out)?;
     match (&place.body, &node.content) {
         (Body::Chunks(chunks), _) => write_chunk_table(chunks, out),
         (Body::Inline(_), Content::Directory(directory)) => {
@@ -554,16 +554,22 @@ fn split_xattr(name: &[u8]) -> (u8, &[u8]) {
         .unwrap_or((1, name))
 }
 
-fn xattr_size((name, value): &Xattr) -> u64 {
-    let (_, rest) = split_xattr(name);
-    (4 + rest.len() as u64 + value.len() as u64).next_multiple_of(4)
+/// The node's own attributes, and the mark of overlayfs that only we may set.
+fn xattrs(node: &Node) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let opaque = matches!(&node.content, Content::Directory(d) if d.opaque);
+    let mark: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
+    let own = node.xattrs.iter().map(|(name, value)| (&**name, &**value));
+    opaque.then_some(mark).into_iter().chain(own)
 }
 
-fn xattrs_size(xattrs: &[Xattr]) -> u64 {
-    if xattrs.is_empty() {
-        return 0;
-    }
-    12 + xattrs.iter().map(xattr_size).sum::<u64>()
+fn xattrs_size(node: &Node) -> u64 {
+    let entries: u64 = xattrs(node)
+        .map(|(name, value)| {
+            let (_, rest) = split_xattr(name);
+            (4 + rest.len() as u64 + value.len() as u64).next_multiple_of(4)
+        })
+        .sum();
+    if entries == 0 { 0 } else { 12 + entries }
 }
 
 /// The field says "one header, then four bytes each". The tree bounds it.
@@ -575,12 +581,11 @@ fn xattr_count(size: u64) -> u16 {
     }
 }
 
-fn write_xattrs<W: Write + ?Sized>(xattrs: &[Xattr], out: &mut Output<'_, W>) -> io::Result<()> {
-    if xattrs.is_empty() {
-        return Ok(());
-    }
-    out.bytes(&[0; 12])?;
-    for (name, value) in xattrs {
+fn write_xattrs<W: Write + ?Sized>(node: &Node, out: &mut Output<'_, W>) -> io::Result<()> {
+    for (number, (name, value)) in xattrs(node).enumerate() {
+        if number == 0 {
+            out.bytes(&[0; 12])?;
+        }
         let (index, rest) = split_xattr(name);
         let length = value.len() as u16;
         out.bytes(&[rest.len() as u8, index])?;

@@ -36,6 +36,9 @@ mod overlay;
 mod record;
 mod store;
 mod tar;
+#[cfg(test)]
+#[path = "../tests/tarball/mod.rs"]
+mod tarball;
 mod tree;
 pub mod worker;
 

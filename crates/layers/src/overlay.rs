@@ -59,9 +59,13 @@ pub fn overlay(
         layers.push(open_directory(lower.as_fd(), Path::new("."))?);
     }
     // Overlayfs wants one lower layer, and two where nothing is writable.
-    if layers.is_empty() || (writable.is_none() && layers.len() == 1) {
-        layers.push(open_directory(empty()?.as_fd(), Path::new("."))?);
-    }
+    let nothing = if layers.is_empty() || (writable.is_none() && layers.len() == 1) {
+        let nothing = empty()?;
+        layers.push(open_directory(nothing.as_fd(), Path::new("."))?);
+        Some(nothing)
+    } else {
+        None
+    };
     if layers.len() > LAYERS_MAX {
         return Err(Error::TooManyLayers {
             count: layers.len(),
@@ -69,18 +73,27 @@ pub fn overlay(
         });
     }
     let writable = writable.map(Opened::new).transpose()?;
+    let root = stack_somehow(&layers, writable.as_ref(), durability);
+    // A detached mount is taken apart with the descriptor that made it, so it
+    // must outlive the stacking; the overlay has a copy of its own then.
+    drop(nothing);
+    root
+}
+
+fn stack_somehow(
+    layers: &[OwnedFd],
+    writable: Option<&Opened>,
+    durability: Durability,
+) -> Result<OwnedFd> {
     let mut refused = None;
     for syntax in [Syntax::Descriptors, Syntax::Paths, Syntax::Joined] {
-        match stack(&layers, writable.as_ref(), durability, syntax) {
+        match stack(layers, writable, durability, syntax) {
             Err(Attempt::Syntax(error)) => refused = refused.or(Some(error)),
             Err(Attempt::Failed(error)) => return Err(error),
             Ok(root) => return Ok(root),
         }
     }
-    Err(refused.unwrap_or(Error::TooManyLayers {
-        count: layers.len(),
-        limit: LAYERS_MAX,
-    }))
+    Err(refused.unwrap_or(Error::Aborted))
 }
 
 /// The layers that show anything, the top first: nothing below an opaque one,
@@ -235,20 +248,13 @@ fn empty() -> Result<OwnedFd> {
 /// Says whether this kernel can stack overlayfs on an index of ours, with the
 /// files on this very file system.
 pub(crate) fn can_stack_on(index: &File, tar: &File) -> bool {
-    let Ok(lower) = crate::mount::mount_index(index, tar) else {
-        return false;
+    let probe = || -> Result<()> {
+        let (lower, below) = (crate::mount::mount_index(index, tar)?, empty()?);
+        let layers = [
+            open_directory(lower.as_fd(), Path::new("."))?,
+            open_directory(below.as_fd(), Path::new("."))?,
+        ];
+        stack_somehow(&layers, None, Durability::Durable).map(drop)
     };
-    let Ok(lower) = open_directory(lower.as_fd(), Path::new(".")) else {
-        return false;
-    };
-    let Ok(below) = empty().and_then(|e| open_directory(e.as_fd(), Path::new("."))) else {
-        return false;
-    };
-    stack(
-        &[lower, below],
-        None,
-        Durability::Durable,
-        Syntax::Descriptors,
-    )
-    .is_ok()
+    probe().is_ok()
 }

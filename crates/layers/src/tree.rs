@@ -21,8 +21,8 @@ const LINKS: u32 = 40;
 const STEPS_MAX: u64 = 1 << 28;
 /// Longest value of an attribute that the index can hold.
 const XATTR_MAX: usize = u16::MAX as usize;
-/// All attributes of one inode together, as the index counts them.
-const XATTRS_MAX: usize = 4 * (u16::MAX as usize - 1);
+/// All attributes of one inode together, as the index counts them, less the mark of an opaque directory.
+const XATTRS_MAX: usize = 4 * (u16::MAX as usize - 1) - 64;
 /// What a directory entry without an inode of its own costs beside its name.
 const ENTRY_COST: usize = 32;
 /// Largest file: what the largest common file system holds.

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn times() {
-        let time = |s: &str| super::time(s.as_bytes()).map(|t| (t.seconds, t.nanoseconds));
+        let time = |s: &str| time(s.as_bytes()).map(|t| (t.seconds, t.nanoseconds));
         assert_eq!(time("12"), Some((12, 0)));
         assert_eq!(time("12."), Some((12, 0)));
         assert_eq!(time("12.5"), Some((12, 500_000_000)));

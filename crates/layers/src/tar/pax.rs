@@ -170,7 +170,8 @@ fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Pax, TarError};
+    use crate::tarball::record;
 
     fn parse(text: &[u8]) -> Result<Pax, TarError> {
         Pax::parse(text)
@@ -208,10 +209,12 @@ mod tests {
 
     #[test]
     fn attributes_in_both_forms() {
-        let pax = parse(
-            b"30 SCHILY.xattr.user.a=\x00\xffbin\n34 LIBARCHIVE.xattr.user.a=AAAA\n36 LIBARCHIVE.xattr.user.%62=aGk=\n",
-        )
-        .unwrap();
+        let records = [
+            record("SCHILY.xattr.user.a", b"\x00\xffbin"),
+            record("LIBARCHIVE.xattr.user.a", b"AAAA"),
+            record("LIBARCHIVE.xattr.user.%62", b"aGk="),
+        ];
+        let pax = parse(&records.concat()).unwrap();
         assert_eq!(pax.xattrs.len(), 2);
         assert_eq!(&*pax.xattrs[0].1, b"\x00\xffbin");
         assert_eq!(
