@@ -1,0 +1,94 @@
+//! Nothing is left behind: after a thousand containers, after failed starts.
+
+use std::thread;
+
+use crate::engine_with_busybox;
+
+#[test]
+fn a_thousand_containers_leave_nothing() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let before = open_descriptors(&engine);
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let engine = &engine;
+            scope.spawn(move || {
+                for round in 0..250 {
+                    let said = match round % 5 {
+                        0 => engine.sampan(&[
+                            "run",
+                            "--rm",
+                            "--network",
+                            "none",
+                            "busybox",
+                            "echo",
+                            "ok",
+                        ]),
+                        1 => {
+                            engine.sampan(&["run", "--rm", "-v", "/data", "busybox", "echo", "ok"])
+                        }
+                        2 => engine.sampan(&["run", "--rm", "-p", "0:80", "busybox", "echo", "ok"]),
+                        3 => engine.sampan(&[
+                            "run", "--rm", "--init", "-m", "64m", "busybox", "echo", "ok",
+                        ]),
+                        _ => engine.sampan(&["run", "--rm", "busybox", "echo", "ok"]),
+                    };
+                    assert_eq!(
+                        said.clone().ok(),
+                        "ok",
+                        "worker {worker}, round {round}: {said:?}"
+                    );
+                }
+            });
+        }
+    });
+    engine.ledger().assert_no_container();
+    assert_eq!(engine.sampan(&["volume", "ls", "-q"]).ok(), "");
+    let after = open_descriptors(&engine);
+    assert!(
+        after <= before + 24,
+        "descriptors grew from {before} to {after}"
+    );
+}
+
+fn open_descriptors(engine: &sampan_testing::TestEngine) -> usize {
+    let pid = engine.pid().as_raw_nonzero();
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+#[test]
+fn a_failed_start_says_why_and_leaves_nothing() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (
+            &["busybox", "nothing-here"],
+            127,
+            "executable file not found",
+        ),
+        (&["busybox", "/etc"], 126, "permission denied"),
+        (
+            &["-w", "/etc/passwd", "busybox", "true"],
+            126,
+            "not a directory",
+        ),
+        (&["--cpuset-cpus", "4000", "busybox", "true"], 125, "4000"),
+        (&["-m", "1m", "busybox", "true"], 125, "6MB"),
+        (
+            &["--network", "container:nobody", "busybox", "true"],
+            125,
+            "nobody",
+        ),
+    ];
+    for (arguments, code, reason) in cases {
+        let ran = engine.sampan(&[&["run", "--rm"], arguments].concat());
+        let said = ran.failed(code);
+        assert!(
+            said.to_lowercase().contains(&reason.to_lowercase()),
+            "{arguments:?}: {said}"
+        );
+    }
+    engine.ledger().assert_no_container();
+}

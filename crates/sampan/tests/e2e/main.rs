@@ -1,0 +1,26 @@
+//! The built executables, end to end, against the real `docker` client, real
+//! images and real registries. Every test has an engine of its own and leaves
+//! nothing on the machine: dropping the engine checks that.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod failures;
+mod hostile;
+mod kills;
+mod network;
+mod services;
+mod sessions;
+mod storage;
+mod table;
+
+use sampan_testing::TestEngine;
+
+/// The executable under test.
+const SAMPAN: &str = env!("CARGO_BIN_EXE_sampan");
+
+fn engine() -> TestEngine {
+    TestEngine::start(SAMPAN)
+}
+
+fn engine_with_busybox() -> TestEngine {
+    TestEngine::with_busybox(SAMPAN)
+}
