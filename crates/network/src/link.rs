@@ -690,7 +690,7 @@ fn dump(
 ) -> Result<Vec<RouteNetlinkMessage>> {
     let failed = |source| Error::List { what, source };
     for _ in 0..20 {
-        if let Some(objects) = route.dump(request(), 0).map_err(failed)? {
+        if let Some(objects) = route.dump(request()).map_err(failed)? {
             return Ok(objects);
         }
     }

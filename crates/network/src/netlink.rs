@@ -123,16 +123,36 @@ impl NetlinkSocket {
 
     /// Sends one request and returns the objects it is answered with.
     ///
-    /// `Ok(None)` says that the list changed while it was read.
-    pub(crate) fn dump<M>(&mut self, message: M, flags: u16) -> Result<Option<Vec<M>>, Fault>
+    /// `Ok(None)` says that the list changed while it was read. An object of
+    /// a shape that the codec does not know is left out: it is none of ours.
+    pub(crate) fn dump<M>(&mut self, message: M) -> Result<Option<Vec<M>>, Fault>
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
+        let mut objects = Vec::new();
+        let steady = self.dump_each(message, |message| objects.extend(message.decode()))?;
+        Ok(steady.then_some(objects))
+    }
+
+    /// Sends one request and hands the payload of every object it is answered
+    /// with to `each`; returns whether the list held still meanwhile.
+    pub(crate) fn dump_payloads<M: NetlinkSerializable>(
+        &mut self,
+        message: M,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<bool, Fault> {
+        self.dump_each(message, |message| each(&message.0[HEADER..]))
+    }
+
+    fn dump_each<M: NetlinkSerializable>(
+        &mut self,
+        message: M,
+        mut each: impl FnMut(&Message<'_>),
+    ) -> Result<bool, Fault> {
         let sequence = self.sequence;
         let mut bytes = Vec::new();
-        self.push(&mut bytes, message, flags | NLM_F_DUMP);
+        self.push(&mut bytes, message, NLM_F_DUMP);
         self.send(&bytes)?;
-        let mut objects = Vec::new();
         let mut steady = true;
         let mut buffer = Vec::with_capacity(RECEIVE);
         loop {
@@ -143,9 +163,9 @@ impl NetlinkSocket {
                 }
                 steady &= message.flags() & netlink_packet_core::NLM_F_DUMP_INTR == 0;
                 if let Some(answer) = message.acknowledgement() {
-                    return answer.map(|()| steady.then_some(objects));
+                    return answer.map(|()| steady);
                 }
-                objects.extend(message.decode());
+                each(&message);
             }
         }
     }
@@ -340,8 +360,7 @@ impl Message<'_> {
             })
     }
 
-    /// Decodes the object. One of a shape that the codec does not know is
-    /// left out: it is none that we made.
+    /// Decodes the object, if the codec knows its shape.
     fn decode<M: NetlinkDeserializable>(&self) -> Option<M> {
         match NetlinkMessage::<M>::deserialize(self.0).ok()?.payload {
             NetlinkPayload::InnerMessage(object) => Some(object),

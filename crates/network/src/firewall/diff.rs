@@ -1,10 +1,11 @@
 //! From the table that is to the table that should be.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 
 use super::Applied;
 use super::ruleset::{BY_ADDRESS, BY_PORT, Ruleset};
-use super::wire::{self, Message, RawElement, SeenChain};
+use super::wire::{self, Key, Message, RawElement, SeenChain};
 
 type Elements = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -35,16 +36,23 @@ pub(super) struct Change {
 }
 
 impl Change {
-    fn between(present: &Elements, wanted: &Elements) -> Self {
-        let differs = |one: &Elements, other: &Elements| {
-            one.iter()
-                .filter(|(key, value)| other.get(*key) != Some(value))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect()
-        };
+    /// Compares what was listed with what is wanted.
+    fn from_listed<K: Key>(present: &Elements, wanted: &BTreeMap<K, SocketAddrV4>) -> Self {
+        let wanted: Elements = wanted.iter().map(wire::element).collect();
+        let raw = |(key, data): (&Vec<u8>, &Vec<u8>)| (key.clone(), data.clone());
         Self {
-            remove: differs(present, wanted),
-            add: differs(wanted, present),
+            remove: only_in(present, &wanted).map(raw).collect(),
+            add: only_in(&wanted, present).map(raw).collect(),
+        }
+    }
+
+    fn between<K: Key + Ord>(
+        present: &BTreeMap<K, SocketAddrV4>,
+        wanted: &BTreeMap<K, SocketAddrV4>,
+    ) -> Self {
+        Self {
+            remove: only_in(present, wanted).map(wire::element).collect(),
+            add: only_in(wanted, present).map(wire::element).collect(),
         }
     }
 
@@ -61,6 +69,19 @@ impl Change {
     }
 }
 
+/// Finds the entries of one map that the other lacks or has otherwise.
+fn only_in<'a, K: Ord, V: Eq>(
+    one: &'a BTreeMap<K, V>,
+    other: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    // Both are sorted: one walk side by side, not a search for each.
+    let mut others = other.iter().peekable();
+    one.iter().filter(move |(key, value)| {
+        while others.next_if(|(other, _)| other < key).is_some() {}
+        others.peek().is_none_or(|entry| *entry != (*key, *value))
+    })
+}
+
 /// Compares a listed table (`None`: there is none) with the wanted one.
 pub(super) fn plan(seen: Option<&Seen>, wanted: &Ruleset) -> Plan {
     let Some(seen) = seen else {
@@ -69,15 +90,10 @@ pub(super) fn plan(seen: Option<&Seen>, wanted: &Ruleset) -> Plan {
     if !same_structure(seen, wanted) {
         return Plan::Replace;
     }
-    let by_address = Change::between(
-        &seen.by_address,
-        &wire::elements_by_address(&wanted.by_address).collect(),
-    );
-    let by_port = Change::between(
-        &seen.by_port,
-        &wire::elements_by_port(&wanted.by_port).collect(),
-    );
-    elements(by_address, by_port)
+    elements(
+        Change::from_listed(&seen.by_address, &wanted.by_address),
+        Change::from_listed(&seen.by_port, &wanted.by_port),
+    )
 }
 
 /// Compares two computed tables.
@@ -85,23 +101,10 @@ pub(super) fn between(present: &Ruleset, wanted: &Ruleset) -> Plan {
     if present.chains != wanted.chains {
         return Plan::Replace;
     }
-    let by_address = if present.by_address == wanted.by_address {
-        Change::default()
-    } else {
-        Change::between(
-            &wire::elements_by_address(&present.by_address).collect(),
-            &wire::elements_by_address(&wanted.by_address).collect(),
-        )
-    };
-    let by_port = if present.by_port == wanted.by_port {
-        Change::default()
-    } else {
-        Change::between(
-            &wire::elements_by_port(&present.by_port).collect(),
-            &wire::elements_by_port(&wanted.by_port).collect(),
-        )
-    };
-    elements(by_address, by_port)
+    elements(
+        Change::between(&present.by_address, &wanted.by_address),
+        Change::between(&present.by_port, &wanted.by_port),
+    )
 }
 
 fn elements(by_address: Change, by_port: Change) -> Plan {
@@ -186,8 +189,8 @@ fn replacement(table: &str, wanted: &Ruleset) -> Vec<Message> {
                 .map(|rule| wire::new_rule(table, chain.name, rule)),
         );
     }
-    let by_address = wire::elements_by_address(&wanted.by_address).collect();
-    let by_port = wire::elements_by_port(&wanted.by_port).collect();
+    let by_address = wanted.by_address.iter().map(wire::element).collect();
+    let by_port = wanted.by_port.iter().map(wire::element).collect();
     messages.extend(wire::add_elements(table, BY_ADDRESS, by_address));
     messages.extend(wire::add_elements(table, BY_PORT, by_port));
     messages

@@ -12,7 +12,6 @@ mod policy;
 mod ruleset;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -288,7 +287,7 @@ impl Firewall {
         let chains = NfTablesMessage::GetChain(ChainMessage {
             attributes: Vec::new(),
         });
-        let Some(chains) = socket.dump(wire::message(chains), 0).map_err(failed)? else {
+        let Some(chains) = socket.dump(wire::message(chains)).map_err(failed)? else {
             return Ok(None);
         };
         for object in chains {
@@ -303,22 +302,20 @@ impl Firewall {
         let rules = RuleMessage {
             attributes: vec![RuleAttribute::Table(self.table.clone())],
         };
-        let rules = socket
-            .dump(wire::message(NfTablesMessage::GetRule(rules)), 0)
-            .map_err(failed)?;
-        let Some(rules) = rules else { return Ok(None) };
-        for object in rules {
-            if let Some(NfTablesMessage::NewRule(rule)) = wire::inner(object) {
-                let (chain, digest) = wire::read_rule(rule);
-                seen.rules.entry(chain).or_default().push(digest);
-            }
+        let rules = wire::message(NfTablesMessage::GetRule(rules));
+        let steady = socket.dump_payloads(rules, |payload| {
+            let (chain, digest) = wire::read_rule(payload);
+            seen.rules.entry(chain).or_default().push(digest);
+        });
+        if !steady.map_err(failed)? {
+            return Ok(None);
         }
 
         let sets = SetMessage {
             attributes: vec![SetAttribute::Table(self.table.clone())],
         };
         let sets = socket
-            .dump(wire::message(NfTablesMessage::GetSet(sets)), 0)
+            .dump(wire::message(NfTablesMessage::GetSet(sets)))
             .map_err(failed)?;
         let Some(sets) = sets else { return Ok(None) };
         for object in sets {
@@ -343,17 +340,16 @@ impl Firewall {
             if !seen.sets.iter().any(|set| set == map) {
                 continue;
             }
-            let request = NfTablesMessage::GetSetElement(wire::named_map(&self.table, map));
-            let Some(objects) = socket.dump(wire::message(request), 0).map_err(failed)? else {
+            let request = wire::message(NfTablesMessage::GetSetElement(wire::named_map(
+                &self.table,
+                map,
+            )));
+            let steady = socket.dump_payloads(request, |payload| {
+                elements.extend(wire::read_elements(payload))
+            });
+            if !steady.map_err(failed)? {
                 return Ok(None);
-            };
-            let mut found = BTreeMap::new();
-            for object in objects {
-                if let Some(NfTablesMessage::NewSetElement(message)) = wire::inner(object) {
-                    found.extend(wire::read_elements(message));
-                }
             }
-            *elements = found;
         }
         Ok(Some(Some(seen)))
     }
@@ -365,7 +361,7 @@ impl Firewall {
     ) -> Result<Vec<NetfilterMessage>> {
         for _ in 0..ATTEMPTS {
             if let Some(objects) = socket
-                .dump(request(), 0)
+                .dump(request())
                 .map_err(|fault| self.failed("list", fault))?
             {
                 return Ok(objects);
