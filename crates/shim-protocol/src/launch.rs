@@ -113,8 +113,9 @@ pub struct LaunchDescriptors {
     pub root: Option<OwnedFd>,
     /// Namespaces to join.
     pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
-    /// The init's executable on a read-only mount that no host path leads to (`O_PATH` is enough).
-    /// Without it the shim makes such a copy of itself.
+    /// A detached mount of the init's executable (open_tree(2) with `OPEN_TREE_CLONE` of the file
+    /// on a read-only file system that no host path leads to). Without it the shim makes such a
+    /// copy of itself, which costs memory per container.
     pub init: Option<OwnedFd>,
     /// Kept open until the container's end (or [`crate::Request::Release`]).
     pub held: Vec<OwnedFd>,

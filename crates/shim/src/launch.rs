@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_reconfigure,
-    fsconfig_set_flag, fsmount, fsopen, fspick,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsmount, fsopen, fspick, open_tree,
 };
 use rustix::process::{Signal, kill_process};
 use sampan_cgroups::{CgroupPath, Hierarchies};
@@ -233,8 +233,9 @@ fn own_copy() -> io::Result<OwnedFd> {
     )?;
     fsconfig_set_flag(context.as_fd(), "ro")?;
     fsconfig_reconfigure(context.as_fd())?;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(&mount, "init", flags, Mode::empty())?)
+    // A mount of its own: the other one is gone with its descriptor.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(&mount, "init", flags)?)
 }
 
 /// What an engine is told of an error of the runtime.

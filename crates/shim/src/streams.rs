@@ -118,7 +118,7 @@ pub(crate) struct Streams {
     input: Option<Input>,
     /// The terminal's other side. As long as somebody holds it, the terminal does not report an
     /// end just because the process has closed its streams for a while.
-    _far_side: Option<OwnedFd>,
+    far_side: Option<OwnedFd>,
     clients: Vec<Client>,
     next_client: u32,
     log: Option<Log>,
@@ -176,7 +176,7 @@ impl Streams {
             stdin_policy,
             outputs: [None, None],
             input: None,
-            _far_side: None,
+            far_side: None,
             clients: Vec::new(),
             next_client: 0,
             log,
@@ -188,7 +188,7 @@ impl Streams {
     /// Puts the near side of a terminal behind the streams.
     pub(crate) fn set_terminal(&mut self, near_side: OwnedFd) -> io::Result<()> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        self._far_side = rustix::pty::ioctl_tiocgptpeer(&near_side, flags).ok();
+        self.far_side = rustix::pty::ioctl_tiocgptpeer(&near_side, flags).ok();
         if self.stdin_policy != StdinPolicy::Closed {
             // epoll takes an open file once per descriptor.
             self.set_input(rustix::io::fcntl_dupfd_cloexec(&near_side, 3)?)?;
@@ -349,6 +349,11 @@ impl Streams {
             self.clients[index].vanish();
         }
         self.settle();
+    }
+
+    /// The process has ended: its terminal ends when nobody else of its kind holds it.
+    pub(crate) fn process_ended(&mut self) {
+        self.far_side = None;
     }
 
     /// Reads what is there at the moment, however slow the clients are. Called when the process has

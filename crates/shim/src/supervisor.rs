@@ -218,6 +218,7 @@ impl Supervisor {
             if let Some(streams) =
                 streams.and_then(|number| find_streams(&mut self.streams, number))
             {
+                streams.process_ended();
                 streams.drain(&mut self.scratch);
                 if !streams.outputs_ended() && now < until {
                     wake = Some(wake.map_or(until, |earlier| earlier.min(until)));

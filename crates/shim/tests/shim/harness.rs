@@ -222,10 +222,14 @@ impl Shim {
     }
 
     pub(crate) fn log(&self) -> Vec<u8> {
+        self.log_entries().concat()
+    }
+
+    pub(crate) fn log_entries(&self) -> Vec<Vec<u8>> {
         let name = format!("{}-json.log", self.launch.id);
         Reader::open(&self.launch.directory, &name, &Query::default())
             .unwrap()
-            .flat_map(|entry| entry.unwrap().bytes)
+            .map(|entry| entry.unwrap().bytes)
             .collect()
     }
 

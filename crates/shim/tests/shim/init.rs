@@ -27,14 +27,14 @@ fn as_process_1_it_reaps_and_forwards_signals() {
     needs_containers!();
     let script = "trap 'echo got TERM; exit 5' TERM; \
         for i in 1 2 3; do sh -c 'sleep 0.05 &'; done; sleep 0.5; \
-        ps -o stat,comm | grep -c ^Z; cut -d ' ' -f 1 /proc/1/cmdline | tr '\\0' ' '; echo ready; \
+        ps -o stat,comm | grep -c ^Z; tr '\\000' ' ' </proc/1/cmdline | head -c 28; echo; echo ready; \
         while :; do sleep 0.01; done";
     let mut shim = Shim::new(script);
     shim.launch.init = true;
     shim.start();
     eventually("it is ready", || shim.log().ends_with(b"ready\n"));
     assert!(
-        shim.log().starts_with(b"0\n/sbin/docker-init -- /bin/sh"),
+        shim.log().starts_with(b"0\n/sbin/docker-init -- /bin/sh\n"),
         "{}",
         String::from_utf8_lossy(&shim.log())
     );
