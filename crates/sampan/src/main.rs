@@ -9,6 +9,6 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((first, rest)) if first == "daemon" => daemon::main(rest),
-        _ => ExitCode::FAILURE,
+        _ => cli::main(&arguments),
     }
 }

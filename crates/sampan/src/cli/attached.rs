@@ -1,0 +1,160 @@
+//! Being attached to a container: streams, signals, window size, and how it ended.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sampan_api::Client;
+use sampan_api::client::{self, Hijacked, PendingWait, WaitCondition};
+
+use super::failure::Failure;
+use super::signals::{self, Notice};
+use super::stream::{self, End, Plan};
+use super::terminal;
+
+/// So many SIGINTs and SIGTERMs end the command itself.
+const PATIENCE: u32 = 3;
+
+/// What belongs to the window and the signals of an attached command.
+pub(crate) struct Attached<'c> {
+    pub(crate) client: &'c Client,
+    /// Whose window and signals these are.
+    pub(crate) target: Target,
+    /// Hand signals to the container.
+    pub(crate) proxy: bool,
+    /// The container has a terminal.
+    pub(crate) tty: bool,
+    /// What is copied.
+    pub(crate) plan: Plan,
+}
+
+/// What a command is attached to.
+pub(crate) enum Target {
+    /// A container.
+    Container(String),
+    /// A process beside its first one.
+    Exec(String),
+}
+
+/// Why nobody is attached any longer.
+pub(crate) enum Outcome {
+    /// The output ended.
+    Ended,
+    /// The person detached.
+    Detached,
+}
+
+impl Attached<'_> {
+    /// Copies streams until the output ends. `started` is awaited first, with the streams
+    /// connected and signals caught already.
+    pub(crate) async fn run(
+        self,
+        hijacked: Hijacked,
+        started: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<Outcome, Failure> {
+        let mut notices = signals::listen(self.tty);
+        if self.tty && self.plan.stdin {
+            terminal::make_raw()
+                .map_err(|error| Failure::message(format!("cannot set the terminal: {error}")))?;
+        }
+        let (client, target, proxy, tty) = (self.client, self.target, self.proxy, self.tty);
+        let mut ended = stream::copy(hijacked, self.plan)
+            .map_err(|error| Failure::message(format!("cannot copy streams: {error}")))?;
+        if let Err(failure) = started.await {
+            terminal::restore();
+            return Err(failure);
+        }
+        let mut asked = 0;
+        let outcome = loop {
+            tokio::select! {
+                end = &mut ended => break match end {
+                    Ok(End::Closed) | Err(_) => Ok(Outcome::Ended),
+                    Ok(End::Detached) => Ok(Outcome::Detached),
+                    Ok(End::Failed(message)) => Err(Failure::message(message)),
+                },
+                Some(notice) = notices.recv() => match notice {
+                    Notice::Resize => target.resize(client).await,
+                    Notice::Signal(number) => {
+                        asked += u32::from(matches!(number, 2 | 15));
+                        if asked >= PATIENCE {
+                            terminal::restore();
+                            eprintln!("\ngot {PATIENCE} SIGTERM/SIGINTs, forcefully exiting");
+                            return Err(Failure::Silent(1));
+                        }
+                        if let (true, Target::Container(id)) = (proxy, &target) {
+                            // It may have ended by now.
+                            let _ = client.kill_container(id, Some(&number.to_string())).await;
+                        } else if !matches!(number, 18 | 20) {
+                            terminal::restore();
+                            return Err(Failure::Silent(u8::try_from(128 + number).unwrap_or(1)));
+                        }
+                    }
+                },
+            }
+        };
+        terminal::restore();
+        if tty && matches!(outcome, Ok(Outcome::Detached)) {
+            eprint!("\r\n");
+        }
+        outcome
+    }
+}
+
+impl Target {
+    /// Tells the terminal the size of the window.
+    pub(crate) async fn resize(&self, client: &Client) {
+        let Some((rows, columns)) = terminal::size() else {
+            return;
+        };
+        // What has ended has no window.
+        let _ = match self {
+            Self::Container(id) => client.resize_container(id, rows, columns).await,
+            Self::Exec(id) => client.resize_exec(id, rows, columns).await,
+        };
+    }
+}
+
+/// Waits for the end of a container; an engine that dies meanwhile is asked again.
+pub(crate) async fn exit_code(
+    client: &Client,
+    id: &str,
+    condition: WaitCondition,
+    pending: PendingWait,
+) -> Result<u8, Failure> {
+    let mut result = pending.finish().await;
+    let mut tries = 0;
+    while let Err(error) = &result {
+        let lost = matches!(
+            error,
+            client::Error::Http(_)
+                | client::Error::Io(_)
+                | client::Error::Decode(_)
+                | client::Error::Connect { .. }
+        );
+        tries += 1;
+        if !lost || tries > 100 {
+            break;
+        }
+        if tries > 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // The exit may have happened while nobody was asked.
+        let condition = match condition {
+            WaitCondition::NextExit => WaitCondition::NotRunning,
+            other => other,
+        };
+        result = match client.wait_container(id, condition).await {
+            Ok(pending) => pending.finish().await,
+            Err(error) => Err(error),
+        };
+    }
+    let response = result?;
+    if let Some(error) = response.error
+        && !error.message.is_empty()
+    {
+        return Err(Failure::Command {
+            message: error.message,
+            code: 125,
+        });
+    }
+    Ok((response.status_code & 0xff) as u8)
+}

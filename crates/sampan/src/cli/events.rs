@@ -1,0 +1,136 @@
+//! `sampan events`.
+
+use jiff::Timestamp;
+
+use super::command::{Arguments, Command, Flag, Parsed};
+use super::failure::Failure;
+use super::flags::duration::timestamp;
+use super::flags::filter;
+use super::format::data::{Data, Nil};
+use super::format::list::write_out;
+use super::format::template::{Scope, Template};
+use super::session::Session;
+
+pub(crate) const COMMAND: Command = Command {
+    names: &["system events", "events"],
+    usage: "[OPTIONS]",
+    about: "Get real time events from the server",
+    flags: &[&[
+        Flag::many("filter", "filter", "Filter output based on conditions provided").short('f'),
+        Flag::one(
+            "format",
+            "string",
+            "Format output using a custom template:
+'json':             Print in JSON format
+'TEMPLATE':         Print output using the given Go template.
+Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+        ),
+        Flag::one("since", "string", "Show all events created since timestamp"),
+        Flag::one("until", "string", "Stream events until this timestamp"),
+    ]],
+    arguments: Arguments::None,
+    run,
+    ..Command::PLAIN
+};
+
+fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
+    let filters = filter::collect(parsed.values("filter", filter::parse)?);
+    let now = Timestamp::now();
+    let time = |long: &str| match parsed.text(long) {
+        None | Some("") => Ok(None),
+        Some(text) => timestamp(text, now).map(Some).map_err(Failure::message),
+    };
+    let (since, until) = (time("since")?, time("until")?);
+    let template = match parsed.text("format").unwrap_or("") {
+        "" => None,
+        "json" => Some("{{json .}}".to_owned()),
+        text => Some(text.replace("\\t", "\t").replace("\\n", "\n")),
+    };
+    let template = template
+        .map(|text| Template::parse(&text))
+        .transpose()
+        .map_err(|error| Failure::message(error.to_string()))?;
+    let client = session.client()?;
+    session.wait(async {
+        let request = client
+            .request(http::Method::GET, "/events")
+            .maybe("since", since)
+            .maybe("until", until)
+            .filters(&filters);
+        let mut events = request.send().await?.into_json_stream::<Data>();
+        while let Some(event) = events.next().await? {
+            let text = match &template {
+                Some(template) => template
+                    .render(&event, SCOPE)
+                    .map_err(|error| Failure::message(error.to_string()))?,
+                None => shown(&event),
+            };
+            write_out(&format!("{text}\n"))?;
+        }
+        Ok(0)
+    })
+}
+
+const SCOPE: Scope<'static> = Scope {
+    type_name: "*events.Message",
+    label: None,
+    absent: |parent, field| match (parent, field) {
+        ("Attributes", _) => Some(Data::Nil(Nil::Unknown)),
+        (_, "Status" | "ID" | "From" | "Scope") => Some(Data::Text(String::new())),
+        _ => None,
+    },
+    header: false,
+};
+
+/// One line: time, type, action, identity and attributes.
+fn shown(event: &Data) -> String {
+    let nanoseconds = event.int_at("timeNano");
+    let time = if nanoseconds != 0 {
+        Timestamp::from_nanosecond(nanoseconds.into())
+    } else {
+        Timestamp::from_second(event.int_at("time"))
+    };
+    let time = time
+        .map(|time| {
+            time.to_zoned(jiff::tz::TimeZone::system())
+                .strftime("%Y-%m-%dT%H:%M:%S.%9f%:z")
+                .to_string()
+                .replace("+00:00", "Z")
+        })
+        .unwrap_or_default();
+    let attributes: Vec<String> = event
+        .sorted_at("Actor.Attributes")
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mut out = format!(
+        "{time} {} {} {}",
+        event.text_at("Type"),
+        event.text_at("Action"),
+        event.text_at("Actor.ID")
+    );
+    if !attributes.is_empty() {
+        out.push_str(&format!(" ({})", attributes.join(", ")));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_lines() {
+        let event = Data::parse(
+            br#"{"Type":"container","Action":"die","Actor":{"ID":"abc","Attributes":{"name":"x","exitCode":"0"}},
+            "scope":"local","time":1795435200,"timeNano":1795435200000000001}"#,
+        )
+        .unwrap();
+        let line = shown(&event);
+        assert!(
+            line.ends_with(" container die abc (exitCode=0, name=x)"),
+            "{line}"
+        );
+        assert!(line.contains(":00.000000001"), "{line}");
+    }
+}

@@ -1,0 +1,51 @@
+//! `--add-host name:address` and `--dns address`.
+
+use std::net::IpAddr;
+
+/// Reads `name:address` or `name=address`; answers `name:address`.
+pub(crate) fn extra_host(text: &str) -> Result<String, String> {
+    let (name, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .filter(|(name, address)| !name.is_empty() && !address.is_empty())
+        .ok_or_else(|| format!("bad format for add-host: {text:?}"))?;
+    let address = match address.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').unwrap_or(address),
+        None => address,
+    };
+    if address != "host-gateway" && address.parse::<IpAddr>().is_err() {
+        return Err(format!("invalid IP address in add-host: {address:?}"));
+    }
+    Ok(format!("{name}:{address}"))
+}
+
+/// Reads an address.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    text.trim()
+        .parse::<IpAddr>()
+        .map(|address| address.to_string())
+        .map_err(|_| format!("IP address is not correctly formatted: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_have_a_name_and_an_address() {
+        for (text, expected) in [
+            ("a:1.2.3.4", Some("a:1.2.3.4")),
+            ("a=1.2.3.4", Some("a:1.2.3.4")),
+            ("a:::1", Some("a:::1")),
+            ("a=[::1]", Some("a:::1")),
+            ("gw:host-gateway", Some("gw:host-gateway")),
+            ("foo", None),
+            ("a:", None),
+            (":1.2.3.4", None),
+            ("a:b", None),
+        ] {
+            assert_eq!(extra_host(text).ok().as_deref(), expected, "{text}");
+        }
+        assert!(address("1.2.3").is_err());
+    }
+}

@@ -1,0 +1,404 @@
+//! Execution of templates.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use super::call::{self, Function};
+use super::parse::{Base, Command, Node, Operand, Pipe, Place};
+use super::{Scope, TemplateError};
+use crate::cli::format::data::{Data, Nil};
+
+/// How much a template may print: a `range` over a number must not fill the memory.
+const OUTPUT: usize = 256 << 20;
+
+type Item<'a> = Cow<'a, Data>;
+
+pub(super) fn render(
+    nodes: &[Node],
+    root: &Data,
+    scope: Scope<'_>,
+) -> Result<String, TemplateError> {
+    let mut state = State {
+        root,
+        scope,
+        variables: vec![("$".to_owned(), Cow::Borrowed(root))],
+        out: String::new(),
+    };
+    state.walk(nodes, &Cow::Borrowed(root))?;
+    Ok(state.out)
+}
+
+struct State<'a, 's> {
+    root: &'a Data,
+    scope: Scope<'s>,
+    variables: Vec<(String, Item<'a>)>,
+    out: String,
+}
+
+enum Flow {
+    Next,
+    Break,
+    Continue,
+}
+
+pub(super) fn fail<T>(place: &Place, message: impl Into<String>) -> Result<T, TemplateError> {
+    Err(TemplateError::Execute {
+        column: place.column,
+        at: place.text.clone(),
+        message: message.into(),
+    })
+}
+
+impl<'a> State<'a, '_> {
+    fn walk(&mut self, nodes: &[Node], dot: &Item<'a>) -> Result<Flow, TemplateError> {
+        for node in nodes {
+            match self.node(node, dot)? {
+                Flow::Next => {}
+                flow => return Ok(flow),
+            }
+        }
+        Ok(Flow::Next)
+    }
+
+    fn node(&mut self, node: &Node, dot: &Item<'a>) -> Result<Flow, TemplateError> {
+        match node {
+            Node::Text(text) => self.out.push_str(text),
+            Node::Action(pipe) => {
+                let value = self.pipe(pipe, dot)?;
+                if pipe.variables.is_empty() {
+                    // Writing to a String cannot fail.
+                    let _ = write!(self.out, "{value}");
+                }
+            }
+            Node::If {
+                condition,
+                then,
+                otherwise,
+            } => {
+                return self.scoped(|state| {
+                    let truth = state.pipe(condition, dot)?.truth();
+                    state.walk(if truth { then } else { otherwise }, dot)
+                });
+            }
+            Node::With {
+                value,
+                then,
+                otherwise,
+            } => {
+                return self.scoped(|state| {
+                    let value = state.pipe(value, dot)?;
+                    if value.truth() {
+                        state.walk(then, &value)
+                    } else {
+                        state.walk(otherwise, dot)
+                    }
+                });
+            }
+            Node::Range {
+                over,
+                body,
+                otherwise,
+            } => return self.scoped(|state| state.range(over, body, otherwise, dot)),
+            Node::Break => return Ok(Flow::Break),
+            Node::Continue => return Ok(Flow::Continue),
+        }
+        Ok(Flow::Next)
+    }
+
+    /// Runs a block and forgets the variables it declared.
+    fn scoped<T>(
+        &mut self,
+        block: impl FnOnce(&mut Self) -> Result<T, TemplateError>,
+    ) -> Result<T, TemplateError> {
+        let depth = self.variables.len();
+        let result = block(self);
+        self.variables.truncate(depth);
+        result
+    }
+
+    fn range(
+        &mut self,
+        over: &Pipe,
+        body: &[Node],
+        otherwise: &[Node],
+        dot: &Item<'a>,
+    ) -> Result<Flow, TemplateError> {
+        let items = self.commands(over, dot)?;
+        let entries: Box<dyn Iterator<Item = (Data, Item<'a>)>> = match items {
+            Cow::Borrowed(Data::List(list)) => Box::new(
+                list.iter()
+                    .enumerate()
+                    .map(|(position, item)| (Data::Int(position as i128), Cow::Borrowed(item))),
+            ),
+            Cow::Borrowed(object @ Data::Object(_)) => Box::new(
+                object
+                    .sorted()
+                    .into_iter()
+                    .map(|(key, value)| (Data::from(key), Cow::Borrowed(value))),
+            ),
+            Cow::Owned(Data::List(list)) => Box::new(
+                list.into_iter()
+                    .enumerate()
+                    .map(|(position, item)| (Data::Int(position as i128), Cow::Owned(item))),
+            ),
+            Cow::Owned(Data::Object(mut fields)) => {
+                fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+                Box::new(
+                    fields
+                        .into_iter()
+                        .map(|(key, value)| (Data::from(key), Cow::Owned(value))),
+                )
+            }
+            other => match *other {
+                Data::Nil(_) => Box::new(std::iter::empty()),
+                Data::Int(count) => Box::new(
+                    (0..count).map(|number| (Data::Int(number), Cow::Owned(Data::Int(number)))),
+                ),
+                ref value => {
+                    return fail(&over.place, format!("range can't iterate over {value}"));
+                }
+            },
+        };
+        let mut any = false;
+        for (key, element) in entries {
+            any = true;
+            if self.out.len() > OUTPUT {
+                return fail(&over.place, "the output is too large");
+            }
+            let flow = self.scoped(|state| {
+                match over.variables.as_slice() {
+                    [] => {}
+                    [one] => state.set(over, one, element.clone()),
+                    [first, second, ..] => {
+                        state.set(over, first, Cow::Owned(key));
+                        state.set(over, second, element.clone());
+                    }
+                }
+                state.walk(body, &element)
+            })?;
+            if let Flow::Break = flow {
+                break;
+            }
+        }
+        if any {
+            Ok(Flow::Next)
+        } else {
+            self.walk(otherwise, dot)
+        }
+    }
+
+    fn set(&mut self, pipe: &Pipe, name: &str, value: Item<'a>) {
+        let known = self.variables.iter_mut().rev().find(|(key, _)| key == name);
+        match known {
+            Some((_, old)) if pipe.assign => *old = value,
+            _ => self.variables.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Evaluates a pipeline and sets its variables.
+    fn pipe(&mut self, pipe: &Pipe, dot: &Item<'a>) -> Result<Item<'a>, TemplateError> {
+        let value = self.commands(pipe, dot)?;
+        for name in &pipe.variables {
+            self.set(pipe, name, value.clone());
+        }
+        Ok(value)
+    }
+
+    fn commands(&mut self, pipe: &Pipe, dot: &Item<'a>) -> Result<Item<'a>, TemplateError> {
+        let mut value = None;
+        for command in &pipe.commands {
+            value = Some(self.command(command, dot, value)?);
+        }
+        Ok(value.unwrap_or(Cow::Owned(Data::Nil(Nil::Unknown))))
+    }
+
+    fn command(
+        &mut self,
+        command: &Command,
+        dot: &Item<'a>,
+        last: Option<Item<'a>>,
+    ) -> Result<Item<'a>, TemplateError> {
+        let Some((first, arguments)) = command.operands.split_first() else {
+            return fail(&command.place, "empty command");
+        };
+        if let Base::Function(function) = &first.base {
+            let value = self.function(*function, command, arguments, dot, last)?;
+            return self.fields(value, &first.fields, &first.place);
+        }
+        if arguments.is_empty() && last.is_none() {
+            return self.operand(first, dot);
+        }
+        match (&first.base, first.fields.as_slice()) {
+            (Base::Dot | Base::Variable(_), [method]) => {
+                let receiver = match &first.base {
+                    Base::Variable(name) => self.variable(name),
+                    _ => dot.clone(),
+                };
+                let mut values = Vec::new();
+                for argument in arguments {
+                    values.push(self.operand(argument, dot)?);
+                }
+                values.extend(last);
+                self.method(&receiver, method, &values, &first.place)
+            }
+            (Base::Dot | Base::Variable(_), [.., name]) => fail(
+                &first.place,
+                format!("{name} has arguments but cannot be invoked as function"),
+            ),
+            _ => fail(
+                &first.place,
+                format!("can't give argument to non-function {}", first.place.text),
+            ),
+        }
+    }
+
+    fn method(
+        &self,
+        receiver: &Item<'a>,
+        name: &str,
+        arguments: &[Item<'a>],
+        place: &Place,
+    ) -> Result<Item<'a>, TemplateError> {
+        let is_root = matches!(receiver, Cow::Borrowed(value) if std::ptr::eq(*value, self.root));
+        match (self.scope.label, name, arguments) {
+            (Some(label), "Label", [key]) if is_root => match key.as_text() {
+                Some(key) => Ok(Cow::Owned(Data::Text(label(key)))),
+                None => fail(place, format!("expected string; found {key}")),
+            },
+            (Some(_), "Label", _) if is_root => fail(
+                place,
+                format!(
+                    "wrong number of args for Label: want 1 got {}",
+                    arguments.len()
+                ),
+            ),
+            _ if receiver.get(name).is_some() => fail(
+                place,
+                format!("{name} has arguments but cannot be invoked as function"),
+            ),
+            _ => fail(place, self.no_field(receiver, name)),
+        }
+    }
+
+    fn no_field(&self, receiver: &Item<'a>, name: &str) -> String {
+        let is_root = matches!(receiver, Cow::Borrowed(value) if std::ptr::eq(*value, self.root));
+        match &**receiver {
+            Data::Object(_) if is_root && self.scope.type_name.starts_with('*') => format!(
+                "can't evaluate field {name} in type {}",
+                self.scope.type_name
+            ),
+            Data::Object(_) => format!("map has no entry for key {name:?}"),
+            other => format!(
+                "can't evaluate field {name} in type {}",
+                call::type_name(other)
+            ),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Item<'a> {
+        self.variables
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map_or(Cow::Owned(Data::Nil(Nil::Unknown)), |(_, value)| {
+                value.clone()
+            })
+    }
+
+    fn operand(&mut self, operand: &Operand, dot: &Item<'a>) -> Result<Item<'a>, TemplateError> {
+        let base = match &operand.base {
+            Base::Dot => dot.clone(),
+            Base::Variable(name) => self.variable(name),
+            Base::Literal(value) => Cow::Owned(value.clone()),
+            Base::Pipe(pipe) => self.pipe(pipe, dot)?,
+            Base::Function(function) => {
+                let command = Command {
+                    operands: Vec::new(),
+                    place: operand.place.clone(),
+                };
+                self.function(*function, &command, &[], dot, None)?
+            }
+        };
+        self.fields(base, &operand.fields, &operand.place)
+    }
+
+    fn fields(
+        &self,
+        base: Item<'a>,
+        names: &[String],
+        place: &Place,
+    ) -> Result<Item<'a>, TemplateError> {
+        let mut value = base;
+        let mut parent = "";
+        for (position, name) in names.iter().enumerate() {
+            let child = match &value {
+                Cow::Borrowed(data) => data.get(name).map(Cow::Borrowed),
+                Cow::Owned(data) => data.get(name).cloned().map(Cow::Owned),
+            };
+            let absent = match child.as_deref() {
+                None | Some(Data::Nil(_)) => (self.scope.absent)(parent, name),
+                Some(_) => None,
+            };
+            value = match (child, absent) {
+                (_, Some(zero)) if !matches!(*value, Data::Nil(_)) => Cow::Owned(zero),
+                (Some(child), _) => child,
+                (None, _) => {
+                    // Go points at the field that failed, with the chain up to it.
+                    let depth: usize = names[..position].iter().map(|name| name.len() + 1).sum();
+                    let place = Place {
+                        column: place.column + depth,
+                        text: place.text.clone(),
+                    };
+                    return match &*value {
+                        Data::Nil(_) if position == 0 => Ok(Cow::Owned(Data::Nil(Nil::Unknown))),
+                        Data::Nil(_) => {
+                            fail(&place, format!("nil data; no entry for key {name:?}"))
+                        }
+                        _ => fail(&place, self.no_field(&value, name)),
+                    };
+                }
+            };
+            parent = name;
+        }
+        Ok(value)
+    }
+
+    fn function(
+        &mut self,
+        function: Function,
+        command: &Command,
+        arguments: &[Operand],
+        dot: &Item<'a>,
+        last: Option<Item<'a>>,
+    ) -> Result<Item<'a>, TemplateError> {
+        if let Some(until) = function.short_circuit() {
+            let mut value = None;
+            for argument in arguments {
+                let item = self.operand(argument, dot)?;
+                if item.truth() == until {
+                    return Ok(item);
+                }
+                value = Some(item);
+            }
+            return match last.or(value) {
+                Some(value) => Ok(value),
+                None => fail(
+                    &command.place,
+                    format!(
+                        "wrong number of args for {}: want at least 1 got 0",
+                        function.name()
+                    ),
+                ),
+            };
+        }
+        let mut values = Vec::with_capacity(arguments.len() + 1);
+        for argument in arguments {
+            values.push(self.operand(argument, dot)?.into_owned());
+        }
+        values.extend(last.map(Cow::into_owned));
+        function
+            .call(&values, self.scope.header)
+            .map(Cow::Owned)
+            .or_else(|message| fail(&command.place, message))
+    }
+}

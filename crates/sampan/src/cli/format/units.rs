@@ -1,0 +1,162 @@
+//! Sizes and durations in words, as Docker writes them.
+
+use jiff::Timestamp;
+
+/// A size with decimal units and three significant digits, such as `1.85kB`.
+pub(crate) fn size(bytes: i64) -> String {
+    size_with(
+        bytes as f64,
+        1000.0,
+        &["B", "kB", "MB", "GB", "TB", "PB", "EB"],
+        3,
+    )
+}
+
+/// A size with decimal units and four significant digits, such as `1.234MB`.
+pub(crate) fn size_precise(bytes: i64) -> String {
+    size_with(
+        bytes as f64,
+        1000.0,
+        &["B", "kB", "MB", "GB", "TB", "PB", "EB"],
+        4,
+    )
+}
+
+/// A size with binary units and four significant digits, such as `7.653GiB`.
+pub(crate) fn binary_size(bytes: i64) -> String {
+    size_with(
+        bytes as f64,
+        1024.0,
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+        4,
+    )
+}
+
+fn size_with(bytes: f64, base: f64, units: &[&str], digits: usize) -> String {
+    let mut value = bytes;
+    let mut unit = 0;
+    while value >= base && unit < units.len() - 1 {
+        value /= base;
+        unit += 1;
+    }
+    format!("{}{}", significant(value, digits), units[unit])
+}
+
+/// C's `%.*g` for the values that sizes take.
+fn significant(value: f64, digits: usize) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let exponent = |value: f64| value.abs().log10().floor() as i32;
+    let digits = i32::try_from(digits).unwrap_or(3);
+    let mut places = digits - 1 - exponent(value);
+    // 999.9 has four digits once it is rounded to three.
+    let rounded = (value * 10f64.powi(places)).round() / 10f64.powi(places);
+    places = digits - 1 - exponent(rounded);
+    if exponent(rounded) >= digits {
+        let power = exponent(rounded);
+        let mantissa = significant(
+            rounded / 10f64.powi(power),
+            usize::try_from(digits).unwrap_or(3),
+        );
+        return format!("{mantissa}e+{power:02}");
+    }
+    let text = format!("{rounded:.*}", usize::try_from(places).unwrap_or(0));
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+/// A span of seconds in words, such as `About an hour`.
+pub(crate) fn duration(seconds: i64) -> String {
+    let minutes = seconds / 60;
+    // Go rounds the hours and truncates the rest.
+    let hours = (seconds + 1800).div_euclid(3600);
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", seconds / 3600 / 24 / 365),
+    }
+}
+
+/// How long ago a time in UNIX seconds was, such as `3 minutes ago`; empty for no time.
+pub(crate) fn ago(seconds: i64, now: Timestamp) -> String {
+    if seconds == 0 {
+        return String::new();
+    }
+    format!("{} ago", duration(now.as_second() - seconds))
+}
+
+/// A time in UNIX seconds as Go prints it in the local zone: `2026-11-23 23:12:00 +0000 UTC`.
+pub(crate) fn local_time(seconds: i64) -> String {
+    let Ok(time) = Timestamp::from_second(seconds) else {
+        return String::new();
+    };
+    let zoned = time.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1, "1B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1848, "1.85kB"),
+            (1024 * 1024, "1.05MB"),
+            (108_700_000, "109MB"),
+            (999_900, "1e+03kB"),
+            (4_260_000, "4.26MB"),
+            (10_000_000_000, "10GB"),
+        ] {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn binary_sizes_have_four_digits() {
+        assert_eq!(binary_size(8_217_870_336), "7.653GiB");
+        assert_eq!(binary_size(512), "512B");
+    }
+
+    #[test]
+    fn durations_are_words() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (5399, "About an hour"),
+            (5400, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (48 * 3600, "2 days"),
+            (13 * 86400, "13 days"),
+            (14 * 86400, "2 weeks"),
+            (59 * 86400, "8 weeks"),
+            (60 * 86400, "2 months"),
+            (729 * 86400, "24 months"),
+            (730 * 86400, "2 years"),
+        ] {
+            assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+}

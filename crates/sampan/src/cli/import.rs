@@ -1,0 +1,74 @@
+//! `sampan import`.
+
+use std::io::{self, Read};
+
+use super::command::{Arguments, Command, Flag, Parsed};
+use super::failure::Failure;
+use super::load::{FileBody, open};
+use super::progress::{self, To};
+use super::pull;
+use super::session::Session;
+
+pub(crate) const COMMAND: Command = Command {
+    names: &["image import", "import"],
+    usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
+    about: "Import the contents from a tarball to create a filesystem image",
+    flags: &[&[
+        Flag::many(
+            "change",
+            "list",
+            "Apply Dockerfile instruction to the created image",
+        )
+        .short('c'),
+        Flag::one("message", "string", "Set commit message for imported image").short('m'),
+        Flag::one(
+            "platform",
+            "string",
+            "Set platform if server is multi-platform capable",
+        ),
+    ]],
+    arguments: Arguments::AtLeast(1),
+    run,
+    ..Command::PLAIN
+};
+
+fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
+    let arguments = parsed.arguments();
+    let source: Box<dyn Read + Send> = match arguments[0] {
+        "-" => Box::new(io::stdin()),
+        url if url.starts_with("http://") || url.starts_with("https://") => {
+            return Err(Failure::message(
+                "importing from a URL is not supported yet by sampan: fetch it and import the file",
+            ));
+        }
+        path => Box::new(open(path)?),
+    };
+    let (repository, tag) = match arguments.get(1) {
+        Some(name) => {
+            let reference = pull::parse(name)?;
+            let tag = reference.tag().unwrap_or_default().to_owned();
+            (reference.familiar_name(), tag)
+        }
+        None => (String::new(), String::new()),
+    };
+    let changes: Vec<String> = parsed
+        .texts("change")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let client = session.client()?;
+    session.wait(async {
+        let mut messages = client
+            .import_image(
+                &repository,
+                &tag,
+                parsed.text("message"),
+                parsed.text("platform"),
+                &changes,
+                FileBody::new(source)?,
+            )
+            .await?;
+        progress::print(&mut messages, To::Stdout).await
+    })?;
+    Ok(0)
+}

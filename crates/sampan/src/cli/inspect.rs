@@ -1,0 +1,414 @@
+//! `sampan inspect` of every kind of object.
+
+use sampan_api::Client;
+use sampan_api::client::Kind;
+
+use super::command::{Arguments, Command, Flag, Parsed};
+use super::failure::Failure;
+use super::format::data::{Data, Nil, indent_json};
+use super::format::list::write_out;
+use super::format::template::{Scope, Template};
+use super::session::Session;
+
+const FORMAT: Flag = Flag::one(
+    "format",
+    "string",
+    "Format output using a custom template:
+'json':             Print in JSON format
+'TEMPLATE':         Print output using the given Go template.
+Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+)
+.short('f');
+
+pub(crate) const ANY: Command = Command {
+    names: &["inspect"],
+    usage: "[OPTIONS] NAME|ID [NAME|ID...]",
+    about: "Return low-level information on Docker objects",
+    flags: &[&[
+        FORMAT,
+        Flag::switch("size", "Display total file sizes if the type is container").short('s'),
+        Flag::one("type", "string", "Only inspect objects of the given type"),
+    ]],
+    arguments: Arguments::AtLeast(1),
+    run: any,
+    ..Command::PLAIN
+};
+
+pub(crate) const CONTAINER: Command = Command {
+    names: &["container inspect"],
+    usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+    about: "Display detailed information on one or more containers",
+    flags: &[&[
+        FORMAT,
+        Flag::switch("size", "Display total file sizes").short('s'),
+    ]],
+    arguments: Arguments::AtLeast(1),
+    run: |session, parsed| {
+        let size = parsed.switch("size")?;
+        print(session, parsed, &[Object::Container { size }])
+    },
+    ..Command::PLAIN
+};
+
+pub(crate) const IMAGE: Command = Command {
+    names: &["image inspect"],
+    usage: "[OPTIONS] IMAGE [IMAGE...]",
+    about: "Display detailed information on one or more images",
+    flags: &[&[FORMAT]],
+    refused: &[("platform", None)],
+    arguments: Arguments::AtLeast(1),
+    run: |session, parsed| print(session, parsed, &[Object::Image]),
+    ..Command::PLAIN
+};
+
+pub(crate) const VOLUME: Command = Command {
+    names: &["volume inspect"],
+    usage: "[OPTIONS] VOLUME [VOLUME...]",
+    about: "Display detailed information on one or more volumes",
+    flags: &[&[FORMAT]],
+    arguments: Arguments::AtLeast(1),
+    run: |session, parsed| print(session, parsed, &[Object::Volume]),
+    ..Command::PLAIN
+};
+
+pub(crate) const NETWORK: Command = Command {
+    names: &["network inspect"],
+    usage: "[OPTIONS] NETWORK [NETWORK...]",
+    about: "Display detailed information on one or more networks",
+    flags: &[&[FORMAT]],
+    refused: &[("verbose", Some('v'))],
+    arguments: Arguments::AtLeast(1),
+    run: |session, parsed| print(session, parsed, &[Object::Network]),
+    ..Command::PLAIN
+};
+
+/// What kind of object is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Object {
+    Container { size: bool },
+    Image,
+    Network,
+    Volume,
+}
+
+fn any(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
+    let size = parsed.switch("size")?;
+    let container = Object::Container { size };
+    let kinds = match parsed.text("type") {
+        None => vec![container, Object::Image, Object::Network, Object::Volume],
+        Some("container") => vec![container],
+        Some("image") => vec![Object::Image],
+        Some("network") => vec![Object::Network],
+        Some("volume") => vec![Object::Volume],
+        Some("") => {
+            return Err(Failure::message(
+                "type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"",
+            ));
+        }
+        Some(other) => {
+            return Err(Failure::message(format!(
+                "unknown type: {other:?}: must be one of \"container\", \"image\", \"network\", \"volume\""
+            )));
+        }
+    };
+    print(session, parsed, &kinds)
+}
+
+/// Prints all objects of any of `kinds`, and then what was not found.
+fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8, Failure> {
+    let format = parsed.text("format").unwrap_or("");
+    let template = match format {
+        "" | "json" => None,
+        text => Some(Template::parse(text).map_err(|error| Failure::message(error.to_string()))?),
+    };
+    let client = session.client()?;
+    let names = parsed.arguments();
+    let (found, mut failures) = session.wait(find_all(client, &names, kinds));
+    let mut out = String::new();
+    match &template {
+        Some(template) => {
+            for json in &found {
+                let data = Data::parse(json.as_bytes()).map_err(|error| {
+                    Failure::message(format!("cannot read the answer: {error}"))
+                })?;
+                match template.render(&data, SCOPE) {
+                    Ok(text) => {
+                        out.push_str(&text);
+                        out.push('\n');
+                    }
+                    Err(error) => {
+                        out.push('\n');
+                        failures.push(format!("template parsing error: {error}"));
+                        break;
+                    }
+                }
+            }
+            if found.is_empty() {
+                out.push('\n');
+            }
+        }
+        None => {
+            let all = format!("[{}]", found.join(","));
+            if format == "json" {
+                out = indent_json(&all, "");
+                out = compact(&out);
+            } else {
+                out = indent_json(&all, "    ");
+            }
+            out.push('\n');
+        }
+    }
+    write_out(&out)?;
+    if failures.is_empty() {
+        Ok(0)
+    } else {
+        Err(Failure::Message(failures.join("\n")))
+    }
+}
+
+/// JSON without blanks between its parts.
+fn compact(json: &str) -> String {
+    Data::parse(json.as_bytes()).map_or_else(|_| json.to_owned(), |data| data.to_json())
+}
+
+async fn find_all(client: &Client, names: &[&str], kinds: &[Object]) -> (Vec<String>, Vec<String>) {
+    let mut found = Vec::new();
+    let mut failures = Vec::new();
+    for name in names {
+        match find(client, name, kinds).await {
+            Ok(json) => found.push(json),
+            Err(failure) => failures.push(failure.text()),
+        }
+    }
+    (found, failures)
+}
+
+async fn find(client: &Client, name: &str, kinds: &[Object]) -> Result<String, Failure> {
+    let name = name.trim();
+    for kind in kinds {
+        match fetch(client, name, *kind).await {
+            Err(failure) if failure.is_not_found() && kinds.len() > 1 => {}
+            other => return other,
+        }
+    }
+    Err(Failure::message(format!("error: no such object: {name}")))
+}
+
+async fn fetch(client: &Client, name: &str, kind: Object) -> Result<String, Failure> {
+    if name.is_empty() {
+        return Err(Failure::Client(sampan_api::client::Error::Status {
+            status: 404,
+            message: "no such object: the name is empty".to_owned(),
+            hint: None,
+        }));
+    }
+    let segment = sampan_api::client::encode_segment(name);
+    let response = match kind {
+        Object::Container { size } => client.inspect_container_raw(name, size).await,
+        Object::Image => client.inspect_image_raw(name).await,
+        Object::Network => {
+            let path = format!("/networks/{segment}");
+            client.request(http::Method::GET, path).send().await
+        }
+        Object::Volume => {
+            let path = format!("/volumes/{segment}");
+            client.request(http::Method::GET, path).send().await
+        }
+    };
+    // A name that only another kind of object can have is not this kind.
+    let response = match response {
+        Err(error)
+            if error.kind() == Kind::Invalid && kind != (Object::Container { size: false }) =>
+        {
+            let message = error.to_string();
+            return Err(Failure::Client(sampan_api::client::Error::Status {
+                status: 404,
+                message,
+                hint: None,
+            }));
+        }
+        other => other?,
+    };
+    let bytes = response.bytes().await?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// What templates of `inspect` may rely on: Go evaluates them on typed values, so that a field
+/// that was left out of the JSON is there with its zero value.
+const SCOPE: Scope<'static> = Scope {
+    type_name: "map[string]interface {}",
+    label: None,
+    absent,
+    header: false,
+};
+
+/// Fields that hold maps with keys of any name.
+const MAPS: &[&str] = &[
+    "Annotations",
+    "AuxiliaryAddresses",
+    "Config.Labels",
+    "Containers",
+    "Data",
+    "DriverOpts",
+    "ExposedPorts",
+    "Labels",
+    "Networks",
+    "Options",
+    "PortBindings",
+    "Ports",
+    "StorageOpt",
+    "Sysctls",
+    "Tmpfs",
+    "Volumes",
+];
+
+/// Fields that hold lists.
+const LISTS: &[&str] = &[
+    "Aliases",
+    "Args",
+    "Binds",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Devices",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "Log",
+    "MaskedPaths",
+    "Mounts",
+    "OnBuild",
+    "ReadonlyPaths",
+    "RepoDigests",
+    "RepoTags",
+    "SecondaryIPAddresses",
+    "SecondaryIPv6Addresses",
+    "SecurityOpt",
+    "Shell",
+    "Test",
+    "Ulimits",
+    "VolumesFrom",
+];
+
+/// Pointers, left out of the JSON or null when nothing is there.
+const POINTERS: &[&str] = &[
+    "BindOptions",
+    "Health",
+    "Healthcheck",
+    "IPAMConfig",
+    "ImageManifestDescriptor",
+    "Init",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "PidsLimit",
+    "SizeRootFs",
+    "SizeRw",
+    "StopTimeout",
+    "TmpfsOptions",
+    "UsageData",
+    "VolumeOptions",
+];
+
+/// Texts that are left out of the JSON when they are empty.
+const TEXTS: &[&str] = &[
+    "Author",
+    "Comment",
+    "Container",
+    "CreatedAt",
+    "DockerVersion",
+    "Driver",
+    "HostIp",
+    "MacAddress",
+    "Name",
+    "Parent",
+    "Runtime",
+    "StopSignal",
+    "Type",
+    "Variant",
+];
+
+/// Switches that are left out of the JSON when they are off.
+const SWITCHES: &[&str] = &["ArgsEscaped", "NetworkDisabled", "PublishAllPorts"];
+
+fn absent(parent: &str, field: &str) -> Option<Data> {
+    let has = |names: &[&str]| names.binary_search(&field).is_ok();
+    if MAPS.contains(&parent) {
+        return Some(Data::Nil(Nil::Unknown));
+    }
+    if MAPS.contains(&field) {
+        Some(Data::Nil(Nil::Map))
+    } else if has(LISTS) {
+        Some(Data::Nil(Nil::Slice))
+    } else if has(POINTERS) {
+        Some(Data::Nil(Nil::Pointer))
+    } else if has(TEXTS) {
+        Some(Data::Text(String::new()))
+    } else if has(SWITCHES) {
+        Some(Data::Bool(false))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_fields_are_sorted() {
+        for names in [MAPS, LISTS, POINTERS, TEXTS, SWITCHES] {
+            assert!(names.is_sorted());
+        }
+    }
+
+    #[test]
+    fn what_was_left_out_has_gos_zero_value() {
+        let json = r#"{"State":{"Running":true},"Config":{"Labels":{"a":"1"},"Volumes":null,"Env":null},
+            "NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}}}"#;
+        let data = Data::parse(json.as_bytes()).unwrap();
+        for (template, expected) in [
+            (
+                "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
+                "none",
+            ),
+            (
+                "{{.Config.Volumes}} {{.Config.Env}} {{.Config.Healthcheck}}",
+                "map[] [] <nil>",
+            ),
+            ("{{json .Config.Volumes}}", "null"),
+            (
+                "{{index .Config.Labels \"b\"}}|{{.Config.Labels.b}}",
+                "|<no value>",
+            ),
+            ("{{.Config.StopSignal}}", ""),
+            ("{{range .Config.Env}}{{println .}}{{end}}", ""),
+            ("{{len .Config.Env}}", "0"),
+            (
+                "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}",
+                "8080",
+            ),
+        ] {
+            let rendered = Template::parse(template).unwrap().render(&data, SCOPE);
+            assert_eq!(rendered.as_deref(), Ok(expected), "{template}");
+        }
+        let wrong = Template::parse("{{.Foo}}").unwrap().render(&data, SCOPE);
+        assert_eq!(
+            wrong.unwrap_err().to_string(),
+            "template: :1:2: executing \"\" at <.Foo>: map has no entry for key \"Foo\""
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! `sampan run`.
+
+use sampan_api::Client;
+use sampan_api::client::{AttachOptions, WaitCondition};
+
+use super::attached::{Attached, Outcome, Target, exit_code};
+use super::command::{Arguments, Command, Flag, Parsed};
+use super::container::{self, Wanted};
+use super::create::{create, in_command};
+use super::failure::Failure;
+use super::flags::keys;
+use super::session::Session;
+use super::stream::Plan;
+use super::terminal;
+
+pub(crate) const COMMAND: Command = Command {
+    names: &["container run", "run"],
+    usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    about: "Create and run a new container from an image",
+    flags: &[
+        container::FLAGS,
+        &[Flag::switch(
+            "detach",
+            "Run container in background and print container ID",
+        )
+        .short('d')],
+    ],
+    refused: container::REFUSED,
+    arguments: Arguments::AtLeast(1),
+    trailing: true,
+    run,
+};
+
+fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
+    let detach = parsed.switch("detach")?;
+    let wanted = container::wanted(parsed, !detach)?;
+    let config = &wanted.request.config;
+    if config.tty && config.attach_stdin && !terminal::stdin_is_terminal() {
+        return Err(Failure::message("the input device is not a TTY"));
+    }
+    let keys = session.setting("detachKeys").unwrap_or("").to_owned();
+    let watched = keys::parse(&keys).map_err(Failure::message)?;
+    let client = session
+        .client()
+        .map_err(|failure| in_command(failure, 125))?;
+    session.wait(async {
+        let id = create(session, client, &wanted)
+            .await
+            .map_err(|failure| in_command(failure, 125))?;
+        if detach {
+            println!("{id}");
+            return match client.start_container(&id, None).await {
+                Ok(()) => Ok(0),
+                Err(error) => Err(start_failure(error.into())),
+            };
+        }
+        attached(client, &id, &wanted, &keys, watched).await
+    })
+}
+
+/// Attaches, waits and starts, in this order, so that no byte and no exit is missed.
+async fn attached(
+    client: &Client,
+    id: &str,
+    wanted: &Wanted,
+    keys: &str,
+    watched: Vec<u8>,
+) -> Result<u8, Failure> {
+    let config = &wanted.request.config;
+    let removed = wanted
+        .request
+        .host_config
+        .as_ref()
+        .is_some_and(|host| host.auto_remove);
+    let options = AttachOptions {
+        stdin: config.attach_stdin,
+        stdout: true,
+        stderr: true,
+        stream: true,
+        logs: false,
+        detach_keys: (!keys.is_empty()).then(|| keys.to_owned()),
+    };
+    let condition = if removed {
+        WaitCondition::Removed
+    } else {
+        WaitCondition::NextExit
+    };
+    let (hijacked, pending) = tokio::try_join!(
+        client.attach_container(id, &options),
+        client.wait_container(id, condition),
+    )
+    .map_err(|error| in_command(error.into(), 125))?;
+    let attached = Attached {
+        client,
+        target: Target::Container(id.to_owned()),
+        proxy: true,
+        tty: config.tty,
+        plan: Plan {
+            stdin: config.attach_stdin,
+            raw: config.tty,
+            keys: config.tty.then_some(watched),
+        },
+    };
+    let started = async {
+        client
+            .start_container(id, options.detach_keys.as_deref())
+            .await
+            .map_err(|error| start_failure(error.into()))
+    };
+    match attached.run(hijacked, started).await {
+        Ok(Outcome::Detached) => Ok(0),
+        Ok(Outcome::Ended) => exit_code(client, id, condition, pending).await,
+        Err(failure) => Err(in_command(failure, 125)),
+    }
+}
+
+/// The exit code of a container that cannot be started, by the engine's words.
+pub(crate) fn start_failure(failure: Failure) -> Failure {
+    let text = failure.text();
+    let contains = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let code = if contains(&[
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+    ]) {
+        127
+    } else if contains(&["permission denied", "is a directory", "not a directory"]) {
+        126
+    } else {
+        125
+    };
+    in_command(failure, code)
+}

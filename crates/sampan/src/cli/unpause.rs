@@ -1,0 +1,22 @@
+//! `sampan unpause`.
+
+use super::command::{Arguments, Command, Parsed};
+use super::each::each;
+use super::failure::Failure;
+use super::session::Session;
+
+pub(crate) const COMMAND: Command = Command {
+    names: &["container unpause", "unpause"],
+    usage: "CONTAINER [CONTAINER...]",
+    about: "Unpause all processes within one or more containers",
+    arguments: Arguments::AtLeast(1),
+    run,
+    ..Command::PLAIN
+};
+
+fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
+    let client = session.client()?;
+    session.wait(each(&parsed.arguments(), |name| async move {
+        Ok(client.unpause_container(name).await?)
+    }))
+}
