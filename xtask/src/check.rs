@@ -17,10 +17,16 @@ pub(crate) fn run() -> Result<()> {
     ]))?;
     layers::run(layers::Mode::Compare)?;
     if is_installed("cargo-deny") {
-        command(cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"]))?;
+        command(cargo(&[
+            "deny",
+            "--offline",
+            "check",
+            "licenses",
+            "bans",
+            "sources",
+        ]))?;
     } else {
         eprintln!("SKIP: cargo-deny is not installed: cargo install cargo-deny");
     }
     Ok(())
 }
-

@@ -77,7 +77,10 @@ fn position(name: &str) -> Result<(usize, usize)> {
 
 fn check_arrow(from: &str, to: &str) -> Result<()> {
     let (source, target) = (position(from)?, position(to)?);
-    ensure!(target > source, "{from} must not depend on {to}: arrows point down");
+    ensure!(
+        target > source,
+        "{from} must not depend on {to}: arrows point down"
+    );
     ensure!(
         (source.0, target.0) != (STORAGE, HOST),
         "{from} must not depend on {to}: storage and host meet in the engine"

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer or CI runs, by one name each.
 
+mod bench;
 mod check;
 mod layers;
 mod packages;
@@ -13,6 +14,8 @@ Usage: cargo xtask COMMAND
 
   check              format, lints, licences and the dependency picture
   test [FILTER…]     install what the tests need, build, run every test
+  bench [NAME…]      runtime, start, exec, burst, pull, memory: against runc, crun, podman
+                     and docker in the same run; start --breakdown: where the time goes
   layers [--write]   compare the crates' dependencies with docs/layers.txt
 ";
 
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["check"] => check::run(),
         ["test", filters @ ..] => test::run(filters),
+        ["bench", rest @ ..] => bench::run(rest),
         ["layers"] => layers::run(layers::Mode::Compare),
         ["layers", "--write"] => layers::run(layers::Mode::Write),
         _ => {

@@ -38,9 +38,28 @@ const NEEDED: &[Needed] = &[
     needed("python3", "python3"),
 ];
 
-/// Installs what is missing. On a system without apt, says what is missing.
+/// What the benchmarks compare with.
+const PEERS: &[Needed] = &[
+    needed("runc", "runc"),
+    needed("crun", "crun"),
+    needed("podman", "podman"),
+    needed("dockerd", "docker.io"),
+    needed("iptables", "iptables"),
+];
+
+/// Installs what the tests need and is missing. On a system without apt, says
+/// what is missing.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<&str> = NEEDED
+    install_missing(NEEDED)
+}
+
+/// The same for the benchmarks.
+pub(crate) fn install_peers() -> Result<()> {
+    install_missing(PEERS)
+}
+
+fn install_missing(needed: &[Needed]) -> Result<()> {
+    let missing: Vec<&str> = needed
         .iter()
         .filter(|needed| !is_installed(needed.program) && !in_sbin(needed.program))
         .map(|needed| needed.package)

@@ -24,6 +24,8 @@ pub enum Fixture {
     Redis,
     /// Debian and PostgreSQL on port 5432, its data in a volume.
     Postgres,
+    /// Debian and four more layers with packages, some 300 MB; for pulling.
+    FiveLayers,
 }
 
 impl Fixture {
@@ -37,6 +39,7 @@ impl Fixture {
             Self::Nginx => "nginx",
             Self::Redis => "redis",
             Self::Postgres => "postgres",
+            Self::FiveLayers => "five-layers",
         }
     }
 
@@ -152,6 +155,18 @@ fn make(fixture: Fixture) {
                 ],
             );
         }
+        Fixture::FiveLayers => {
+            make(Fixture::Debian);
+            let layers = [
+                ("five-layers-2", "debian", "python3"),
+                ("five-layers-3", "five-layers-2", "perl"),
+                ("five-layers-4", "five-layers-3", "gcc libc6-dev"),
+                ("five-layers", "five-layers-4", "git"),
+            ];
+            for (name, base, packages) in layers {
+                derive_from(base, name, |root| install(root, packages), &[]);
+            }
+        }
     }
     fs::write(done, "").unwrap();
 }
@@ -196,7 +211,12 @@ fn from_root(name: &str, fill: fn(&Path), config: &[&str]) {
 
 /// Makes an image with one more layer than Debian's.
 fn derive(name: &str, change: impl Fn(&Path), config: &[&str]) {
-    let base = format!("{}:debian", layouts().display());
+    derive_from("debian", name, change, config);
+}
+
+/// Makes an image with one more layer than another.
+fn derive_from(base: &str, name: &str, change: impl Fn(&Path), config: &[&str]) {
+    let base = format!("{}:{base}", layouts().display());
     let image = format!("{}:{name}", layouts().display());
     layer(&base, &image, change, config);
 }
