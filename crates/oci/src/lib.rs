@@ -16,6 +16,7 @@ pub mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod runtime;
+pub mod seccomp;
 
 pub use config::ImageConfig;
 pub use digest::{ChainId, DiffId, Digest, ImageId, LayerDigest};
