@@ -21,11 +21,13 @@
 
 pub mod changes;
 mod error;
+mod fetch;
 mod image;
 mod import;
 mod load;
 mod names;
 mod progress;
+mod pull;
 mod remove;
 mod store;
 mod sweep;
@@ -36,7 +38,9 @@ pub use image::{HistoryEntry, Image, LayerRecord};
 pub use import::ImportOptions;
 pub use load::Loaded;
 pub use progress::{LayerStatus, Progress, ProgressSink};
+pub use pull::{PullOptions, Pulled};
 pub use remove::{ContainerUse, RemoveOptions, Removed};
+pub use sampan_registry_client::Credentials;
 pub use store::{ImageStore, Limits, NewImage, Options};
 pub use sweep::Swept;
 

@@ -9,10 +9,12 @@ use sampan_fs::Sync;
 use sampan_layers::LayerStore;
 use sampan_oci::digest::{DiffId, Digest, ImageId};
 use sampan_oci::{Descriptor, ImageConfig, Platform, Reference};
+use sampan_registry_client::Client;
 use sampan_state::Store;
 
 use crate::image::{Image, ImageRecord, LayerRecord};
 use crate::names::Names;
+use crate::pull::UnderWay;
 use crate::{Error, Result};
 
 /// Bounds on what strangers may make the host store.
@@ -46,6 +48,10 @@ pub struct Options {
     pub limits: Limits,
     /// The machine that images are chosen for.
     pub platform: Platform,
+    /// How to reach registries.
+    pub registry: sampan_registry_client::Config,
+    /// Layers of an image that are fetched at once.
+    pub downloads: usize,
 }
 
 impl Default for Options {
@@ -53,6 +59,8 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             platform: Platform::host(),
+            registry: sampan_registry_client::Config::default(),
+            downloads: 4,
         }
     }
 }
@@ -67,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) layers: LayerStore,
     pub(crate) content: ContentStore,
     pub(crate) options: Options,
+    pub(crate) registry: Client,
+    pub(crate) under_way: UnderWay,
     pub(crate) records: Store<ImageRecord>,
     pub(crate) names: Names,
     /// Held while records and names change; never across a download.
@@ -104,6 +114,8 @@ impl ImageStore {
             root: root.to_path_buf(),
             layers,
             content: ContentStore::open(root.join("content"))?,
+            registry: Client::new(options.registry.clone()),
+            under_way: UnderWay::default(),
             options,
             records: Store::open(root.join("images/records"))?,
             names: Names::open(&root.join("images/names"))?,

@@ -1,0 +1,528 @@
+//! Requests to one registry: scheme, redirects, authentication, retries.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use http::{Method, StatusCode};
+use reqwest::{NoProxy, Proxy, Response, Url};
+
+use crate::address::{api_host, is_loopback, refuse, same_origin};
+use crate::challenge::{Challenge, challenge};
+use crate::error::Cause;
+use crate::token::Tokens;
+use crate::{Config, Credentials, Error, Result};
+
+const MAX_REDIRECTS: usize = 5;
+/// The longest wait that a registry may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The longest error text that is read.
+const MAX_ERROR: u64 = 64 << 10;
+
+/// A client of registries; clones share connections and tokens.
+#[derive(Clone, Debug)]
+pub struct Client(pub(crate) Arc<Inner>);
+
+/// A set of connections, or why there can be none.
+type Built = std::result::Result<reqwest::Client, String>;
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    /// Verifies certificates. Built when it is first needed: it reads the system's roots.
+    strict: OnceLock<Built>,
+    /// Does not: for loopback and registries that the user calls insecure.
+    lax: OnceLock<Built>,
+    /// What insecure registries turned out to speak.
+    schemes: Mutex<HashMap<String, &'static str>>,
+    pub(crate) tokens: Tokens,
+}
+
+/// Where from and as whom something is fetched.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The registry, as in `docker.io` or `localhost:5000`.
+    pub registry: String,
+    /// The repository, as in `library/busybox`.
+    pub repository: String,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// The image in messages, as in `busybox:latest`.
+    pub title: String,
+    /// The repository in messages, as in `busybox`.
+    pub name: String,
+}
+
+impl Source {
+    /// Returns where the image of this name is.
+    pub fn new(image: &sampan_oci::Reference, credentials: Credentials) -> Self {
+        Self {
+            registry: image.registry().to_owned(),
+            repository: image.repository().to_owned(),
+            credentials,
+            title: image.familiar(),
+            name: image.familiar_name(),
+        }
+    }
+}
+
+/// What is asked for.
+pub(crate) struct Ask<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) method: Method,
+    /// Below `/v2/<repository>/`.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Client {
+    /// Makes a client. Connects to nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            strict: OnceLock::new(),
+            lax: OnceLock::new(),
+            schemes: Mutex::default(),
+            tokens: Tokens::default(),
+        }))
+    }
+
+    /// Sends a request until there is an answer other than "later": the answer may still be an
+    /// error of the registry's.
+    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Response> {
+        let mut attempt = 1;
+        loop {
+            let wait = match self.ask_once(ask).await {
+                Ok(response) if !is_temporary(response.status()) => return Ok(response),
+                Ok(response) if attempt >= self.0.config.attempts => return Ok(response),
+                Ok(response) => retry_after(response.headers()),
+                Err(error) if attempt >= self.0.config.attempts || !is_passing(&error) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, attempt, "asking the registry again");
+                    None
+                }
+            };
+            tokio::time::sleep(wait.unwrap_or_else(|| self.backoff(attempt))).await;
+            attempt += 1;
+        }
+    }
+
+    pub(crate) fn backoff(&self, attempt: u32) -> Duration {
+        self.0.config.backoff * 2u32.saturating_pow(attempt.saturating_sub(1).min(8))
+    }
+
+    /// Sends a request and authenticates it if the registry asks for that.
+    async fn ask_once(&self, ask: &Ask<'_>) -> Result<Response> {
+        let source = ask.source;
+        let known = self.0.tokens.get(source);
+        let (url, response) = self.send(ask, known.as_ref()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || !same_origin(&url, response.url()) {
+            return Ok(response);
+        }
+        let Some(challenge) = challenge(response.headers()) else {
+            return Ok(response);
+        };
+        if let Challenge::Bearer { error, .. } = &challenge
+            && error == "insufficient_scope"
+            && known.is_some()
+        {
+            return Ok(response);
+        }
+        let grant = match challenge {
+            Challenge::Basic if source.credentials.username.is_empty() => {
+                return Err(Error::NoCredentials {
+                    method: name(&ask.method),
+                    url: url.into(),
+                });
+            }
+            // The same credentials again would be refused again.
+            Challenge::Basic if known.is_some() => {
+                self.0.tokens.forget(source);
+                return Ok(response);
+            }
+            Challenge::Basic => self.0.tokens.basic(source),
+            Challenge::Bearer { realm, service, .. } => {
+                self.0.tokens.forget(source);
+                self.fetch_token(source, &url, &realm, &service).await?
+            }
+        };
+        drop(response);
+        Ok(self.send(ask, Some(&grant)).await?.1)
+    }
+
+    /// Sends a request to the registry by the scheme that it speaks. Returns the URL asked first
+    /// and the answer, redirects followed.
+    async fn send(
+        &self,
+        ask: &Ask<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<(Url, Response)> {
+        let host = api_host(&ask.source.registry);
+        let url = |scheme: &str| {
+            let text = format!(
+                "{scheme}://{host}/v2/{}/{}",
+                ask.source.repository, ask.path
+            );
+            Url::parse(&text).map_err(|e| Error::Protocol(format!("{text:?}: {e}")))
+        };
+        if !self.is_insecure(host) {
+            let url = url("https")?;
+            return Ok((url.clone(), self.follow(ask, url, authorization).await?));
+        }
+        let known = self.schemes().get(host).copied();
+        if let Some(scheme) = known {
+            let url = url(scheme)?;
+            return Ok((url.clone(), self.follow(ask, url, authorization).await?));
+        }
+        // Nothing secret goes out before it is known who listens; a grant exists only after that.
+        let secure = url("https")?;
+        let (scheme, url, response) = match self.follow(ask, secure.clone(), None).await {
+            Ok(response) => ("https", secure, response),
+            Err(error @ (Error::Transport { .. } | Error::Stalled { .. })) => {
+                let plain = url("http")?;
+                match self.follow(ask, plain.clone(), None).await {
+                    Ok(response) => ("http", plain, response),
+                    // Nobody listens at all: the plain address is what people typed.
+                    Err(plain_error) => {
+                        tracing::debug!(%error, "no https either");
+                        return Err(plain_error);
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        self.schemes().insert(host.to_owned(), scheme);
+        Ok((url, response))
+    }
+
+    fn schemes(&self) -> MutexGuard<'_, HashMap<String, &'static str>> {
+        self.0
+            .schemes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_insecure(&self, host: &str) -> bool {
+        is_loopback(host)
+            || self
+                .0
+                .config
+                .insecure
+                .iter()
+                .any(|entry| entry == host || host.split(':').next() == Some(entry))
+    }
+
+    /// Sends a request and follows redirects by hand: what authenticates never goes to another
+    /// origin, and some places are out of bounds.
+    async fn follow(
+        &self,
+        ask: &Ask<'_>,
+        first: Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response> {
+        let mut url = first.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut headers = ask.headers.clone();
+            if let Some(value) = authorization
+                && same_origin(&first, &url)
+            {
+                headers.insert(AUTHORIZATION, value.clone());
+            }
+            let response = self
+                .transport(&url)?
+                .request(ask.method.clone(), url.clone())
+                .headers(headers)
+                .send()
+                .await
+                .map_err(|e| self.transport_error(&ask.method, &url, &e))?;
+            let location = response
+                .status()
+                .is_redirection()
+                .then(|| response.headers().get(LOCATION))
+                .flatten();
+            let Some(location) = location else {
+                return Ok(response);
+            };
+            let next = location
+                .to_str()
+                .ok()
+                .and_then(|location| url.join(location).ok())
+                .ok_or_else(|| Error::Protocol("a redirect to nowhere".into()))?;
+            if let Some(reason) = refuse(&url, &next) {
+                return Err(Error::Unsafe {
+                    url: next.into(),
+                    reason,
+                });
+            }
+            url = next;
+        }
+        Err(Error::Unsafe {
+            url: first.into(),
+            reason: "it redirects too often",
+        })
+    }
+
+    pub(crate) fn transport(&self, url: &Url) -> Result<&reqwest::Client> {
+        let lax = url.host_str().is_some_and(|host| {
+            let with_port = url
+                .port()
+                .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            self.is_insecure(&with_port)
+        });
+        let cell = if lax { &self.0.lax } else { &self.0.strict };
+        cell.get_or_init(|| build(&self.0.config, lax))
+            .as_ref()
+            .map_err(|e| Error::Setup(e.clone()))
+    }
+
+    pub(crate) fn transport_error(
+        &self,
+        method: &Method,
+        url: &Url,
+        error: &reqwest::Error,
+    ) -> Error {
+        let method = name(method);
+        // Signed addresses of blobs are secrets for as long as they hold.
+        let mut shown = url.clone();
+        shown.set_query(None);
+        let url = shown.into();
+        if error.is_timeout() && !error.is_connect() {
+            return Error::Stalled {
+                method,
+                url,
+                seconds: self.0.config.stall_timeout.as_secs(),
+            };
+        }
+        let mut reason: &dyn std::error::Error = error;
+        while let Some(source) = reason.source() {
+            reason = source;
+        }
+        let reason = if error.is_timeout() {
+            "connection timed out".to_owned()
+        } else {
+            reason.to_string()
+        };
+        Error::Transport {
+            method,
+            url,
+            reason,
+        }
+    }
+}
+
+/// Returns Go's name of a method, as its errors have it.
+pub(crate) fn name(method: &Method) -> &'static str {
+    match *method {
+        Method::HEAD => "Head",
+        Method::POST => "Post",
+        _ => "Get",
+    }
+}
+
+fn is_temporary(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// Whether the same request may work later.
+pub(crate) fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Transport { .. } | Error::Stalled { .. } => true,
+        Error::Api { status, .. } | Error::Status { code: status, .. } => {
+            *status == 429 || *status >= 500
+        }
+        _ => false,
+    }
+}
+
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
+
+fn build(config: &Config, lax: bool) -> Built {
+    // Another part of the process may have installed it; either way there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let loopback = |ip: IpAddr| SocketAddr::new(ip, 0);
+    let mut builder = reqwest::Client::builder()
+        .user_agent(&config.user_agent)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        .connect_timeout(config.connect_timeout)
+        .read_timeout(config.stall_timeout)
+        .pool_idle_timeout(Duration::from_secs(30))
+        .http2_adaptive_window(true)
+        // Nobody else says where this machine is.
+        .resolve_to_addrs(
+            "localhost",
+            &[
+                loopback(Ipv4Addr::LOCALHOST.into()),
+                loopback(Ipv6Addr::LOCALHOST.into()),
+            ],
+        );
+    let none = format!("localhost,127.0.0.0/8,::1,{}", config.proxies.none);
+    let none = || NoProxy::from_string(&none);
+    if let Some(proxy) = &config.proxies.http {
+        let proxy = Proxy::http(proxy).map_err(|e| format!("proxy: {e}"))?;
+        builder = builder.proxy(proxy.no_proxy(none()));
+    }
+    if let Some(proxy) = &config.proxies.https {
+        let proxy = Proxy::https(proxy).map_err(|e| format!("proxy: {e}"))?;
+        builder = builder.proxy(proxy.no_proxy(none()));
+    }
+    for pem in &config.roots {
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(pem).map_err(|e| format!("certificate: {e}"))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if lax {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    builder.build().map_err(|error| {
+        let source = error.source().map(ToString::to_string);
+        format!(
+            "cannot set up encryption: {}",
+            source.unwrap_or_else(|| error.to_string())
+        )
+    })
+}
+
+/// Reads an answer of at most `limit` bytes.
+pub(crate) async fn read_bounded(
+    client: &Client,
+    mut response: Response,
+    what: &'static str,
+    limit: u64,
+) -> Result<Bytes> {
+    if response
+        .content_length()
+        .is_some_and(|length| length > limit)
+    {
+        return Err(Error::TooLarge { what, limit });
+    }
+    let url = response.url().clone();
+    let mut bytes = BytesMut::new();
+    // Bounded in time too: many small pieces are as endless as many bytes.
+    let reading = async {
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|e| client.transport_error(&Method::GET, &url, &e))?
+        {
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(Error::TooLarge { what, limit });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    };
+    let patience = client.0.config.stall_timeout * 2;
+    tokio::time::timeout(patience, reading)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::Stalled {
+                method: "Get",
+                url: url.into(),
+                seconds: patience.as_secs(),
+            })
+        })
+}
+
+#[derive(serde::Deserialize)]
+struct Errors {
+    #[serde(default)]
+    errors: Vec<Entry>,
+    /// What token services and proxies answer instead.
+    #[serde(default)]
+    details: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Entry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// Turns an answer that is no success into Docker's words.
+pub(crate) async fn api_error(client: &Client, source: &Source, response: Response) -> Error {
+    let status = response.status();
+    let denied_scope = matches!(
+        challenge(response.headers()),
+        Some(Challenge::Bearer { error, .. }) if error == "insufficient_scope"
+    );
+    let body = read_bounded(client, response, "error", MAX_ERROR)
+        .await
+        .unwrap_or_default();
+    let errors = serde_json::from_slice::<Errors>(&body).unwrap_or(Errors {
+        errors: Vec::new(),
+        details: String::new(),
+        message: String::new(),
+    });
+    let first = errors.errors.into_iter().next().map(|entry| Cause {
+        code: printable(&entry.code),
+        message: printable(&entry.message.unwrap_or_default()),
+    });
+    let default = |code: &str, message: &str| Cause {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    };
+    let detail = [errors.details, errors.message].concat();
+    let cause = match (first, status) {
+        _ if denied_scope => default("DENIED", "requested access to the resource is denied"),
+        (Some(cause), _) => cause,
+        (None, StatusCode::UNAUTHORIZED) if detail.is_empty() => {
+            default("UNAUTHORIZED", "authentication required")
+        }
+        (None, StatusCode::UNAUTHORIZED) => default("UNAUTHORIZED", &printable(&detail)),
+        (None, StatusCode::FORBIDDEN) => {
+            default("DENIED", "requested access to the resource is denied")
+        }
+        (None, StatusCode::NOT_FOUND) => default("MANIFEST_UNKNOWN", "manifest unknown"),
+        (None, StatusCode::TOO_MANY_REQUESTS) => default("TOOMANYREQUESTS", "too many requests"),
+        (None, status) => {
+            return Error::Status {
+                status: status.to_string(),
+                code: status.as_u16(),
+            };
+        }
+    };
+    match cause.code.as_str() {
+        "MANIFEST_UNKNOWN" => Error::ManifestNotFound {
+            image: source.title.clone(),
+            cause,
+        },
+        "NAME_UNKNOWN" => Error::RepositoryNotFound {
+            repository: source.name.clone(),
+            cause,
+        },
+        "DENIED" => Error::Denied {
+            repository: source.name.clone(),
+            cause,
+        },
+        _ => Error::Api {
+            status: status.as_u16(),
+            cause,
+        },
+    }
+}
+
+/// Keeps what a stranger says from steering a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(500).collect()
+}

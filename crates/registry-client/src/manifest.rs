@@ -1,0 +1,102 @@
+//! Manifests and indexes.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use sampan_oci::manifest::MAX_MANIFEST;
+use sampan_oci::{Digest, MediaType};
+
+use crate::client::{Ask, Client, Source, api_error, read_bounded};
+use crate::{Error, Result};
+
+/// Which manifest of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The one a tag points to now.
+    Tag(&'a str),
+    /// The one of this digest.
+    Digest(&'a Digest),
+}
+
+/// A manifest or index as a registry gave it, verified if it was asked for by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedManifest {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// What the registry says it is.
+    pub media_type: MediaType,
+    /// The digest of its bytes.
+    pub digest: Digest,
+}
+
+fn accept() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for media_type in &MediaType::MANIFESTS {
+        if let Ok(value) = HeaderValue::from_str(media_type.as_str()) {
+            headers.append(ACCEPT, value);
+        }
+    }
+    headers
+}
+
+impl Client {
+    /// Fetches a manifest or index.
+    pub async fn manifest(&self, source: &Source, target: Target<'_>) -> Result<FetchedManifest> {
+        let mut attempt = 1;
+        loop {
+            match self.manifest_once(source, target).await {
+                Err(error)
+                    if attempt < self.0.config.attempts && crate::client::is_passing(&error) =>
+                {
+                    tokio::time::sleep(self.backoff(attempt)).await;
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn manifest_once(&self, source: &Source, target: Target<'_>) -> Result<FetchedManifest> {
+        let reference = match target {
+            Target::Tag(tag) => tag.to_owned(),
+            Target::Digest(digest) => digest.to_string(),
+        };
+        let response = self
+            .ask(&Ask {
+                source,
+                method: Method::GET,
+                path: format!("manifests/{reference}"),
+                headers: accept(),
+            })
+            .await?;
+        if response.status() != StatusCode::OK {
+            return Err(api_error(self, source, response).await);
+        }
+        let header = |name: HeaderName| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        let media_type = MediaType::from_header(&header(CONTENT_TYPE).unwrap_or_default());
+        let announced = header(HeaderName::from_static("docker-content-digest"));
+        let bytes = read_bounded(self, response, "manifest", MAX_MANIFEST).await?;
+        let actual = Digest::of(&bytes);
+        let expected = match target {
+            Target::Digest(digest) => Some(*digest),
+            // A registry may announce a digest of an algorithm that means nothing here.
+            Target::Tag(_) => announced.and_then(|text| text.parse().ok()),
+        };
+        if let Some(expected) = expected
+            && expected != actual
+        {
+            return Err(Error::DigestMismatch { expected, actual });
+        }
+        Ok(FetchedManifest {
+            bytes,
+            media_type,
+            digest: actual,
+        })
+    }
+}
