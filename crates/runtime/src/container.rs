@@ -156,6 +156,10 @@ impl Running {
 
     /// Waits until the first process has ended, and reaps it.
     ///
+    /// The kernel lets it end only after every further process was reaped, and
+    /// those are the caller's children: whoever has some waits for all of them
+    /// at once (their descriptors become readable), not for this one first.
+    ///
     /// # Errors
     /// When it has been reaped before.
     pub fn wait(&self) -> Result<Ending, Error> {
@@ -221,7 +225,8 @@ impl Running {
         Ok(cgroup.update(hierarchies, resources)?)
     }
 
-    /// Starts a further process in the container.
+    /// Starts a further process in the container. The caller reaps it; see
+    /// [`Running::wait`].
     ///
     /// # Errors
     /// As [`create`](crate::create); [`Error::NotRunning`] when the container
