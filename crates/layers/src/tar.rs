@@ -226,18 +226,15 @@ impl Parser {
         Ok(())
     }
 
-    /// Passes over data up to the next header, for a reader that can seek; it
-    /// goes on at [`position`](Self::position).
+    /// Passes over data up to the next header, for a reader that can seek and knows
+    /// that the archive is whole; it goes on at [`position`](Self::position).
     pub(crate) fn skip(&mut self) {
         if let State::Data { remaining, padding } = self.state {
-            self.position += remaining - padding;
-            self.state = State::Data {
-                remaining: padding,
-                padding,
+            self.position += remaining.saturating_sub(padding);
+            self.state = match remaining.min(padding) {
+                0 => State::Header,
+                remaining => State::Data { remaining, padding },
             };
-            if padding == 0 {
-                self.state = State::Header;
-            }
         }
     }
 

@@ -648,3 +648,163 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
         None => Some((&[], path)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tar::Parser;
+    use crate::tarball::{Header, Tarball, number, sum};
+    use proptest::prelude::*;
+
+    fn build(tar: &[u8], piece: usize) -> Result<Finished, Error> {
+        let mut parser = Parser::new();
+        let mut tree = Tree::new(Limits {
+            entries: 10_000,
+            metadata: 1 << 20,
+            sparse: 1 << 20,
+        });
+        for piece in tar.chunks(piece) {
+            parser.push(piece, &mut tree)?;
+        }
+        parser.finish()?;
+        tree.finish()
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut old = Header::new(b'S', "old").gnu().size(600).block();
+        old[386..398].copy_from_slice(&number(512, 12));
+        old[398..410].copy_from_slice(&number(600, 12));
+        old[483..495].copy_from_slice(&number(100_000, 12));
+        sum(&mut old);
+        Tarball::new()
+            .dir("d")
+            .file("d/f", [b'x'; 700])
+            .pax(&[
+                ("path", b"d/pax"),
+                ("size", b"5"),
+                ("mtime", b"12.5"),
+                ("SCHILY.xattr.user.a", b"b"),
+                ("LIBARCHIVE.xattr.user.%62", b"YWJj"),
+            ])
+            .file("x", "12345")
+            .gnu_long(b'L', "d/long/name")
+            .member(Header::new(b'0', "x").gnu(), b"y")
+            .symlink("d/s", "../d")
+            .file("d/s/through", "")
+            .hard_link("h", "d/f")
+            .raw(&old)
+            .data(&[b'o'; 600])
+            .pax(&[
+                ("GNU.sparse.map", b"10,3,5000,4"),
+                ("GNU.sparse.size", b"9000"),
+            ])
+            .file("s1", "1234567")
+            .pax(&[
+                ("GNU.sparse.major", b"1"),
+                ("GNU.sparse.minor", b"0"),
+                ("GNU.sparse.realsize", b"70000"),
+            ])
+            .file(
+                "s2",
+                [b"1\n60000\n5\n".as_slice(), &[0; 502], b"abcde"].concat(),
+            )
+            .file("d/.wh.gone", "")
+            .file("d/.wh..wh..opq", "")
+            .header(&Header::new(b'3', "c").device(1, 3))
+            .end()
+    }
+
+    #[test]
+    fn the_size_of_the_pieces_does_not_matter() {
+        let tar = sample();
+        let whole = format!("{:?}", build(&tar, usize::MAX).unwrap());
+        for piece in [1, 7, 511, 512, 513, 4096] {
+            assert_eq!(
+                format!("{:?}", build(&tar, piece).unwrap()),
+                whole,
+                "{piece}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reader_that_skips_data_sees_the_same() {
+        let tar = sample();
+        let mut parser = Parser::new();
+        let mut tree = Tree::new(Limits::default());
+        loop {
+            parser.skip();
+            let at = usize::try_from(parser.position()).unwrap().min(tar.len());
+            if at == tar.len() {
+                break;
+            }
+            parser
+                .push(&tar[at..tar.len().min(at + 100)], &mut tree)
+                .unwrap();
+        }
+        parser.finish().unwrap();
+        let skipped = format!("{:?}", tree.finish().unwrap());
+        assert_eq!(skipped, format!("{:?}", build(&tar, 999).unwrap()));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Edit {
+        Set(usize, u8),
+        Digit(usize, u8),
+        Copy(usize, usize),
+        Cut(usize),
+    }
+
+    fn edit(length: usize) -> impl Strategy<Value = Edit> {
+        prop_oneof![
+            (0..length, any::<u8>()).prop_map(|(at, value)| Edit::Set(at, value)),
+            (0..length, 0..10u8).prop_map(|(at, digit)| Edit::Digit(at, b'0' + digit)),
+            (0..length / 512, 0..length / 512).prop_map(|(from, to)| Edit::Copy(from, to)),
+            (0..length).prop_map(Edit::Cut),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 20_000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn mutated_archives_are_answered(
+            edits in prop::collection::vec(edit(sample().len()), 1..8),
+            piece in 1..2000usize,
+        ) {
+            let mut tar = sample();
+            for edit in edits {
+                match edit {
+                    Edit::Set(at, value) | Edit::Digit(at, value) => {
+                        if let Some(byte) = tar.get_mut(at) {
+                            *byte = value;
+                        }
+                    }
+                    Edit::Copy(from, to) if (from.max(to) + 1) * 512 <= tar.len() => {
+                        tar.copy_within(from * 512..(from + 1) * 512, to * 512);
+                    }
+                    Edit::Copy(..) => {}
+                    Edit::Cut(at) => tar.truncate(at.max(tar.len() / 2)),
+                }
+            }
+            for block in tar.chunks_exact_mut(512) {
+                if &block[257..262] == b"ustar" {
+                    sum(block.try_into().unwrap());
+                }
+            }
+            if let Ok(tree) = build(&tar, piece) {
+                let order = tree.order();
+                prop_assert!(order.len() <= tree.len());
+                for id in order {
+                    if let Content::Directory(d) = &tree.node(id).content {
+                        prop_assert!(d.children.keys().all(|n| !n.is_empty() && n.len() <= NAME_MAX));
+                    }
+                }
+            }
+        }
+    }
+}
