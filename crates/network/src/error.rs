@@ -182,14 +182,6 @@ pub enum Error {
         /// The kernel's answer.
         source: Fault,
     },
-    /// Connection tracking entries could not be listed or removed.
-    #[error("could not forget the connections of {address}")]
-    Conntrack {
-        /// The container's address.
-        address: IpAddr,
-        /// The kernel's answer.
-        source: Fault,
-    },
 }
 
 impl Error {
@@ -216,8 +208,7 @@ impl Error {
             Self::Bridge { source, .. }
             | Self::Endpoint { source, .. }
             | Self::List { source, .. }
-            | Self::Firewall { source, .. }
-            | Self::Conntrack { source, .. } => kind_of(&source.error),
+            | Self::Firewall { source, .. } => kind_of(&source.error),
         }
     }
 

@@ -20,7 +20,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use crate::error::{Error, Fault, Result};
-use crate::interface::{InterfaceName, MacAddress};
+use crate::interface::{InterfaceName, MacAddress, random};
 use crate::names::NetworkNames;
 use crate::namespace::{NetworkNamespace, write_sysctl};
 use crate::netlink::{NetlinkSocket, Request, Subsystem};
@@ -244,30 +244,60 @@ impl HostNetwork {
             .collect())
     }
 
+    /// Removes several veth pairs by their host ends. Those that are not there
+    /// are no error. Takes no longer than one alone: what the kernel waits
+    /// for at a removal (some 20 ms) it waits for once.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn disconnect_all(&self, host_interfaces: &[InterfaceName]) -> Result<()> {
+        let [first, _, ..] = host_interfaces else {
+            return host_interfaces
+                .iter()
+                .try_for_each(|interface| self.disconnect(interface));
+        };
+        let failed = |source| Error::Endpoint {
+            step: "remove",
+            interface: first.clone(),
+            source,
+        };
+        let mut route = self.lock();
+        // A whole group of interfaces can be removed in one message; nobody
+        // else's interface is in a group of a random number.
+        let group = random_group();
+        for interface in host_interfaces {
+            let mut link = LinkMessage::default();
+            link.attributes = vec![
+                LinkAttribute::IfName(interface.to_string()),
+                LinkAttribute::Group(group),
+            ];
+            match route.execute(vec![(RouteNetlinkMessage::SetLink(link), 0)]) {
+                Err(refusal) if refusal.fault.is(Errno::NODEV) => {}
+                other => other.map_err(|refusal| failed(refusal.fault))?,
+            }
+        }
+        let mut all = LinkMessage::default();
+        all.attributes.push(LinkAttribute::Group(group));
+        match route.execute(vec![(RouteNetlinkMessage::DelLink(all), 0)]) {
+            Err(refusal) if refusal.fault.is(Errno::NODEV) => Ok(()),
+            other => other.map_err(|refusal| failed(refusal.fault)),
+        }
+    }
+
     /// Removes every interface on the bridge that no live endpoint owns
     /// (what a killed engine left) and returns their names.
     ///
     /// # Errors
-    /// The first failure; the others are still tried.
+    /// When the kernel refuses.
     pub fn remove_orphans(
         &self,
         bridge: &InterfaceName,
         live: &HashSet<InterfaceName>,
     ) -> Result<Vec<InterfaceName>> {
-        let mut removed = Vec::new();
-        let mut first_error = None;
-        for interface in self.interfaces_of(bridge)? {
-            if live.contains(&interface) {
-                continue;
-            }
-            match self.disconnect(&interface) {
-                Ok(()) => removed.push(interface),
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        first_error.map_or(Ok(removed), Err)
+        let mut orphans = self.interfaces_of(bridge)?;
+        orphans.retain(|interface| !live.contains(interface));
+        self.disconnect_all(&orphans)?;
+        Ok(orphans)
     }
 
     /// Makes the pair; returns whether the bridge had no port that works.
@@ -705,6 +735,12 @@ fn delete_link(route: &mut NetlinkSocket, name: &InterfaceName) -> Result<(), Fa
         Err(refusal) if refusal.fault.is(Errno::NODEV) => Ok(()),
         other => other.map_err(|refusal| refusal.fault),
     }
+}
+
+/// Chooses a group of interfaces that is neither the default one nor small,
+/// as those that people choose are.
+fn random_group() -> u32 {
+    u32::from_ne_bytes(random()) | 0x4000_0000
 }
 
 fn is_bridge(link: &LinkMessage) -> bool {

@@ -259,6 +259,32 @@ fn udp_ports_are_published() {
 }
 
 #[test]
+fn udp_clients_follow_a_port_that_moves() {
+    requires!(root, nftables);
+    let world = World::new();
+    let (one, two) = (world.container(2), world.container(3));
+    serve_udp(&one.namespace, "0.0.0.0:53", "one");
+    serve_udp(&two.namespace, "0.0.0.0:53", "two");
+    let client = udp_in(&world.outside);
+    assert_eq!(
+        ask_udp(&client, "10.9.0.1:5353"),
+        None,
+        "remembered by the kernel as the host's own"
+    );
+    world.publish("0.0.0.0:5353", &one, 53, Protocol::Udp);
+    assert_eq!(ask_udp(&client, "10.9.0.1:5353").unwrap(), "one 10.9.0.2");
+    world.publish("0.0.0.0:5353", &two, 53, Protocol::Udp);
+    assert_eq!(ask_udp(&client, "10.9.0.1:5353").unwrap(), "two 10.9.0.2");
+
+    let other = udp_in(&world.outside);
+    world.run("nft delete table ip sampan");
+    assert_eq!(ask_udp(&other, "10.9.0.1:5353"), None);
+    world.firewall.ensure().unwrap();
+    assert_eq!(ask_udp(&other, "10.9.0.1:5353").unwrap(), "two 10.9.0.2");
+    assert_eq!(ask_udp(&client, "10.9.0.1:5353").unwrap(), "two 10.9.0.2");
+}
+
+#[test]
 fn two_engines_share_a_host() {
     requires!(root, nftables);
     let world = World::new();

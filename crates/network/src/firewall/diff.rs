@@ -1,11 +1,13 @@
 //! From the table that is to the table that should be.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Applied;
+use super::conntrack::{Ports, Stale};
 use super::ruleset::{BY_ADDRESS, BY_PORT, Ruleset};
 use super::wire::{self, Key, Message, RawElement, SeenChain};
+use crate::ports::Protocol;
 
 type Elements = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -58,6 +60,13 @@ impl Change {
 
     fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()
+    }
+
+    fn udp_ports(&self) -> impl Iterator<Item = (u16, Option<Ipv4Addr>)> {
+        let keys = self.remove.iter().chain(&self.add).map(|(key, _)| key);
+        keys.filter_map(|key| wire::read_key(key))
+            .filter(|(protocol, _, _)| *protocol == Protocol::Udp.number())
+            .map(|(_, port, address)| (port, address))
     }
 
     /// Removals first: a port that points elsewhere now is both.
@@ -153,6 +162,40 @@ impl Plan {
                 removed: by_address.remove.len() + by_port.remove.len(),
             },
             Self::Replace => Applied::Replaced,
+        }
+    }
+
+    /// Finds the UDP connections that the change makes stale.
+    pub(super) fn stale(&self, wanted: &Ruleset) -> Stale {
+        match self {
+            Self::Nothing => Stale::default(),
+            Self::Elements {
+                by_address,
+                by_port,
+            } => Stale {
+                changed: [by_address, by_port]
+                    .iter()
+                    .flat_map(|change| change.udp_ports())
+                    .collect(),
+                restored: Ports::new(),
+            },
+            Self::Replace => {
+                let by_port = wanted
+                    .by_port
+                    .keys()
+                    .map(|(protocol, port)| (*protocol, *port, None));
+                let by_address = wanted
+                    .by_address
+                    .keys()
+                    .map(|(protocol, ip, port)| (*protocol, *port, Some(*ip)));
+                let udp = by_port
+                    .chain(by_address)
+                    .filter(|(protocol, _, _)| *protocol == Protocol::Udp);
+                Stale {
+                    changed: Ports::new(),
+                    restored: udp.map(|(_, port, ip)| (port, ip)).collect(),
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //! computed from, so that a change by somebody else in between is noticed
 //! and the comparison made anew.
 
+mod conntrack;
 mod diff;
 mod policy;
 mod ruleset;
@@ -233,6 +234,7 @@ impl Firewall {
                 }
                 continue;
             }
+            let stale = plan.stale(&wanted);
             let messages = plan.into_messages(&self.table, &wanted);
             match transact(&mut state.socket, generation, messages) {
                 Ok(()) => {
@@ -241,6 +243,9 @@ impl Firewall {
                     if self.generation(&mut state.socket)? == generation.wrapping_add(1) {
                         state.known = Some((generation.wrapping_add(1), wanted));
                     }
+                    // A kernel that cannot list connections has nobody hurt
+                    // but clients that go on for longer than its own memory.
+                    let _ = conntrack::forget(&mut state.socket, &stale);
                     return Ok(applied);
                 }
                 Err(refusal) if is_race(&refusal.fault) => {}

@@ -71,7 +71,7 @@ const USER_COMMENT: u8 = 0;
 const USER_DIGEST: u8 = 0x53;
 
 /// The header that every nftables message begins with, and that of an attribute.
-const FAMILY_HEADER: usize = 4;
+pub(super) const FAMILY_HEADER: usize = 4;
 const ATTRIBUTE_HEADER: usize = 4;
 const RULE_CHAIN: u16 = 2;
 const RULE_USER_DATA: u16 = 7;
@@ -546,6 +546,21 @@ impl Key for (Protocol, u16) {
     }
 }
 
+/// Reads protocol number, port and address (where it has one) from a key.
+pub(super) fn read_key(key: &[u8]) -> Option<(u8, u16, Option<Ipv4Addr>)> {
+    match *key {
+        [protocol, _, _, _, high, low, _, _] => {
+            Some((protocol, u16::from_be_bytes([high, low]), None))
+        }
+        [protocol, _, _, _, a, b, c, d, high, low, _, _] => Some((
+            protocol,
+            u16::from_be_bytes([high, low]),
+            Some(Ipv4Addr::new(a, b, c, d)),
+        )),
+        _ => None,
+    }
+}
+
 pub(super) fn element((key, target): (&impl Key, &SocketAddrV4)) -> RawElement {
     (key.bytes(), target_bytes(*target))
 }
@@ -629,7 +644,8 @@ pub(super) fn read_elements(payload: &[u8]) -> Vec<RawElement> {
         .collect()
 }
 
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// Walks attributes in their bytes: kind and value.
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     // What does not parse ends the list; the table then differs and is made anew.
     NlasIterator::new(bytes)
         .map_while(Result::ok)

@@ -13,40 +13,40 @@ use sampan_network::{
     MacAddress, NetworkNamespace, PortBinding, Protocol, Published, Subnet,
 };
 
-pub const HOST: &str = "10.9.0.1";
-pub const OUTSIDE: &str = "10.9.0.2";
+pub(crate) const HOST: &str = "10.9.0.1";
+pub(crate) const OUTSIDE: &str = "10.9.0.2";
 const PATIENCE: Duration = Duration::from_millis(400);
 
-pub struct World {
-    pub host: NetworkNamespace,
-    pub links: HostNetwork,
-    pub firewall: Firewall,
-    pub bridge: Bridge,
-    pub outside: NetworkNamespace,
+pub(crate) struct World {
+    pub(crate) host: NetworkNamespace,
+    pub(crate) links: HostNetwork,
+    pub(crate) firewall: Firewall,
+    pub(crate) bridge: Bridge,
+    pub(crate) outside: NetworkNamespace,
 }
 
-pub struct Container {
-    pub namespace: NetworkNamespace,
-    pub endpoint: Endpoint,
+pub(crate) struct Container {
+    pub(crate) namespace: NetworkNamespace,
+    pub(crate) endpoint: Endpoint,
 }
 
 impl Container {
-    pub fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.endpoint.address
     }
 }
 
 impl World {
-    pub fn outside_address(&self) -> IpAddr {
+    pub(crate) fn outside_address(&self) -> IpAddr {
         ip(OUTSIDE)
     }
 }
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn bridge(name: &str, gateway: &str) -> Bridge {
+pub(crate) fn bridge(name: &str, gateway: &str) -> Bridge {
     let (address, prefix) = gateway.split_once('/').unwrap();
     let gateway = ip(address);
     let subnet = Subnet::new(gateway, prefix.parse().unwrap()).unwrap();
@@ -58,7 +58,7 @@ pub fn bridge(name: &str, gateway: &str) -> Bridge {
     }
 }
 
-pub fn endpoint(bridge: &Bridge, address: IpAddr) -> Endpoint {
+pub(crate) fn endpoint(bridge: &Bridge, address: IpAddr) -> Endpoint {
     Endpoint {
         host_interface: InterfaceName::random_veth(),
         interface: "eth0".parse().unwrap(),
@@ -70,14 +70,14 @@ pub fn endpoint(bridge: &Bridge, address: IpAddr) -> Endpoint {
 }
 
 /// Runs `work` inside a namespace.
-pub fn inside<T: Send>(namespace: &NetworkNamespace, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn inside<T: Send>(namespace: &NetworkNamespace, work: impl FnOnce() -> T + Send) -> T {
     namespace.run(|| Ok::<_, Error>(work())).unwrap()
 }
 
 impl World {
     /// A host with an address outside, a neighbour there, an empty bridge and
     /// the firewall for it.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = Self::without_firewall();
         world
             .firewall
@@ -86,7 +86,7 @@ impl World {
         world
     }
 
-    pub fn without_firewall() -> Self {
+    pub(crate) fn without_firewall() -> Self {
         let host = NetworkNamespace::new().unwrap();
         let (links, firewall) = inside(&host, || {
             (
@@ -116,11 +116,11 @@ impl World {
     }
 
     /// A container at 172.17.0.`number`.
-    pub fn container(&self, number: u8) -> Container {
+    pub(crate) fn container(&self, number: u8) -> Container {
         self.container_with(number, Isolation::Open)
     }
 
-    pub fn container_with(&self, number: u8, isolation: Isolation) -> Container {
+    pub(crate) fn container_with(&self, number: u8, isolation: Isolation) -> Container {
         let address = IpAddr::from([172, 17, 0, number]);
         let endpoint = Endpoint {
             isolation,
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    pub fn publish(&self, host: &str, container: &Container, port: u16, protocol: Protocol) {
+    pub(crate) fn publish(&self, host: &str, container: &Container, port: u16, protocol: Protocol) {
         let port = published(host, container.address(), port, protocol);
         self.firewall
             .update(|policy| policy.publish(&port))
@@ -146,12 +146,12 @@ impl World {
     }
 
     /// Runs a program in the host; its output, or a panic with its complaint.
-    pub fn run(&self, command: &str) -> String {
+    pub(crate) fn run(&self, command: &str) -> String {
         run_in(&self.host, command)
     }
 
     /// Runs `nft` in the host with a script on its standard input.
-    pub fn nft(&self, script: &str) {
+    pub(crate) fn nft(&self, script: &str) {
         inside(&self.host, || {
             let mut child = Command::new("nft")
                 .args(["-f", "-"])
@@ -169,7 +169,7 @@ impl World {
     }
 }
 
-pub fn published(host: &str, container: IpAddr, port: u16, protocol: Protocol) -> Published {
+pub(crate) fn published(host: &str, container: IpAddr, port: u16, protocol: Protocol) -> Published {
     let host: SocketAddr = host.parse().unwrap();
     let binding = PortBinding {
         protocol,
@@ -180,7 +180,7 @@ pub fn published(host: &str, container: IpAddr, port: u16, protocol: Protocol) -
     Published { binding, container }
 }
 
-pub fn run_in(namespace: &NetworkNamespace, command: &str) -> String {
+pub(crate) fn run_in(namespace: &NetworkNamespace, command: &str) -> String {
     let output = inside(namespace, || {
         Command::new("sh").args(["-ec", command]).output().unwrap()
     });
@@ -193,7 +193,7 @@ pub fn run_in(namespace: &NetworkNamespace, command: &str) -> String {
 }
 
 /// Serves TCP in a namespace: every client is told the address it is seen by.
-pub fn serve_tcp(namespace: &NetworkNamespace, address: &str) {
+pub(crate) fn serve_tcp(namespace: &NetworkNamespace, address: &str) {
     let listener = inside(namespace, || TcpListener::bind(address).unwrap());
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -205,7 +205,7 @@ pub fn serve_tcp(namespace: &NetworkNamespace, address: &str) {
 }
 
 /// Connects by TCP and returns by which address the server sees the client.
-pub fn ask_tcp(namespace: &NetworkNamespace, address: &str) -> Option<String> {
+pub(crate) fn ask_tcp(namespace: &NetworkNamespace, address: &str) -> Option<String> {
     let address = address.parse().unwrap();
     inside(namespace, || {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
@@ -217,7 +217,7 @@ pub fn ask_tcp(namespace: &NetworkNamespace, address: &str) -> Option<String> {
 }
 
 /// Serves UDP in a namespace: every sender is told `name` and its address.
-pub fn serve_udp(namespace: &NetworkNamespace, address: &str, name: &'static str) {
+pub(crate) fn serve_udp(namespace: &NetworkNamespace, address: &str, name: &'static str) {
     let socket = inside(namespace, || UdpSocket::bind(address).unwrap());
     thread::spawn(move || {
         let mut buffer = [0; 64];
@@ -227,7 +227,7 @@ pub fn serve_udp(namespace: &NetworkNamespace, address: &str, name: &'static str
     });
 }
 
-pub fn ask_udp(socket: &UdpSocket, address: &str) -> Option<String> {
+pub(crate) fn ask_udp(socket: &UdpSocket, address: &str) -> Option<String> {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.send_to(b"?", address).ok()?;
     let mut buffer = [0; 64];
@@ -240,12 +240,12 @@ pub fn ask_udp(socket: &UdpSocket, address: &str) -> Option<String> {
     Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
 }
 
-pub fn udp_in(namespace: &NetworkNamespace) -> UdpSocket {
+pub(crate) fn udp_in(namespace: &NetworkNamespace) -> UdpSocket {
     inside(namespace, || UdpSocket::bind("0.0.0.0:0").unwrap())
 }
 
 /// Sends an ICMP echo request as an unprivileged program would.
-pub fn ping(namespace: &NetworkNamespace, address: IpAddr) -> bool {
+pub(crate) fn ping(namespace: &NetworkNamespace, address: IpAddr) -> bool {
     use rustix::net::{
         AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket, sockopt,
     };
