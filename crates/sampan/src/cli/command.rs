@@ -95,7 +95,7 @@ impl Arguments {
                     "'sampan {name}' requires at most {number} {}",
                     plural(number)
                 ),
-                "See",
+                "Run",
             )),
             _ => Ok(()),
         }

@@ -250,7 +250,7 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         tty,
         open_stdin: interactive,
         stdin_once: attach_stdin,
-        env: Some(variables(parsed)?),
+        env: some(variables(parsed)?),
         cmd: words(command.to_vec()),
         image: (*image).to_owned(),
         volumes: Some(mounts.anonymous),
@@ -285,8 +285,8 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         auto_remove: parsed.switch("rm")?,
         volumes_from: some(texts(parsed.texts("volumes-from"))),
         console_size: console_size(tty),
-        cap_add: words(parsed.texts("cap-add")),
-        cap_drop: words(parsed.texts("cap-drop")),
+        cap_add: capabilities(&parsed.texts("cap-add")),
+        cap_drop: capabilities(&parsed.texts("cap-drop")),
         dns: Some(parsed.values("dns", host::address)?),
         dns_options: Some(Vec::new()),
         dns_search: Some(Vec::new()),
@@ -325,10 +325,27 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
             config,
             host_config: Some(host_config),
             networking_config: Some(NetworkingConfig {
-                endpoints_config: BTreeMap::from([(network, EndpointSettings::default())]),
+                // What is asked of a network's own settings stands here; a mode has none.
+                endpoints_config: (network == "default")
+                    .then(|| (network, EndpointSettings::default()))
+                    .into_iter()
+                    .collect(),
             }),
         },
     })
+}
+
+/// Names of capabilities as the kernel has them.
+fn capabilities(names: &[&str]) -> Option<Words> {
+    let full = |name: &&str| {
+        let name = name.trim().to_ascii_uppercase();
+        if name == "ALL" || name.starts_with("CAP_") {
+            name
+        } else {
+            format!("CAP_{name}")
+        }
+    };
+    (!names.is_empty()).then(|| Words(names.iter().map(full).collect()))
 }
 
 fn owned(text: Option<&str>) -> String {
@@ -413,6 +430,12 @@ fn network(parsed: &Parsed<'_>) -> Result<String, Failure> {
 }
 
 fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
+    let devices: Result<Vec<_>, String> = parsed
+        .texts("device")
+        .into_iter()
+        .map(device::parse)
+        .collect();
+    let devices = devices.map_err(|message| Failure::Command { message, code: 125 })?;
     Ok(Resources {
         cpu_shares: parsed.value("cpu-shares", integer)?.unwrap_or(0),
         memory: parsed.value("memory", size::bytes)?.unwrap_or(0),
@@ -423,7 +446,7 @@ fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
         blkio_device_read_iops: Some(Vec::new()),
         blkio_device_write_iops: Some(Vec::new()),
         cpuset_cpus: owned(parsed.text("cpuset-cpus")),
-        devices: Some(parsed.values("device", device::parse)?),
+        devices: Some(devices),
         memory_swap: parsed.value("memory-swap", size::swap)?.unwrap_or(0),
         memory_swappiness: Some(-1),
         oom_kill_disable: Some(false),

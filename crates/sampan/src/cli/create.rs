@@ -25,12 +25,8 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let wanted = container::wanted(parsed, true)?;
-    let client = session
-        .client()
-        .map_err(|failure| in_command(failure, 125))?;
-    let id = session
-        .wait(create(session, client, &wanted))
-        .map_err(|failure| in_command(failure, 125))?;
+    let client = session.client()?;
+    let id = session.wait(create(session, client, &wanted))?;
     println!("{id}");
     Ok(0)
 }

@@ -49,7 +49,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let template = template
         .map(|text| Template::parse(&text))
         .transpose()
-        .map_err(|error| Failure::message(error.to_string()))?;
+        .map_err(Failure::from)?;
     let client = session.client()?;
     session.wait(async {
         let request = client
@@ -60,9 +60,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         let mut events = request.send().await?.into_json_stream::<Data>();
         while let Some(event) = events.next().await? {
             let text = match &template {
-                Some(template) => template
-                    .render(&event, SCOPE)
-                    .map_err(|error| Failure::message(error.to_string()))?,
+                Some(template) => template.render(&event, SCOPE).map_err(Failure::from)?,
                 None => shown(&event),
             };
             write_out(&format!("{text}\n"))?;

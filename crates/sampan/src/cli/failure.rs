@@ -2,6 +2,8 @@
 
 use sampan_api::client;
 
+use super::format::template::TemplateError;
+
 /// Why a command did not succeed, with what is printed about it.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -63,6 +65,18 @@ impl Failure {
     /// Whether the object that was asked for is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Client(error) if error.kind() == client::Kind::NotFound)
+    }
+}
+
+impl From<TemplateError> for Failure {
+    fn from(error: TemplateError) -> Self {
+        match error {
+            TemplateError::Parse { .. } => Self::Usage {
+                message: format!("template parsing error: {error}"),
+                code: 64,
+            },
+            TemplateError::Execute { .. } => Self::Message(error.to_string()),
+        }
     }
 }
 

@@ -47,7 +47,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let full = parsed.switch("no-trunc")?;
     let quiet = parsed.switch("quiet")?;
     let format = match parsed.text("format").unwrap_or("table") {
-        _ if quiet => "{{.ID}}",
+        "table" | "" if quiet => "{{.ID}}",
         "table" | "" if human => TABLE,
         "table" | "" => TABLE_FOR_PROGRAMS,
         other => other,

@@ -66,7 +66,8 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .or_else(|| session.setting("imagesFormat"))
         .unwrap_or("table")
     {
-        _ if quiet => "{{.ID}}",
+        "table" if quiet => "{{.ID}}",
+        "raw" if quiet => "image_id: {{.ID}}",
         "table" if digests => TABLE_WITH_DIGESTS,
         "table" => TABLE,
         "raw" => RAW,
@@ -82,12 +83,15 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         super::read_data(request.send().await?).await
     })?;
     let full = parsed.switch("no-trunc")?;
-    let with_digests = digests || format.contains(".Digest");
+    let digests = Digests {
+        column: digests,
+        beside_tags: digests || format.contains(".Digest"),
+    };
     let now = Timestamp::now();
     let rows = images
         .items()
         .iter()
-        .flat_map(|image| rows(image, full, with_digests, now))
+        .flat_map(|image| rows(image, full, digests, now))
         .collect();
     list::print(
         rows,
@@ -108,10 +112,19 @@ struct Name {
     digest: String,
 }
 
+/// Which digests are wanted.
+#[derive(Debug, Clone, Copy)]
+struct Digests {
+    /// There is a column for them: an image without tag has a row for each.
+    column: bool,
+    /// Rows of tags have them.
+    beside_tags: bool,
+}
+
 const NONE: &str = "<none>";
 
 /// The names of an image, each of which is a row.
-fn names(image: &Data, with_digests: bool) -> Vec<Name> {
+fn names(image: &Data, shown: Digests) -> Vec<Name> {
     let name = |repository: &str, tag: &str, digest: &str| Name {
         repository: repository.to_owned(),
         tag: tag.to_owned(),
@@ -133,7 +146,7 @@ fn names(image: &Data, with_digests: bool) -> Vec<Name> {
         }
         tagged.push(repository);
         let before = names.len();
-        if with_digests {
+        if shown.beside_tags {
             let of_this = digests.iter().filter(|(of, _)| *of == repository);
             names.extend(of_this.map(|(_, digest)| name(repository, tag, digest)));
         }
@@ -143,14 +156,14 @@ fn names(image: &Data, with_digests: bool) -> Vec<Name> {
     }
     let mut seen: Vec<&str> = Vec::new();
     for (repository, digest) in &digests {
-        if tagged.contains(repository) || (!with_digests && seen.contains(repository)) {
+        if tagged.contains(repository) || (!shown.column && seen.contains(repository)) {
             continue;
         }
         seen.push(repository);
         names.push(name(
             repository,
             NONE,
-            if with_digests { digest } else { "" },
+            if shown.column { digest } else { "" },
         ));
     }
     if names.is_empty() {
@@ -159,7 +172,7 @@ fn names(image: &Data, with_digests: bool) -> Vec<Name> {
     names
 }
 
-fn rows(image: &Data, full: bool, with_digests: bool, now: Timestamp) -> Vec<Row> {
+fn rows(image: &Data, full: bool, digests: Digests, now: Timestamp) -> Vec<Row> {
     let id = image.text_at("Id");
     let created = image.int_at("Created");
     let known = |field: &str| match image.int_at(field) {
@@ -175,7 +188,7 @@ fn rows(image: &Data, full: bool, with_digests: bool, now: Timestamp) -> Vec<Row
         count => count.to_string(),
     };
     let (_, labels) = list::labels(image.get("Labels"));
-    names(image, with_digests)
+    names(image, digests)
         .into_iter()
         .map(|name| {
             Row::new(
@@ -195,7 +208,7 @@ fn rows(image: &Data, full: bool, with_digests: bool, now: Timestamp) -> Vec<Row
                     ("CreatedAt", units::local_time(created)),
                     ("Size", units::size(image.int_at("Size"))),
                     ("Containers", containers.clone()),
-                    ("VirtualSize", units::size(image.int_at("Size"))),
+                    ("VirtualSize", units::size_precise(image.int_at("Size"))),
                     ("SharedSize", known("SharedSize")),
                     ("UniqueSize", unique.clone()),
                 ],
@@ -209,8 +222,12 @@ fn rows(image: &Data, full: bool, with_digests: bool, now: Timestamp) -> Vec<Row
 mod tests {
     use super::*;
 
-    fn shown(json: &str, with_digests: bool) -> Vec<String> {
-        names(&Data::parse(json.as_bytes()).unwrap(), with_digests)
+    fn shown(json: &str, column: bool) -> Vec<String> {
+        let digests = Digests {
+            column,
+            beside_tags: column,
+        };
+        names(&Data::parse(json.as_bytes()).unwrap(), digests)
             .into_iter()
             .map(|name| format!("{} {} {}", name.repository, name.tag, name.digest))
             .collect()

@@ -47,7 +47,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         format => {
             Template::parse(format)
                 .and_then(|template| template.render(&info, Scope::default()))
-                .map_err(|error| Failure::message(error.to_string()))?
+                .map_err(Failure::from)?
                 + "\n"
         }
     };

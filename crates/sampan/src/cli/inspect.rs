@@ -119,7 +119,7 @@ fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8,
     let format = parsed.text("format").unwrap_or("");
     let template = match format {
         "" | "json" => None,
-        text => Some(Template::parse(text).map_err(|error| Failure::message(error.to_string()))?),
+        text => Some(Template::parse(text).map_err(Failure::from)?),
     };
     let client = session.client()?;
     let names = parsed.arguments();
@@ -128,9 +128,10 @@ fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8,
     match &template {
         Some(template) => {
             for json in &found {
-                let data = Data::parse(json.as_bytes()).map_err(|error| {
+                let mut data = Data::parse(json.as_bytes()).map_err(|error| {
                     Failure::message(format!("cannot read the answer: {error}"))
                 })?;
+                type_nulls(&mut data, "");
                 match template.render(&data, SCOPE) {
                     Ok(text) => {
                         out.push_str(&text);
@@ -191,7 +192,7 @@ async fn find(client: &Client, name: &str, kinds: &[Object]) -> Result<String, F
             other => return other,
         }
     }
-    Err(Failure::message(format!("error: no such object: {name}")))
+    Err(Failure::message(format!("Error: No such object: {name}")))
 }
 
 async fn fetch(client: &Client, name: &str, kind: Object) -> Result<String, Failure> {
@@ -361,6 +362,23 @@ fn absent(parent: &str, field: &str) -> Option<Data> {
         Some(Data::Bool(false))
     } else {
         None
+    }
+}
+
+/// Gives nulls in maps of ports their type: Go has nil lists there.
+fn type_nulls(data: &mut Data, name: &str) {
+    match data {
+        Data::Object(fields) => {
+            let ports = matches!(name, "Ports" | "PortBindings");
+            for (key, value) in fields {
+                match value {
+                    Data::Nil(_) if ports => *value = Data::Nil(Nil::Slice),
+                    value => type_nulls(value, key),
+                }
+            }
+        }
+        Data::List(items) => items.iter_mut().for_each(|item| type_nulls(item, name)),
+        _ => {}
     }
 }
 

@@ -295,13 +295,18 @@ fn unknown(words: &[String]) -> Failure {
         (words[0].clone(), &words[0], "")
     };
     let help = format!("sampan {group}").trim_end().to_owned();
+    let usage = if in_group {
+        format!("\n\nUsage:  sampan {group}")
+    } else {
+        String::new()
+    };
     let message = if NOT_YET.contains(&last.as_str()) {
         format!("sampan: '{name}' is not supported yet by sampan")
     } else {
         format!("sampan: unknown command: sampan {name}")
     };
     Failure::Usage {
-        message: format!("{message}\n\nRun '{help} --help' for more information"),
+        message: format!("{message}{usage}\n\nRun '{help} --help' for more information"),
         code: 1,
     }
 }

@@ -50,7 +50,7 @@ fn ls(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .or_else(|| session.setting("networksFormat"))
         .unwrap_or("table")
     {
-        _ if quiet => "{{.ID}}",
+        "table" if quiet => "{{.ID}}",
         "table" => "table {{.ID}}\\t{{.Name}}\\t{{.Driver}}\\t{{.Scope}}",
         "raw" => {
             "network_id: {{.ID}}\\nname: {{.Name}}\\ndriver: {{.Driver}}\\nscope: {{.Scope}}\\n"
@@ -85,17 +85,13 @@ fn row(network: &Data, full: bool) -> Row {
     let (labels, pairs) = list::labels(network.get("Labels"));
     let id = network.text_at("Id");
     let text = |path: &str| network.text_at(path).to_owned();
-    let ipv4 = match network.get("EnableIPv4") {
-        Some(Data::Bool(on)) => *on,
-        _ => true,
-    };
     Row::new(
         [
             ("ID", if full { id } else { short_id(id) }.to_owned()),
             ("Name", text("Name")),
             ("Driver", text("Driver")),
             ("Scope", text("Scope")),
-            ("IPv4", ipv4.to_string()),
+            ("IPv4", network.bool_at("EnableIPv4").to_string()),
             ("IPv6", network.bool_at("EnableIPv6").to_string()),
             ("Internal", network.bool_at("Internal").to_string()),
             ("Labels", labels),

@@ -8,7 +8,7 @@ use sampan_api::Filters;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::flags::{filter, integer};
-use super::format::data::Data;
+use super::format::data::{Data, Nil};
 use super::format::list::{self, Row, Style};
 use super::format::quote::{ellipsis, quote, short_id};
 use super::format::units;
@@ -115,7 +115,11 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
 
 fn format(given: Option<&str>, session: &Session, quiet: bool, size: bool) -> String {
     let setting = || session.setting("psFormat").filter(|_| !quiet);
+    if quiet && given.is_some() {
+        eprintln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
     match given.or_else(setting).unwrap_or("table") {
+        "raw" if quiet => "container_id: {{.ID}}".to_owned(),
         _ if quiet => "{{.ID}}".to_owned(),
         "table" if size => format!("{TABLE}\\t{{{{.Size}}}}"),
         "table" => TABLE.to_owned(),
@@ -172,7 +176,7 @@ fn row(container: &Data, full: bool, now: Timestamp) -> Row {
         .into_iter()
         .map(|(name, _)| name)
         .collect();
-    Row::new(
+    let mut row = Row::new(
         [
             ("ID", if full { id } else { short_id(id) }.to_owned()),
             ("Names", names(container.list_at("Names"), full)),
@@ -195,20 +199,20 @@ fn row(container: &Data, full: bool, now: Timestamp) -> Row {
             ("Mounts", mount_names.join(",")),
             ("LocalVolumes", local.to_string()),
             ("Networks", networks.join(",")),
-            ("Platform", platform(container)),
         ],
         label_pairs,
-    )
+    );
+    row.fields
+        .push(("Platform".to_owned(), platform(container)));
+    row
 }
 
-fn platform(container: &Data) -> String {
-    let os = container.text_at("ImageManifestDescriptor.platform.os");
-    let architecture = container.text_at("ImageManifestDescriptor.platform.architecture");
-    if os.is_empty() {
-        String::new()
-    } else {
-        format!("{os}/{architecture}")
-    }
+/// The platform of the image, where the engine tells it.
+fn platform(container: &Data) -> Data {
+    container
+        .at("ImageManifestDescriptor.platform")
+        .cloned()
+        .unwrap_or(Data::Nil(Nil::Pointer))
 }
 
 fn names(names: &[Data], full: bool) -> String {

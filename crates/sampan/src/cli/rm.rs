@@ -1,7 +1,7 @@
 //! `sampan rm`.
 
 use super::command::{Arguments, Command, Flag, Parsed};
-use super::each::each;
+use super::each::each_printing;
 use super::failure::Failure;
 use super::session::Session;
 
@@ -31,7 +31,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let force = parsed.switch("force")?;
     let volumes = parsed.switch("volumes")?;
     let client = session.client()?;
-    session.wait(each(&parsed.arguments(), |name| async move {
+    session.wait(each_printing(&parsed.arguments(), |name| async move {
         let bare = name.trim_matches('/');
         if bare.is_empty() {
             return Err(Failure::message("container name cannot be empty"));
@@ -40,9 +40,9 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
             // With force, a container that is not there is a warning.
             Err(error) if force && error.kind() == sampan_api::client::Kind::NotFound => {
                 eprintln!("{}", Failure::from(error).text());
-                Ok(())
+                Ok(String::new())
             }
-            other => Ok(other?),
+            other => Ok(other.map(|()| format!("{name}\n"))?),
         }
     }))
 }

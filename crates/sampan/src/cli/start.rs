@@ -5,7 +5,6 @@ use sampan_api::client::{AttachOptions, WaitCondition};
 
 use super::attached::{Attached, Outcome, Target, exit_code};
 use super::command::{Arguments, Command, Flag, Parsed};
-use super::each::each;
 use super::failure::Failure;
 use super::flags::keys;
 use super::session::Session;
@@ -38,9 +37,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let names = parsed.arguments();
     if !(output || input) {
         let client = session.client()?;
-        return session.wait(each(&names, |name| async move {
-            not_modified_is_fine(client.start_container(name, None).await)
-        }));
+        return session.wait(start_each(client, &names));
     }
     if names.len() > 1 {
         return Err(Failure::message(
@@ -55,6 +52,30 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let watched = keys::parse(&keys).map_err(Failure::message)?;
     let client = session.client()?;
     session.wait(attached(client, names[0], input, &keys, watched))
+}
+
+/// Starts one after the other, as dependants are named after what they need.
+async fn start_each(client: &Client, names: &[&str]) -> Result<u8, Failure> {
+    let mut failed = Vec::new();
+    for name in names {
+        match not_modified_is_fine(client.start_container(name, None).await) {
+            Ok(()) => println!("{name}"),
+            Err(failure) => {
+                eprintln!("{}", failure.text());
+                if let Some(hint) = failure.hint() {
+                    eprintln!("hint: {hint}");
+                }
+                failed.push(*name);
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(0);
+    }
+    Err(Failure::message(format!(
+        "Error: failed to start containers: {}",
+        failed.join(", ")
+    )))
 }
 
 async fn attached(

@@ -16,7 +16,13 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let arguments = parsed.arguments();
-    let target = pull::parse(arguments[1])?;
+    let target = pull::parse(arguments[1]).map_err(|failure| {
+        Failure::message(format!(
+            "Error parsing reference: {:?} is not a valid repository/tag: {}",
+            arguments[1],
+            failure.text()
+        ))
+    })?;
     if target.digest().is_some() {
         return Err(Failure::message(
             "refusing to create a tag with a digest reference",

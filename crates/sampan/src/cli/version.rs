@@ -54,7 +54,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
             } else {
                 Template::parse(format)
                     .and_then(|template| template.render(&all, Scope::default()))
-                    .map_err(|error| Failure::message(error.to_string()))?
+                    .map_err(Failure::from)?
                     + "\n"
             }
         }

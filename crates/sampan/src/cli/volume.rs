@@ -93,7 +93,7 @@ fn ls(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .or_else(|| session.setting("volumesFormat"))
         .unwrap_or("table")
     {
-        _ if quiet => "{{.Name}}",
+        "table" if quiet => "{{.Name}}",
         "table" => "table {{.Driver}}\\t{{.Name}}",
         "raw" => "name: {{.Name}}\\ndriver: {{.Driver}}\\n",
         other => other,

@@ -46,7 +46,7 @@ pub(crate) fn timestamp(text: &str, now: Timestamp) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "invalid value for time: {text:?} is neither a duration, RFC 3339 nor UNIX seconds"
+        "failed to parse value as time or duration: {text:?}"
     ))
 }
 

@@ -9,7 +9,7 @@ pub(crate) fn parse(text: &str) -> Result<Option<(String, String)>, String> {
     }
     let (name, value) = text
         .split_once('=')
-        .ok_or_else(|| format!("bad format of filter (expected name=value): {text:?}"))?;
+        .ok_or_else(|| "bad format of filter (expected name=value)".to_owned())?;
     Ok(Some((name.trim().to_lowercase(), value.trim().to_owned())))
 }
 

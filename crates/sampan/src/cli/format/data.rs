@@ -140,6 +140,17 @@ impl Data {
         }
     }
 
+    /// JSON in one line, with the escapes that Go's encoder makes for HTML.
+    pub(crate) fn to_escaped_json(&self) -> String {
+        // These characters can stand only in texts.
+        self.to_json()
+            .replace('&', "\\u0026")
+            .replace('<', "\\u003c")
+            .replace('>', "\\u003e")
+            .replace('\u{2028}', "\\u2028")
+            .replace('\u{2029}', "\\u2029")
+    }
+
     /// JSON in one line, as Go's encoder writes it without HTML escapes.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("texts, numbers, lists and objects are always JSON")
@@ -199,7 +210,13 @@ impl Data {
                         f.write_char(' ')?;
                     }
                     write!(f, "{key}:")?;
-                    value.print(f)?;
+                    match value {
+                        // Sets of ports and paths are maps to empty structs.
+                        Self::Object(none) if none.is_empty() && key.contains('/') => {
+                            f.write_str("{}")?;
+                        }
+                        value => value.print(f)?,
+                    }
                 }
                 f.write_char(']')
             }

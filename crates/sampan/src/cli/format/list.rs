@@ -52,7 +52,8 @@ pub(crate) fn render(rows: Vec<Row>, style: &Style<'_>) -> Result<String, Failur
             .replace("\\t", "\t")
             .replace("\\n", "\n"),
     };
-    let template = Template::parse(&format).map_err(wrong)?;
+    let template = Template::parse(&format)
+        .map_err(|error| Failure::message(format!("failed to parse template: {error}")))?;
     let mut out = String::new();
     if table {
         let headers = style
@@ -117,7 +118,7 @@ pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
 }
 
 fn wrong(error: TemplateError) -> Failure {
-    Failure::message(error.to_string())
+    Failure::message(format!("failed to execute template: {error}"))
 }
 
 /// Labels as `key=value,...` and as pairs, of an object of texts.
@@ -182,7 +183,7 @@ mod tests {
             ("{{.ID}}\\t{{.Name}}", "1\ta\n2\tlonger name\n"),
             (
                 "{{.Foo}}",
-                "template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.testContext",
+                "failed to execute template: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.testContext",
             ),
         ] {
             assert_eq!(shown(format), expected, "{format}");

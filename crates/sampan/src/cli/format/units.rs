@@ -44,29 +44,18 @@ fn size_with(bytes: f64, base: f64, units: &[&str], digits: usize) -> String {
 
 /// C's `%.*g` for the values that sizes take.
 fn significant(value: f64, digits: usize) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
+    // The exponent after rounding: 999.9 has four digits once it is rounded to three.
+    let scientific = format!("{value:.*e}", digits - 1);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: usize = exponent.parse().unwrap_or(0);
+    let short = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if exponent >= digits {
+        return format!("{}e+{exponent:02}", short(mantissa));
     }
-    let exponent = |value: f64| value.abs().log10().floor() as i32;
-    let digits = i32::try_from(digits).unwrap_or(3);
-    let mut places = digits - 1 - exponent(value);
-    // 999.9 has four digits once it is rounded to three.
-    let rounded = (value * 10f64.powi(places)).round() / 10f64.powi(places);
-    places = digits - 1 - exponent(rounded);
-    if exponent(rounded) >= digits {
-        let power = exponent(rounded);
-        let mantissa = significant(
-            rounded / 10f64.powi(power),
-            usize::try_from(digits).unwrap_or(3),
-        );
-        return format!("{mantissa}e+{power:02}");
-    }
-    let text = format!("{rounded:.*}", usize::try_from(places).unwrap_or(0));
-    if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        text
-    }
+    short(&format!("{value:.*}", digits - 1 - exponent))
 }
 
 /// A span of seconds in words, such as `About an hour`.
@@ -118,6 +107,7 @@ mod tests {
             (999, "999B"),
             (1000, "1kB"),
             (1848, "1.85kB"),
+            (1095, "1.09kB"),
             (1024 * 1024, "1.05MB"),
             (108_700_000, "109MB"),
             (999_900, "1e+03kB"),

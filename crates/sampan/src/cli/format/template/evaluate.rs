@@ -259,7 +259,7 @@ impl<'a> State<'a, '_> {
         arguments: &[Item<'a>],
         place: &Place,
     ) -> Result<Item<'a>, TemplateError> {
-        let is_root = matches!(receiver, Cow::Borrowed(value) if std::ptr::eq(*value, self.root));
+        let is_root = self.is_root(receiver);
         match (self.scope.label, name, arguments) {
             (Some(label), "Label", [key]) if is_root => match key.as_text() {
                 Some(key) => Ok(Cow::Owned(Data::Text(label(key)))),
@@ -280,8 +280,12 @@ impl<'a> State<'a, '_> {
         }
     }
 
+    fn is_root(&self, value: &Item<'a>) -> bool {
+        matches!(value, Cow::Borrowed(value) if std::ptr::eq(*value, self.root))
+    }
+
     fn no_field(&self, receiver: &Item<'a>, name: &str) -> String {
-        let is_root = matches!(receiver, Cow::Borrowed(value) if std::ptr::eq(*value, self.root));
+        let is_root = self.is_root(receiver);
         match &**receiver {
             Data::Object(_) if is_root && self.scope.type_name.starts_with('*') => format!(
                 "can't evaluate field {name} in type {}",
@@ -390,6 +394,25 @@ impl<'a> State<'a, '_> {
                     ),
                 ),
             };
+        }
+        if let (
+            Function::Json,
+            [
+                Operand {
+                    base: Base::Dot,
+                    fields,
+                    ..
+                },
+            ],
+            None,
+        ) = (function, arguments, &last)
+            && fields.is_empty()
+            && self.scope.label.is_some()
+            && self.is_root(dot)
+            && !self.scope.header
+        {
+            // Docker's rows encode themselves, with Go's default of escaping HTML.
+            return Ok(Cow::Owned(Data::Text(dot.to_escaped_json())));
         }
         let mut values = Vec::with_capacity(arguments.len() + 1);
         for argument in arguments {

@@ -22,7 +22,7 @@ pub(crate) struct Template {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TemplateError {
     /// The text is no template.
-    #[error("template parsing error: template: :{line}: {message}")]
+    #[error("template: :{line}: {message}")]
     Parse {
         /// Line, from 1.
         line: usize,
@@ -223,41 +223,17 @@ mod tests {
     #[test]
     fn mistakes_are_told_in_go_words() {
         for (template, expected) in [
-            (
-                "{{.ID",
-                "template parsing error: template: :1: unclosed action",
-            ),
-            (
-                "{{foo}}",
-                "template parsing error: template: :1: function \"foo\" not defined",
-            ),
-            (
-                "{{if .ID}}",
-                "template parsing error: template: :1: unexpected EOF",
-            ),
-            (
-                "{{end}}",
-                "template parsing error: template: :1: unexpected {{end}}",
-            ),
-            (
-                "{{}}",
-                "template parsing error: template: :1: missing value for command",
-            ),
-            (
-                "{{$x}}",
-                "template parsing error: template: :1: undefined variable \"$x\"",
-            ),
-            (
-                "{{\"a}}",
-                "template parsing error: template: :1: unterminated quoted string",
-            ),
-            (
-                "\n{{.A !}}",
-                "template parsing error: template: :2: unexpected \"!\" in operand",
-            ),
+            ("{{.ID", "template: :1: unclosed action"),
+            ("{{foo}}", "template: :1: function \"foo\" not defined"),
+            ("{{if .ID}}", "template: :1: unexpected EOF"),
+            ("{{end}}", "template: :1: unexpected {{end}}"),
+            ("{{}}", "template: :1: missing value for command"),
+            ("{{$x}}", "template: :1: undefined variable \"$x\""),
+            ("{{\"a}}", "template: :1: unterminated quoted string"),
+            ("\n{{.A !}}", "template: :2: unexpected \"!\" in operand"),
             (
                 "{{define \"x\"}}{{end}}",
-                "template parsing error: template: :1: {{define}} is not supported",
+                "template: :1: {{define}} is not supported",
             ),
             (
                 "{{.Foo}}",
