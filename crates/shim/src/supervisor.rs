@@ -729,20 +729,17 @@ impl Supervisor {
     }
 
     fn release(&mut self) -> Reply {
-        let Phase::Exited {
-            container,
-            released,
-            ..
-        } = &mut self.phase
-        else {
+        let Phase::Exited { released, .. } = &mut self.phase else {
             let message = "container has not ended".into();
             return refuse(FailureKind::Invalid, message);
         };
         *released = true;
-        container.held.clear();
         self.listener = None;
-        // The answer says that the cgroup is free for the next start.
+        // The answer says that the cgroup and all that was held are free for the next start.
         self.advance_exit(Instant::now());
+        if let Some(container) = self.phase.container_mut() {
+            container.held.clear();
+        }
         Reply::Done
     }
 

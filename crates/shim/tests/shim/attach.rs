@@ -262,8 +262,9 @@ fn a_client_on_a_network_gets_everything_before_the_end() {
 #[test]
 fn a_replay_goes_on_into_live_output_without_gap_or_repetition() {
     needs_containers!();
-    let mut shim =
-        Shim::new("i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done; printf end");
+    let mut shim = Shim::new(
+        "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done; printf en; sleep 0.5; printf d",
+    );
     shim.start();
     let mut clients = Vec::new();
     for _ in 0..8 {

@@ -54,6 +54,20 @@ fn without_an_engine_the_exit_file_tells() {
 }
 
 #[test]
+fn exit_and_log_survive_losing_the_engine_at_any_moment() {
+    needs_containers!();
+    for round in 0..40_u32 {
+        let mut shim = Shim::new("seq 1 500; sleep 0.005; seq 501 1000; exit 6");
+        shim.start();
+        std::thread::sleep(std::time::Duration::from_micros(400) * round);
+        kill_engine(&mut shim);
+        shim.ends();
+        assert_eq!(shim.exit_file().unwrap().code, 6, "round {round}");
+        assert_eq!(shim.log().len(), 3893, "round {round}");
+    }
+}
+
+#[test]
 fn several_engines_hear_the_same() {
     needs_containers!();
     let mut shim = Shim::new("sleep 0.3; exit 8");

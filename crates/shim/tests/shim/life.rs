@@ -90,6 +90,22 @@ fn the_end_of_the_first_process_ends_all() {
 }
 
 #[test]
+fn the_end_of_the_first_process_ends_all_in_a_shared_pid_namespace_too() {
+    needs_containers!();
+    let mut shim = Shim::new("sh -c 'sleep 1003 & sleep 1004 &'; sleep 1005 & echo $!; exit 4");
+    let linux = shim.launch.spec.linux.as_mut().unwrap();
+    linux
+        .namespaces
+        .retain(|namespace| namespace.kind != sampan_oci::runtime::NamespaceKind::Pid);
+    shim.start();
+    assert_eq!(shim.exited().code, 4);
+    let pid = String::from_utf8(shim.log()).unwrap();
+    let stat = std::path::PathBuf::from(format!("/proc/{}/stat", pid.trim()));
+    assert!(!stat.exists(), "a process or its zombie is left");
+    shim.release();
+}
+
+#[test]
 fn strays_that_hold_the_output_do_not_hold_up_the_exit() {
     needs_containers!();
     // The harness keeps a copy of the container's standard output by way of /proc.
