@@ -268,18 +268,20 @@ impl ImageStore {
         for (layer, _) in missing.iter().skip(parallel) {
             progress.layer(&layer.digest.short(), LayerStatus::Waiting);
         }
-        let fetches = missing.into_iter().map(|(layer, diff_id)| {
-            let fetch = Fetch {
+        // Collected, because a closure over references would keep the future from being `Send`.
+        let fetches: Vec<Fetch> = missing
+            .into_iter()
+            .map(|(layer, diff_id)| Fetch {
                 store: self.clone(),
                 client: client.clone(),
                 source: source.clone(),
                 layer: layer.clone(),
                 diff_id: *diff_id,
                 progress: progress.clone(),
-            };
-            async move { fetch.run().await }
-        });
+            })
+            .collect();
         stream::iter(fetches)
+            .map(Fetch::run)
             .buffer_unordered(parallel)
             .try_collect::<Vec<()>>()
             .await?;
