@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::failure::Failure;
+use super::output;
 use super::session::Session;
 use super::terminal;
 
@@ -529,7 +530,7 @@ impl Parsed<'_> {
 
 /// Prints help, wrapped to the terminal.
 pub(crate) fn print_help(command: &Command, called: &str) {
-    print!("\n{}", command.help(called, terminal::width()));
+    output::text(&command.help(called, terminal::width()));
 }
 
 #[cfg(test)]

@@ -86,12 +86,6 @@ pub(crate) const FLAGS: &[Flag] = &[
     )
     .short('p'),
     Flag::switch("publish-all", "Publish all exposed ports to random ports").short('P'),
-    Flag::one(
-        "pull",
-        "string",
-        "Pull image before creating (\"always\", \"missing\", \"never\")",
-    )
-    .default("missing"),
     Flag::switch(
         "read-only",
         "Mount the container's root filesystem as read only",
@@ -130,6 +124,22 @@ pub(crate) const FLAGS: &[Flag] = &[
     )
     .short('w'),
 ];
+
+/// `--pull`, which says what comes after it.
+pub(crate) const PULL_BEFORE_RUNNING: Flag = Flag::one(
+    "pull",
+    "string",
+    "Pull image before running (\"always\", \"missing\", \"never\")",
+)
+.default("missing");
+
+/// `--pull`, which says what comes after it.
+pub(crate) const PULL_BEFORE_CREATING: Flag = Flag::one(
+    "pull",
+    "string",
+    "Pull image before creating (\"always\", \"missing\", \"never\")",
+)
+.default("missing");
 
 /// Docker's flags of both commands that do not work yet.
 pub(crate) const REFUSED: &[(&str, Option<char>)] = &[

@@ -8,6 +8,7 @@ use sampan_api::client::Kind;
 use super::command::{Arguments, Command, Parsed};
 use super::container::{self, Pull, Wanted};
 use super::failure::Failure;
+use super::output;
 use super::progress::To;
 use super::pull;
 use super::session::Session;
@@ -16,7 +17,7 @@ pub(crate) const COMMAND: Command = Command {
     names: &["container create", "create"],
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     about: "Create a new container",
-    flags: &[container::FLAGS],
+    flags: &[container::FLAGS, &[container::PULL_BEFORE_CREATING]],
     refused: container::REFUSED,
     arguments: Arguments::AtLeast(1),
     trailing: true,
@@ -27,7 +28,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let wanted = container::wanted(parsed, true)?;
     let client = session.client()?;
     let id = session.wait(create(session, client, &wanted))?;
-    println!("{id}");
+    output::line(&id);
     Ok(0)
 }
 

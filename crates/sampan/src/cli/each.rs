@@ -5,6 +5,7 @@ use std::future::Future;
 use futures_util::stream::{self, StreamExt};
 
 use super::failure::Failure;
+use super::output;
 
 /// So many at a time.
 const AT_ONCE: usize = 50;
@@ -39,7 +40,7 @@ where
         .buffered(AT_ONCE);
     while let Some(answer) = answers.next().await {
         match answer {
-            Ok(text) => print!("{text}"),
+            Ok(text) => output::text(&text),
             Err(failure) => {
                 let hint = failure
                     .hint()

@@ -7,8 +7,8 @@ use super::failure::Failure;
 use super::flags::duration::timestamp;
 use super::flags::filter;
 use super::format::data::{Data, Nil};
-use super::format::list::write_out;
 use super::format::template::{Scope, Template};
+use super::output;
 use super::session::Session;
 
 pub(crate) const COMMAND: Command = Command {
@@ -63,7 +63,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
                 Some(template) => template.render(&event, SCOPE).map_err(Failure::from)?,
                 None => shown(&event),
             };
-            write_out(&format!("{text}\n"))?;
+            output::text(&format!("{text}\n"));
         }
         Ok(0)
     })

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::format::data::Data;
-use super::format::list::write_out;
 use super::format::template::{Scope, Template};
 use super::format::units;
+use super::output;
 use super::session::Session;
 
 pub(crate) const COMMAND: Command = Command {
@@ -51,7 +51,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
                 + "\n"
         }
     };
-    write_out(&text)?;
+    output::text(&text);
     for warning in info.list_at("Warnings").iter().filter_map(Data::as_text) {
         eprintln!("{warning}");
     }

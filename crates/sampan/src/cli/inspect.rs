@@ -6,8 +6,8 @@ use sampan_api::client::Kind;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::format::data::{Data, Nil, indent_json};
-use super::format::list::write_out;
 use super::format::template::{Scope, Template};
+use super::output;
 use super::session::Session;
 
 const FORMAT: Flag = Flag::one(
@@ -159,7 +159,7 @@ fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8,
             out.push('\n');
         }
     }
-    write_out(&out)?;
+    output::text(&out);
     if failures.is_empty() {
         Ok(0)
     } else {

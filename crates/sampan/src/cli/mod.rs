@@ -25,6 +25,7 @@ mod kill;
 mod load;
 mod logs;
 mod network;
+mod output;
 mod pause;
 mod progress;
 mod ps;
@@ -198,7 +199,7 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
             Call::Run(parsed) => parsed,
         };
         if parsed.switch("version")? {
-            println!("Sampan version {}", env!("CARGO_PKG_VERSION"));
+            output::line(&format!("Sampan version {}", env!("CARGO_PKG_VERSION")));
             return Ok(0);
         }
         let hosts = parsed.texts("host");
@@ -323,7 +324,7 @@ fn help(words: &[String]) -> Result<u8, Failure> {
             Found::Nothing => Err(unknown(words)),
         };
     }
-    print!("{}", root_help(terminal::width()));
+    output::text(&root_help(terminal::width()));
     Ok(0)
 }
 
@@ -379,7 +380,7 @@ fn group_help(group: &(&str, &str), rest: &[String]) -> Result<u8, Failure> {
         return Err(unknown(&[group.0.to_owned(), word.clone()]));
     }
     let (name, about) = group;
-    let mut out = format!("\nUsage:  sampan {name} COMMAND\n\n{about}\n\nCommands:\n");
+    let mut out = format!("Usage:  sampan {name} COMMAND\n\n{about}\n\nCommands:\n");
     for command in COMMANDS {
         let first = command
             .names
@@ -393,7 +394,7 @@ fn group_help(group: &(&str, &str), rest: &[String]) -> Result<u8, Failure> {
         out,
         "\nRun 'sampan {name} COMMAND --help' for more information on a command.\n"
     );
-    print!("{out}");
+    output::text(&out);
     Ok(0)
 }
 
@@ -453,5 +454,19 @@ mod tests {
                 assert!(!shown || run_has_it, "{} --{long}", command.short_name());
             }
         }
+    }
+
+    #[test]
+    fn help_texts() {
+        insta::with_settings!({prepend_module_to_snapshot => false}, {
+            insta::assert_snapshot!("help", root_help(80));
+            for name in ["run", "ps", "exec", "logs", "pull"] {
+                let words = [name.to_owned()];
+                let Found::Command(command, called, _) = find(&words) else {
+                    panic!("{name}");
+                };
+                insta::assert_snapshot!(format!("help_{name}"), command.help(called, 80));
+            }
+        });
     }
 }

@@ -9,6 +9,7 @@ use sampan_oci::reference::Reference;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::credentials;
 use super::failure::Failure;
+use super::output;
 use super::progress::{self, To};
 use super::session::{Session, variable};
 
@@ -42,12 +43,12 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .or_else(|| variable("DOCKER_DEFAULT_PLATFORM"));
     let reference = parse(&name)?;
     if reference.tag().is_none() && reference.digest().is_none() && !quiet {
-        println!("Using default tag: latest");
+        output::line("Using default tag: latest");
     }
     let client = session.client()?;
     let to = if quiet { To::Nowhere } else { To::Stdout };
     session.wait(pull(session, client, &name, platform.as_deref(), to))?;
-    println!("{}", full_name(&reference.or_latest()));
+    output::line(&format!("{}", full_name(&reference.or_latest())));
     Ok(0)
 }
 

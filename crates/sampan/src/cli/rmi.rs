@@ -2,6 +2,7 @@
 
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
+use super::output;
 use super::session::Session;
 
 pub(crate) const COMMAND: Command = Command {
@@ -31,9 +32,9 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
                 Ok(items) => {
                     for item in items {
                         if item.deleted.is_empty() {
-                            println!("Untagged: {}", item.untagged);
+                            output::line(&format!("Untagged: {}", item.untagged));
                         } else {
-                            println!("Deleted: {}", item.deleted);
+                            output::line(&format!("Deleted: {}", item.deleted));
                         }
                     }
                 }

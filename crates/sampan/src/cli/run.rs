@@ -9,6 +9,7 @@ use super::container::{self, Wanted};
 use super::create::{create, in_command};
 use super::failure::Failure;
 use super::flags::keys;
+use super::output;
 use super::session::Session;
 use super::stream::Plan;
 use super::terminal;
@@ -19,11 +20,14 @@ pub(crate) const COMMAND: Command = Command {
     about: "Create and run a new container from an image",
     flags: &[
         container::FLAGS,
-        &[Flag::switch(
-            "detach",
-            "Run container in background and print container ID",
-        )
-        .short('d')],
+        &[
+            Flag::switch(
+                "detach",
+                "Run container in background and print container ID",
+            )
+            .short('d'),
+            container::PULL_BEFORE_RUNNING,
+        ],
     ],
     refused: container::REFUSED,
     arguments: Arguments::AtLeast(1),
@@ -48,7 +52,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
             .await
             .map_err(|failure| in_command(failure, 125))?;
         if detach {
-            println!("{id}");
+            output::line(&id);
             return match client.start_container(&id, None).await {
                 Ok(()) => Ok(0),
                 Err(error) => Err(start_failure(error.into())),

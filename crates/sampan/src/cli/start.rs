@@ -7,6 +7,7 @@ use super::attached::{Attached, Outcome, Target, exit_code};
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::flags::keys;
+use super::output;
 use super::session::Session;
 use super::stop::not_modified_is_fine;
 use super::stream::Plan;
@@ -59,7 +60,7 @@ async fn start_each(client: &Client, names: &[&str]) -> Result<u8, Failure> {
     let mut failed = Vec::new();
     for name in names {
         match not_modified_is_fine(client.start_container(name, None).await) {
-            Ok(()) => println!("{name}"),
+            Ok(()) => output::line(&name),
             Err(failure) => {
                 eprintln!("{}", failure.text());
                 if let Some(hint) = failure.hint() {

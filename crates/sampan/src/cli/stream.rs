@@ -11,6 +11,7 @@ use sampan_api::frames::{Decoder, Stream};
 use tokio::sync::oneshot;
 
 use super::flags::keys::Watch;
+use super::output;
 
 /// Bytes moved at a time.
 const PIECE: usize = 64 * 1024;
@@ -134,7 +135,8 @@ impl Printer {
     /// Prints what came.
     pub(crate) fn print(&mut self, bytes: &[u8]) -> Result<(), String> {
         let Some(frames) = &mut self.frames else {
-            return write(rustix::stdio::stdout(), bytes);
+            output::bytes(rustix::stdio::stdout(), bytes);
+            return Ok(());
         };
         frames.push(bytes);
         loop {
@@ -142,9 +144,9 @@ impl Printer {
                 Ok(None) => return Ok(()),
                 Ok(Some(frame)) => match frame.stream {
                     Stream::Stdin | Stream::Stdout => {
-                        write(rustix::stdio::stdout(), &frame.bytes)?;
+                        output::bytes(rustix::stdio::stdout(), &frame.bytes);
                     }
-                    Stream::Stderr => write(rustix::stdio::stderr(), &frame.bytes)?,
+                    Stream::Stderr => output::bytes(rustix::stdio::stderr(), &frame.bytes),
                     Stream::SystemError => {
                         return Err(format!(
                             "error from daemon in stream: {}",
@@ -156,25 +158,4 @@ impl Printer {
             }
         }
     }
-}
-
-/// Writes to a descriptor without a buffer between.
-fn write(to: std::os::fd::BorrowedFd<'_>, bytes: &[u8]) -> Result<(), String> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match rustix::io::write(to, rest) {
-            Ok(written) => rest = &rest[written..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                // Somebody else made the terminal nonblocking.
-                let mut wanted = [rustix::event::PollFd::new(
-                    &to,
-                    rustix::event::PollFlags::OUT,
-                )];
-                let _ = rustix::event::poll(&mut wanted, None);
-            }
-            Err(error) => return Err(format!("cannot write the container's output: {error}")),
-        }
-    }
-    Ok(())
 }

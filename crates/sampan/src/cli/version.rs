@@ -5,8 +5,8 @@ use sampan_api::ApiVersion;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::format::data::{Data, Nil};
-use super::format::list::write_out;
 use super::format::template::{Scope, Template};
+use super::output;
 use super::session::Session;
 
 pub(crate) const COMMAND: Command = Command {
@@ -59,7 +59,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
             }
         }
     };
-    write_out(&text)?;
+    output::text(&text);
     failure.map_or(Ok(0), Err)
 }
 

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::flags::{environment, filter};
 use super::format::data::Data;
 use super::format::list::{self, Row, Style};
+use super::output;
 use super::ps::FORMAT_HELP;
 use super::session::Session;
 
@@ -176,7 +177,7 @@ fn create(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     };
     let client = session.client()?;
     let volume = session.wait(client.create_volume(&request))?;
-    println!("{}", volume.name);
+    output::line(&format!("{}", volume.name));
     Ok(0)
 }
 

@@ -4,6 +4,7 @@ use super::data::Data;
 use super::table;
 use super::template::{Scope, Template, TemplateError};
 use crate::cli::failure::Failure;
+use crate::cli::output;
 
 /// One line of a list.
 pub(crate) struct Row {
@@ -102,19 +103,8 @@ pub(crate) fn render(rows: Vec<Row>, style: &Style<'_>) -> Result<String, Failur
 
 /// Prints a list.
 pub(crate) fn print(rows: Vec<Row>, style: &Style<'_>) -> Result<(), Failure> {
-    write_out(&render(rows, style)?)
-}
-
-/// Writes to standard output at once; a reader that has gone is no failure.
-pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::message(format!("cannot write: {error}")))
-        }
-        _ => Ok(()),
-    }
+    output::text(&render(rows, style)?);
+    Ok(())
 }
 
 fn wrong(error: TemplateError) -> Failure {
