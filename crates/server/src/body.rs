@@ -1,5 +1,6 @@
 //! Request bodies.
 
+use std::io::{self, Read};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,6 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 
 use crate::error::ApiError;
 
@@ -43,6 +45,24 @@ where
             return Ok(Self(T::default()));
         }
         parse(&bytes).map(Self)
+    }
+}
+
+/// A JSON body that must be there.
+#[derive(Debug)]
+pub(crate) struct RequiredJson<T>(pub(crate) T);
+
+impl<T, S> FromRequest<S> for RequiredJson<T>
+where
+    T: DeserializeOwned,
+    S: Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        check_content_type(&parts.headers, body.is_end_stream())?;
+        parse(&read_json(body).await?).map(Self)
     }
 }
 
@@ -126,6 +146,40 @@ async fn read_bounded(mut body: Body) -> Result<Bytes, ApiError> {
         return Err(too_large());
     }
     Ok(kept.freeze())
+}
+
+/// A body of any length for code that blocks. Must not be read on a thread of the runtime.
+pub(crate) struct BlockingBody {
+    runtime: Handle,
+    body: Body,
+    piece: Bytes,
+}
+
+impl BlockingBody {
+    /// Takes the body. Must be called on the runtime.
+    pub(crate) fn new(body: Body) -> Self {
+        Self {
+            runtime: Handle::current(),
+            body,
+            piece: Bytes::new(),
+        }
+    }
+}
+
+impl Read for BlockingBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let Some(frame) = self.runtime.block_on(self.body.frame()) else {
+                return Ok(0);
+            };
+            if let Ok(piece) = frame.map_err(io::Error::other)?.into_data() {
+                self.piece = piece;
+            }
+        }
+        let length = self.piece.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
 }
 
 #[cfg(test)]

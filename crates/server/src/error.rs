@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use sampan_api::types::ErrorResponse;
+use sampan_engine::ErrorKind;
 
 use crate::reply::json;
 
@@ -52,25 +53,34 @@ impl ApiError {
         &self.message
     }
 
-    /// The whole answer as bytes, for a connection that has left HTTP already.
-    pub(crate) fn into_raw(self) -> Vec<u8> {
-        let body = crate::reply::line(&self.body());
-        let reason = self.status.canonical_reason().unwrap_or("Error");
-        let mut raw = format!(
-            "HTTP/1.1 {} {reason}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
-            self.status.as_u16(),
-            body.len(),
-        )
-        .into_bytes();
-        raw.extend_from_slice(&body);
-        raw
-    }
-
     fn body(&self) -> ErrorResponse {
         ErrorResponse {
             message: self.message.clone(),
             hint: self.hint.clone(),
+        }
+    }
+}
+
+/// The one place where the engine's kinds of errors become statuses.
+impl From<sampan_engine::Error> for ApiError {
+    fn from(error: sampan_engine::Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::NotModified => StatusCode::NOT_MODIFIED,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if error.kind() == ErrorKind::Internal {
+            tracing::error!(message = error.message(), "a request failed");
+        }
+        Self {
+            status,
+            message: error.message().to_owned(),
+            hint: error.hint().map(str::to_owned),
         }
     }
 }

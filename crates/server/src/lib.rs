@@ -13,14 +13,23 @@
 //! This crate knows nothing of containers' processes, files or networks, holds no state beside
 //! connections, and reads neither environment nor configuration.
 
+mod app;
 mod body;
 mod connection;
+mod container;
 mod edge;
 mod error;
+mod event;
 mod hijack;
+mod image;
 mod listen;
+mod network;
 mod query;
 mod reply;
+mod routes;
+mod system;
+mod text;
 mod unbuilt;
+mod volume;
 
-pub use listen::Limits;
+pub use listen::{Limits, serve, serve_tcp};

@@ -1,13 +1,18 @@
 //! Accepting connections.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sampan_engine::Engine;
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::app::App;
 use crate::connection::{Socket, drain, drive};
 use crate::edge::Edge;
+use crate::routes::routes;
 
 /// How long accepting rests when descriptors or memory are short.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -36,15 +41,56 @@ impl Default for Limits {
     }
 }
 
+/// Answers on `listener` until `stop` is cancelled; then lets open requests end, at most
+/// [`Limits::drain`] long. The listener stays open for the next engine.
+pub async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    engine: impl Into<Arc<Engine>>,
+    limits: Limits,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        Ok(Socket::Unix(stream))
+    };
+    accept_loop(accept, edge(engine.into()), limits, stop).await;
+    Ok(())
+}
+
+/// Answers on a TCP listener, as [`serve`] does. There is neither encryption nor any check who
+/// the client is: whoever can connect has all powers over the host.
+pub async fn serve_tcp(
+    listener: std::net::TcpListener,
+    engine: impl Into<Arc<Engine>>,
+    limits: Limits,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok(Socket::Tcp(stream))
+    };
+    accept_loop(accept, edge(engine.into()), limits, stop).await;
+    Ok(())
+}
+
+fn edge(engine: Arc<Engine>) -> Edge {
+    Edge::new(routes(App::new(engine)))
+}
+
 pub(crate) async fn accept_loop<A>(accept: A, edge: Edge, limits: Limits, stop: CancellationToken)
 where
     A: AsyncFn() -> io::Result<Socket>,
 {
     let tracker = TaskTracker::new();
-    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(limits.connections));
+    let slots = Arc::new(tokio::sync::Semaphore::new(limits.connections));
     loop {
         let next = async {
-            let slot = std::sync::Arc::clone(&slots).acquire_owned().await;
+            let slot = Arc::clone(&slots).acquire_owned().await;
             (slot, accept().await)
         };
         let (slot, accepted) = tokio::select! {

@@ -1,5 +1,7 @@
 //! Query arguments, with Docker's idea of truth.
 
+use std::collections::BTreeMap;
+
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use sampan_api::Filters;
@@ -60,14 +62,15 @@ impl Query {
             .transpose()
     }
 
-    /// The filters, all of whose names must be among `known`.
-    pub(crate) fn filters(&self, known: &[&str]) -> Result<Filters, ApiError> {
+    /// The filters as the engine reads them; it knows which names there are.
+    pub(crate) fn filter_lists(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
         let filters = Filters::parse(self.get("filters").unwrap_or_default())
             .map_err(|error| ApiError::invalid(error.to_string()))?;
-        if let Some(unknown) = filters.names().find(|name| !known.contains(name)) {
-            return Err(ApiError::invalid(format!("invalid filter '{unknown}'")));
-        }
-        Ok(filters)
+        let lists = filters.iter().map(|(name, values)| {
+            let values = values.iter().cloned().collect();
+            (name.to_owned(), values)
+        });
+        Ok(lists.collect())
     }
 }
 
@@ -135,11 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_filter_is_refused_by_name() {
+    fn filters_are_lists_and_nonsense_is_refused() {
         let query = Query::parse("filters=%7B%22x%22%3A%5B%221%22%5D%7D").unwrap();
-        let error = query.filters(&["label"]).unwrap_err();
-        assert_eq!(error.message(), "invalid filter 'x'");
-        assert!(query.filters(&["x"]).is_ok());
+        assert_eq!(
+            query.filter_lists().unwrap(),
+            BTreeMap::from([("x".to_owned(), vec!["1".to_owned()])])
+        );
+        assert!(Query::parse("filters=x").unwrap().filter_lists().is_err());
+        assert!(Query::default().filter_lists().unwrap().is_empty());
     }
 
     #[test]

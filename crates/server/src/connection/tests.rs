@@ -408,7 +408,10 @@ fn json_body_needs_its_content_type() {
         )
     };
     let json = "Content-Type: application/json\r\n";
-    let ok = send(json, r#"{"tty":false,"TTY":true,"DETACH":true,"x":{"y":[1]}}"#);
+    let ok = send(
+        json,
+        r#"{"tty":false,"TTY":true,"DETACH":true,"x":{"y":[1]}}"#,
+    );
     assert!(ok.ends_with("{\"Detach\":true,\"Tty\":true}\n"), "{ok}");
     assert!(send("", "").starts_with("HTTP/1.1 200"));
     for (content_type, body) in [

@@ -1,0 +1,137 @@
+//! Images.
+
+mod message;
+mod show;
+mod take;
+
+use axum::Router;
+use axum::extract::{Extension, Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::StatusCode;
+use sampan_api::ApiVersion;
+use sampan_engine::ImageFilter;
+use sampan_images::RemoveOptions;
+
+use crate::app::{App, to_the_end};
+use crate::error::ApiError;
+use crate::query::Query;
+use crate::reply::Json;
+use crate::unbuilt::refusal;
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/images/json", get(list))
+        .route("/images/create", post(take::create))
+        .route("/images/load", post(take::load))
+        // Names have slashes, and so the verb at the end of the path is told apart here.
+        .route("/images/{*rest}", get(look).post(change).delete(remove))
+}
+
+async fn list(
+    State(app): State<App>,
+    Extension(version): Extension<ApiVersion>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let mut filters = query.filter_lists()?;
+    // What old clients send in place of the filter.
+    if let Some(name) = query.text("filter").filter(|_| !version.at_least(41)) {
+        filters
+            .entry("reference".to_owned())
+            .or_default()
+            .push(name.to_owned());
+    }
+    let images = app.engine.images();
+    let listed = images.list(ImageFilter::parse(&filters)?).await?;
+    let lines: Vec<_> = listed
+        .iter()
+        .map(|image| show::summary(image, images.containers_of(&image.id), version))
+        .collect();
+    Ok(Json(lines).into_response())
+}
+
+async fn look(
+    State(app): State<App>,
+    Extension(version): Extension<ApiVersion>,
+    Path(rest): Path<String>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let (name, verb) = split(&rest)?;
+    let images = app.engine.images();
+    match verb {
+        "json" => {
+            if query.flag("manifests") && query.text("platform").is_some() {
+                return Err(ApiError::invalid(
+                    "conflicting options: manifests and platform options cannot both be set",
+                ));
+            }
+            let image = images.inspect(name).await?;
+            let driver = app.engine.system().info().await?.storage_driver;
+            Ok(Json(show::inspect(&image, &driver, version)).into_response())
+        }
+        "history" => {
+            let steps = images.history(name).await?;
+            let lines: Vec<_> = steps.iter().map(show::history).collect();
+            Ok(Json(lines).into_response())
+        }
+        "get" => Err(refusal("saving images")),
+        "attestations" => Err(refusal("attestations of images")),
+        _ => Err(ApiError::no_page()),
+    }
+}
+
+async fn change(
+    State(app): State<App>,
+    Path(rest): Path<String>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let (name, verb) = split(&rest)?;
+    match verb {
+        "tag" => {
+            let target = target(&query)?;
+            let name = name.to_owned();
+            to_the_end(async move { app.engine.images().tag(&name, &target).await }).await?;
+            Ok(StatusCode::CREATED.into_response())
+        }
+        "push" => Err(refusal("pushing images")),
+        _ => Err(ApiError::no_page()),
+    }
+}
+
+/// The name of `repo` and `tag`.
+fn target(query: &Query) -> Result<String, ApiError> {
+    let repository = query
+        .text("repo")
+        .ok_or_else(|| ApiError::invalid("repository name must have at least one component"))?;
+    Ok(match query.text("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    })
+}
+
+async fn remove(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    if name.trim().is_empty() {
+        return Err(ApiError::invalid("image name cannot be blank"));
+    }
+    if query.text("platforms").is_some() {
+        return Err(refusal("removing some platforms of an image"));
+    }
+    let options = RemoveOptions {
+        force: query.flag("force"),
+        prune: !query.flag("noprune"),
+    };
+    let steps = to_the_end(async move { app.engine.images().remove(&name, options).await }).await?;
+    let lines: Vec<_> = steps.iter().map(show::removed).collect();
+    Ok(Json(lines).into_response())
+}
+
+/// A name and the verb behind its last slash.
+fn split(rest: &str) -> Result<(&str, &str), ApiError> {
+    rest.rsplit_once('/')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(ApiError::no_page)
+}

@@ -1,0 +1,17 @@
+//! All routes that are built.
+
+use axum::Router;
+
+use crate::app::App;
+use crate::{container, image, network, system, volume};
+
+/// The routes, working with `app`.
+pub(crate) fn routes(app: App) -> Router {
+    Router::new()
+        .merge(system::routes())
+        .merge(container::routes())
+        .merge(image::routes())
+        .merge(network::routes())
+        .merge(volume::routes())
+        .with_state(app)
+}

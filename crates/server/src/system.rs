@@ -1,0 +1,175 @@
+//! The engine itself.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderName, Method, header};
+use jiff::Timestamp;
+use sampan_api::ApiVersion;
+use sampan_api::types::system as wire;
+use sampan_engine::SystemInfo;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::event;
+use crate::reply::Json;
+use crate::unbuilt::refusal;
+
+/// Docker Hub's index, which clients show and use as a key for its credentials.
+const INDEX: &str = "https://index.docker.io/v1/";
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/_ping", get(ping))
+        .route("/version", get(version))
+        .route("/info", get(info))
+        .route("/events", get(event::events))
+        .route("/auth", post(auth))
+}
+
+async fn ping(method: Method) -> Response {
+    let body = if method == Method::HEAD { "" } else { "OK" };
+    let headers = [
+        (HeaderName::from_static("builder-version"), "1"),
+        (HeaderName::from_static("swarm"), "inactive"),
+        (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+        (header::PRAGMA, "no-cache"),
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+    ];
+    (headers, body).into_response()
+}
+
+async fn auth() -> ApiError {
+    refusal("checking credentials with a registry")
+}
+
+async fn version(State(app): State<App>) -> Result<Json<wire::Version>, ApiError> {
+    let info = app.engine.system().info().await?;
+    let architecture = go_architecture(&info.machine).to_owned();
+    let details = [
+        ("ApiVersion", ApiVersion::NEWEST.to_string()),
+        ("Arch", architecture.clone()),
+        ("Experimental", "false".to_owned()),
+        ("KernelVersion", info.kernel.clone()),
+        ("MinAPIVersion", ApiVersion::OLDEST.to_string()),
+        ("Os", "linux".to_owned()),
+    ];
+    let details = details.map(|(name, value)| (name.to_owned(), value));
+    Ok(Json(wire::Version {
+        platform: Some(wire::PlatformName {
+            name: "Sampan".to_owned(),
+        }),
+        components: vec![wire::Component {
+            name: "Engine".to_owned(),
+            version: info.version.clone(),
+            details: BTreeMap::from(details),
+        }],
+        version: info.version,
+        api_version: ApiVersion::NEWEST.to_string(),
+        min_api_version: ApiVersion::OLDEST.to_string(),
+        os: "linux".to_owned(),
+        arch: architecture,
+        kernel_version: info.kernel,
+        ..wire::Version::default()
+    }))
+}
+
+/// Go's name for what `uname -m` says.
+fn go_architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" | "i686" => "386",
+        "armv6l" | "armv7l" => "arm",
+        other => other,
+    }
+}
+
+async fn info(
+    State(app): State<App>,
+    Extension(version): Extension<ApiVersion>,
+) -> Result<Json<wire::Info>, ApiError> {
+    let info = app.engine.system().info().await?;
+    Ok(Json(show(info, version)))
+}
+
+fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let storage = info.storage_status.into_iter();
+    wire::Info {
+        id: info.id,
+        containers: count(info.running + info.paused + info.stopped),
+        containers_running: count(info.running),
+        containers_paused: count(info.paused),
+        containers_stopped: count(info.stopped),
+        images: count(info.images),
+        driver: info.storage_driver,
+        driver_status: storage.map(|(name, value)| [name, value]).collect(),
+        plugins: wire::Plugins {
+            volume: names(&["local"]),
+            network: names(&["bridge", "host", "null"]),
+            authorization: None,
+            log: names(&["json-file", "none"]),
+        },
+        memory_limit: info.memory_limit,
+        swap_limit: info.swap_limit,
+        cpu_cfs_period: info.cpu_quota,
+        cpu_cfs_quota: info.cpu_quota,
+        cpu_shares: info.cpu_shares,
+        cpu_set: info.cpuset,
+        pids_limit: info.pids_limit,
+        ipv4_forwarding: info.ipv4_forwarding,
+        nfd: count(info.descriptors),
+        oom_kill_disable: info.oom_kill_disable,
+        system_time: Timestamp::now().to_string(),
+        logging_driver: "json-file".to_owned(),
+        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_version: info.cgroup_version.to_string(),
+        nevents_listener: count(info.event_listeners),
+        kernel_version: info.kernel,
+        operating_system: info.operating_system,
+        os_version: info.os_version,
+        os_type: "linux".to_owned(),
+        architecture: info.machine,
+        index_server_address: INDEX.to_owned(),
+        registry_config: registry_config(),
+        ncpu: count(info.cpus),
+        mem_total: i64::try_from(info.memory).unwrap_or(i64::MAX),
+        docker_root_dir: info.root.to_string_lossy().into_owned(),
+        name: info.host_name,
+        server_version: info.version,
+        runtimes: BTreeMap::from([("sampan".to_owned(), wire::Runtime::default())]),
+        default_runtime: "sampan".to_owned(),
+        swarm: wire::Swarm {
+            local_node_state: "inactive".to_owned(),
+            ..wire::Swarm::default()
+        },
+        live_restore_enabled: true,
+        init_binary: "sampan-shim".to_owned(),
+        security_options: info.security_options,
+        firewall_backend: version.at_least(49).then(|| wire::Firewall {
+            driver: "nftables".to_owned(),
+            info: Vec::new(),
+        }),
+        warnings: (!info.warnings.is_empty()).then_some(info.warnings),
+        ..wire::Info::default()
+    }
+}
+
+fn registry_config() -> wire::RegistryConfig {
+    let hub = wire::Index {
+        name: "docker.io".to_owned(),
+        mirrors: Vec::new(),
+        secure: true,
+        official: true,
+    };
+    wire::RegistryConfig {
+        insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
+        index_configs: BTreeMap::from([("docker.io".to_owned(), hub)]),
+        mirrors: None,
+    }
+}
