@@ -48,7 +48,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let client = session.client()?;
     let to = if quiet { To::Nowhere } else { To::Stdout };
     session.wait(pull(session, client, &name, platform.as_deref(), to))?;
-    output::line(&format!("{}", full_name(&reference.or_latest())));
+    output::line(&full_name(&reference.or_latest()));
     Ok(0)
 }
 

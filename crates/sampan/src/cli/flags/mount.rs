@@ -129,16 +129,8 @@ pub(crate) fn parse(text: &str, directory: &Path) -> Result<Mount, String> {
                 mount.volume_options = Some(volume);
             }
         }
-        "tmpfs" => {
-            if tmpfs != TmpfsOptions::default() {
-                mount.tmpfs_options = Some(tmpfs);
-            }
-        }
-        "image" => {
-            if image != ImageOptions::default() {
-                mount.image_options = Some(image);
-            }
-        }
+        "tmpfs" if tmpfs != TmpfsOptions::default() => mount.tmpfs_options = Some(tmpfs),
+        "image" if image != ImageOptions::default() => mount.image_options = Some(image),
         // The engine knows best what it can mount.
         _ => {}
     }

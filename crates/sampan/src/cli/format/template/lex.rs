@@ -229,7 +229,7 @@ impl Lexer<'_> {
             }
             '0'..='9' | '.' | '+' | '-' => self.number(),
             c if c.is_alphabetic() || c == '_' => Ok(Kind::Word(self.word())),
-            c if c == '!' => self.error("unexpected \"!\" in operand"),
+            '!' => self.error("unexpected \"!\" in operand"),
             c => self.error(format!(
                 "unrecognized character in action: U+{:04X} '{c}'",
                 u32::from(c)

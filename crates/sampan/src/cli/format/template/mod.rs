@@ -10,7 +10,7 @@ mod lex;
 mod parse;
 mod printf;
 
-use super::data::{Data, Nil};
+use super::data::Data;
 
 /// A parsed template.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
+    use super::super::data::Nil;
     use super::*;
 
     const ROOT: &str = r#"{

@@ -74,8 +74,11 @@ pub(super) struct Place {
 
 /// What ended a list of nodes.
 enum End {
-    Eof,
-    End,
+    /// The end of the template.
+    Text,
+    /// `{{end}}`.
+    Block,
+    /// `{{else}}` and what follows the word.
     Else(Vec<Token>),
 }
 
@@ -89,8 +92,8 @@ pub(super) fn parse(template: &str) -> Result<Vec<Node>, TemplateError> {
     };
     let (nodes, end) = parser.list()?;
     match end {
-        End::Eof => Ok(nodes),
-        End::End => parser.error(&[], "unexpected {{end}}"),
+        End::Text => Ok(nodes),
+        End::Block => parser.error(&[], "unexpected {{end}}"),
         End::Else(_) => parser.error(&[], "unexpected {{else}}"),
     }
 }
@@ -139,7 +142,7 @@ impl Parser<'_> {
             };
             let rest = tokens.get(1..).unwrap_or_default();
             match keyword.as_str() {
-                "end" => return Ok((nodes, End::End)),
+                "end" => return Ok((nodes, End::Block)),
                 "else" => return Ok((nodes, End::Else(rest.to_vec()))),
                 "if" | "with" | "range" => nodes.push(self.block(&keyword, rest)?),
                 "break" | "continue" if self.loops == 0 => {
@@ -153,7 +156,7 @@ impl Parser<'_> {
                 _ => nodes.push(Node::Action(self.action(&tokens)?)),
             }
         }
-        Ok((nodes, End::Eof))
+        Ok((nodes, End::Text))
     }
 
     /// Parses a control structure whose keyword was taken.
@@ -165,8 +168,8 @@ impl Parser<'_> {
         let (then, end) = self.list()?;
         self.loops -= usize::from(keyword == "range");
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Eof => return self.error(&[], "unexpected EOF"),
+            End::Block => Vec::new(),
+            End::Text => return self.error(&[], "unexpected EOF"),
             End::Else(rest) => self.otherwise(keyword, &rest)?,
         };
         self.variables.truncate(scope);
@@ -198,8 +201,8 @@ impl Parser<'_> {
             }
             Some(_) => self.error(rest, "unexpected text in {{else}}"),
             None => match self.list()? {
-                (nodes, End::End) => Ok(nodes),
-                (_, End::Eof) => self.error(&[], "unexpected EOF"),
+                (nodes, End::Block) => Ok(nodes),
+                (_, End::Text) => self.error(&[], "unexpected EOF"),
                 (_, End::Else(_)) => self.error(rest, "expected end; found {{else}}"),
             },
         }

@@ -1,6 +1,10 @@
 //! Go's `print`, `println` and `printf`.
 
-use crate::cli::format::data::Data;
+use std::iter::Peekable;
+use std::str::Chars;
+
+use crate::cli::format::data::{Data, Nil};
+use crate::cli::format::quote::quote;
 
 /// No width or precision beyond this is honoured.
 const WIDTH: usize = 10_000;
@@ -27,7 +31,7 @@ pub(super) fn println(values: &[Data]) -> String {
 /// A nil operand is `<nil>` here, unlike in a pipeline's end.
 fn operand(value: &Data) -> String {
     match value {
-        Data::Nil(crate::cli::format::data::Nil::Unknown) => "<nil>".to_owned(),
+        Data::Nil(Nil::Unknown) => "<nil>".to_owned(),
         other => other.to_string(),
     }
 }
@@ -63,20 +67,9 @@ pub(super) fn printf(format: &str, values: &[Data]) -> String {
                 _ => verb.blank = true,
             }
         }
-        let mut number = || {
-            let mut digits = String::new();
-            while let Some(digit) = chars.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            digits.parse::<usize>().ok().map(|number| number.min(WIDTH))
-        };
-        verb.width = number();
+        verb.width = number(&mut chars);
         if chars.next_if_eq(&'.').is_some() {
-            let mut digits = String::new();
-            while let Some(digit) = chars.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            verb.precision = Some(digits.parse::<usize>().unwrap_or(0).min(WIDTH));
+            verb.precision = Some(number(&mut chars).unwrap_or(0));
         }
         match chars.next() {
             None => out.push_str("%!(NOVERB)"),
@@ -96,10 +89,18 @@ pub(super) fn printf(format: &str, values: &[Data]) -> String {
     out
 }
 
+fn number(chars: &mut Peekable<Chars<'_>>) -> Option<usize> {
+    let mut digits = String::new();
+    while let Some(digit) = chars.next_if(char::is_ascii_digit) {
+        digits.push(digit);
+    }
+    digits.parse::<usize>().ok().map(|number| number.min(WIDTH))
+}
+
 impl Verb {
     fn apply(&self, letter: char, value: &Data) -> String {
         let body = match (letter, value) {
-            ('v', Data::Text(text)) if self.sharp => format!("{text:?}"),
+            ('v', Data::Text(text)) if self.sharp => quote(text),
             ('v', value) => operand(value),
             ('s', Data::Text(text)) => self.cut(text),
             ('s', Data::List(items)) => {
@@ -107,7 +108,7 @@ impl Verb {
                 return format!("[{}]", items.join(" "));
             }
             ('s', value @ (Data::Object(_) | Data::Nil(_))) => operand(value),
-            ('q', Data::Text(text)) => format!("{:?}", self.cut(text)),
+            ('q', Data::Text(text)) => quote(&self.cut(text)),
             ('q', Data::List(items)) => {
                 let items: Vec<String> = items.iter().map(|item| self.apply('q', item)).collect();
                 return format!("[{}]", items.join(" "));
