@@ -1,6 +1,7 @@
 //! Containers on this kernel: what their processes find and what is left.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
+#[allow(dead_code)] // each file uses a part
 mod support;
 
 use std::fs::{self, File};
@@ -16,8 +17,8 @@ use sampan_oci::runtime::{
 };
 use sampan_runtime::{Bundle, Ending, Error, ErrorKind, ExecRequest, Root, Stdio, create};
 use support::{
-    Image, bind, cgroup_directories, end, exec, exec_process, hierarchies, mount, pipes, read_all,
-    read_terminal, readable, run, run_readable, script, sleeping, spec, try_create,
+    Image, bind, end, exec, exec_process, hierarchies, mount, pipes, read_all, read_terminal,
+    readable, run, run_readable, script, sleeping, spec, try_create,
 };
 
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -362,11 +363,12 @@ fn further_processes_get_their_own_privileges_and_terminal() {
     .unwrap();
     process.user.username = Some("web".to_owned());
     let text = exec_process(&running, process).unwrap().text;
+    // The shell itself holds the directory open while it lists it.
+    let lines: Vec<&str> = text.lines().filter(|line| *line != "3").collect();
     let none = "0000000000000000";
-    assert_eq!(
-        text.replace("3\n00000", "00000"),
-        format!("33\n34\n/srv\n0\n1\n2\n{none}\n{none}\n{none}\n00000000000000e3\n{none}\n")
-    );
+    let expected = ["33", "34", "/srv", "0", "1", "2", none, none, none];
+    assert_eq!(lines[..9], expected);
+    assert_eq!(lines[9..], ["00000000000000e3", none]);
 
     let mut request =
         ExecRequest::new(shell("tty; stty size; sleep 1; stty size").process.unwrap());
@@ -449,7 +451,7 @@ fn pause_stops_and_limits_limit() {
     let image = Image::new();
     let mut spec = shell("while :; do :; done");
     spec.linux.as_mut().unwrap().resources = Some(LinuxResources {
-        pids: Some(PidsResources { limit: Some(3) }),
+        pids: Some(PidsResources { limit: Some(4) }),
         devices: vec![DeviceRule {
             allow: false,
             access: Some("rwm".to_owned()),
@@ -473,13 +475,7 @@ fn pause_stops_and_limits_limit() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert!(busy() > before);
 
-    // The first process and this shell leave room for one more.
-    let text = exec(
-        &running,
-        &["sh", "-c", "sleep 0 && (sleep 1 & sleep 1 & wait) 2>&1"],
-    );
-    assert!(text.unwrap().text.contains("fork"));
-    // A standard device may be used, another may not.
+    // The standard devices may be used whatever the rules say.
     let text = exec(
         &running,
         &[
@@ -489,6 +485,16 @@ fn pause_stops_and_limits_limit() {
         ],
     );
     assert_eq!(text.unwrap().text, "2\nok\n");
+    // The first process and this shell leave room for two more.
+    let text = exec(
+        &running,
+        &[
+            "sh",
+            "-c",
+            "sleep 0 && (sleep 1 & sleep 1 & sleep 1 & wait) 2>&1",
+        ],
+    );
+    assert!(text.unwrap().text.contains("fork"));
     end(&running);
 }
 
@@ -638,7 +644,7 @@ fn containers_can_share_namespaces() {
         File::open(path).unwrap().into()
     };
     let mut readable = readable(
-        shell("cat /proc/1/comm; readlink /proc/self/ns/net /proc/1/ns/net"),
+        shell("cat /proc/1/comm; readlink /proc/self/ns/net; readlink /proc/1/ns/net"),
         image.root(),
     );
     readable.bundle.namespaces = vec![
@@ -655,7 +661,7 @@ fn containers_can_share_namespaces() {
 #[test]
 fn a_detached_mount_serves_several_starts() {
     requires!(root, cgroups, overlay);
-    if !sampan_kernel::requires::kernel_at_least(6, 15) {
+    if !requires::kernel_at_least(6, 15) {
         eprintln!("SKIP: a detached mount cannot be cloned before Linux 6.15");
         return;
     }
@@ -735,63 +741,6 @@ fn working_directories_do_not_lead_out() {
             }
         }
     }
-}
-
-#[test]
-fn nothing_is_left_of_what_failed_or_was_given_up() {
-    requires!(root, cgroups);
-    let image = Image::new();
-    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let children = || {
-        let own = std::process::id();
-        let thread = rustix::thread::gettid().as_raw_nonzero();
-        fs::read_to_string(format!("/proc/{own}/task/{thread}/children")).unwrap()
-    };
-    // The first round opens what stays open for good.
-    drop(try_create(spec(&["true"]), &image));
-    let mounts_before = mounts();
-    let descriptors_before = descriptors();
-
-    let failing: [&dyn Fn(&mut sampan_oci::runtime::Spec); 7] = [
-        &|s| s.process.as_mut().unwrap().args = vec!["nope".to_owned()],
-        &|s| s.process.as_mut().unwrap().cwd = "/bin/busybox".to_owned(),
-        &|s| s.mounts.push(bind(Path::new("/missing"), "/x", &["rbind"])),
-        &|s| {
-            s.mounts
-                .push(bind(Path::new("/etc"), "/bin/busybox", &["rbind"]))
-        },
-        &|s| s.process.as_mut().unwrap().user.username = Some("nobody".to_owned()),
-        &|s| s.linux.as_mut().unwrap().namespaces.clear(),
-        &|s| {
-            s.process.as_mut().unwrap().rlimits = vec![Rlimit {
-                kind: "RLIMIT_NOFILE".to_owned(),
-                soft: u64::MAX,
-                hard: u64::MAX,
-            }];
-        },
-    ];
-    for (number, change) in failing.iter().enumerate() {
-        let mut spec = spec(&["true"]);
-        change(&mut spec);
-        let readable = readable(spec, image.root());
-        let path = readable.bundle.cgroup.clone().unwrap();
-        let result = create(&hierarchies(), readable.bundle).and_then(|c| c.start().map(drop));
-        assert!(result.is_err(), "number {number} did not fail");
-        assert_eq!(cgroup_directories(&path), Vec::<std::path::PathBuf>::new());
-    }
-    // Made and never started.
-    let readable = readable(spec(&["true"]), image.root());
-    let path = readable.bundle.cgroup.clone().unwrap();
-    let created = create(&hierarchies(), readable.bundle).unwrap();
-    assert!(!cgroup_directories(&path).is_empty());
-    drop(created);
-    drop(readable.output);
-    assert_eq!(cgroup_directories(&path), Vec::<std::path::PathBuf>::new());
-
-    assert_eq!(children(), "");
-    assert_eq!(mounts(), mounts_before);
-    assert_eq!(descriptors(), descriptors_before);
 }
 
 #[test]

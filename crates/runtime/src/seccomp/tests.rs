@@ -29,7 +29,7 @@ fn run(program: &SeccompProgram, call: &Call) -> u32 {
         _ => {
             let at = offset - 16;
             let argument = call.arguments[at as usize / 8];
-            if at % 8 == 0 {
+            if at.is_multiple_of(8) {
                 argument as u32
             } else {
                 (argument >> 32) as u32

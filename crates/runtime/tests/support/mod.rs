@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,13 +16,13 @@ use sampan_oci::runtime::{
 use sampan_runtime::{Bundle, Created, Ending, Error, ExecRequest, Root, Running, Stdio, create};
 
 /// A root file system of the test's own.
-pub struct Image {
-    pub directory: tempfile::TempDir,
+pub(crate) struct Image {
+    pub(crate) directory: tempfile::TempDir,
 }
 
 impl Image {
     /// Busybox with its usual names, and empty directories.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let image = Self::bare();
         for name in ["proc", "dev", "sys", "etc", "tmp", "run"] {
             fs::create_dir(image.path().join(name)).unwrap();
@@ -30,11 +31,14 @@ impl Image {
     }
 
     /// Busybox alone.
-    pub fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let bin = directory.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+        // By another process: a copy of this one that another test starts meanwhile would hold
+        // the file open for writing, and the kernel does not run such a file.
+        let copied = Command::new("cp").arg("/bin/busybox").arg(&bin).status();
+        assert!(copied.unwrap().success());
         for name in [
             "sh", "true", "false", "cat", "ls", "id", "mount", "env", "sleep", "readlink", "stty",
             "tty", "hostname", "kill", "stat", "ps", "head", "touch", "wc", "seq",
@@ -47,27 +51,27 @@ impl Image {
         Self { directory }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn write(&self, path: &str, text: &str) {
+    pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    pub fn link(&self, path: &str, target: &str) {
+    pub(crate) fn link(&self, path: &str, target: &str) {
         symlink(target, self.path().join(path)).unwrap();
     }
 
-    pub fn root(&self) -> Root {
+    pub(crate) fn root(&self) -> Root {
         Root::Directory(self.path().to_owned())
     }
 }
 
 /// What Docker would ask for, more or less.
-pub fn spec(command: &[&str]) -> Spec {
+pub(crate) fn spec(command: &[&str]) -> Spec {
     let strings = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let caps = strings(&[
         "CAP_CHOWN",
@@ -153,7 +157,7 @@ pub fn spec(command: &[&str]) -> Spec {
     }
 }
 
-pub fn mount(destination: &str, kind: &str, options: &[&str]) -> Mount {
+pub(crate) fn mount(destination: &str, kind: &str, options: &[&str]) -> Mount {
     Mount {
         destination: destination.to_owned(),
         kind: Some(kind.to_owned()),
@@ -163,7 +167,7 @@ pub fn mount(destination: &str, kind: &str, options: &[&str]) -> Mount {
     }
 }
 
-pub fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
+pub(crate) fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
     Mount {
         source: Some(source.to_owned()),
         ..mount(destination, "bind", options)
@@ -171,7 +175,7 @@ pub fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
 }
 
 /// The cgroup of a test, gone when dropped.
-pub fn cgroup() -> CgroupPath {
+pub(crate) fn cgroup() -> CgroupPath {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let own = std::process::id();
@@ -180,17 +184,17 @@ pub fn cgroup() -> CgroupPath {
         .unwrap()
 }
 
-pub fn hierarchies() -> Hierarchies {
+pub(crate) fn hierarchies() -> Hierarchies {
     Hierarchies::detect().unwrap()
 }
 
 /// A bundle whose output can be read.
-pub struct Readable {
-    pub bundle: Bundle,
-    pub output: File,
+pub(crate) struct Readable {
+    pub(crate) bundle: Bundle,
+    pub(crate) output: File,
 }
 
-pub fn readable(spec: Spec, root: Root) -> Readable {
+pub(crate) fn readable(spec: Spec, root: Root) -> Readable {
     let (output, stdio) = pipes();
     let mut bundle = Bundle::new(spec, root);
     bundle.stdio = stdio;
@@ -198,7 +202,7 @@ pub fn readable(spec: Spec, root: Root) -> Readable {
     Readable { bundle, output }
 }
 
-pub fn pipes() -> (File, Stdio) {
+pub(crate) fn pipes() -> (File, Stdio) {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let stdio = Stdio::Pipes {
         stdin: File::open("/dev/null").unwrap().into(),
@@ -210,17 +214,17 @@ pub fn pipes() -> (File, Stdio) {
 
 /// What a container's process left.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub ending: Ending,
-    pub text: String,
+pub(crate) struct Outcome {
+    pub(crate) ending: Ending,
+    pub(crate) text: String,
 }
 
 /// Runs a container to its end and removes it.
-pub fn run(spec: Spec, root: Root) -> Result<Outcome, Error> {
+pub(crate) fn run(spec: Spec, root: Root) -> Result<Outcome, Error> {
     run_readable(readable(spec, root))
 }
 
-pub fn run_readable(readable: Readable) -> Result<Outcome, Error> {
+pub(crate) fn run_readable(readable: Readable) -> Result<Outcome, Error> {
     let path = readable.bundle.cgroup.clone();
     let created = create(&hierarchies(), readable.bundle)?;
     let running = created.start()?;
@@ -234,30 +238,30 @@ pub fn run_readable(readable: Readable) -> Result<Outcome, Error> {
 }
 
 /// Runs a shell script in a container.
-pub fn script(image: &Image, text: &str) -> Outcome {
+pub(crate) fn script(image: &Image, text: &str) -> Outcome {
     run(spec(&["/bin/sh", "-c", text]), image.root()).unwrap()
 }
 
-pub fn read_all(mut output: File) -> String {
+pub(crate) fn read_all(mut output: File) -> String {
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
     text
 }
 
 /// A container that sleeps until it is killed.
-pub fn sleeping(image: &Image) -> Running {
+pub(crate) fn sleeping(image: &Image) -> Running {
     let spec = spec(&["/bin/sleep", "1000"]);
     let created = create(&hierarchies(), readable(spec, image.root()).bundle).unwrap();
     created.start().unwrap()
 }
 
 /// Runs a further process to its end.
-pub fn exec(running: &Running, command: &[&str]) -> Result<Outcome, Error> {
+pub(crate) fn exec(running: &Running, command: &[&str]) -> Result<Outcome, Error> {
     let process = spec(command).process.unwrap();
     exec_process(running, process)
 }
 
-pub fn exec_process(running: &Running, process: Process) -> Result<Outcome, Error> {
+pub(crate) fn exec_process(running: &Running, process: Process) -> Result<Outcome, Error> {
     let (output, stdio) = pipes();
     let mut request = ExecRequest::new(process);
     request.stdio = stdio;
@@ -267,14 +271,14 @@ pub fn exec_process(running: &Running, process: Process) -> Result<Outcome, Erro
     Ok(Outcome { ending, text })
 }
 
-pub fn end(running: &Running) {
+pub(crate) fn end(running: &Running) {
     running.kill_all().unwrap();
     running.wait().unwrap();
     running.delete().unwrap();
 }
 
 /// The directories of a cgroup that exist.
-pub fn cgroup_directories(path: &CgroupPath) -> Vec<PathBuf> {
+pub(crate) fn cgroup_directories(path: &CgroupPath) -> Vec<PathBuf> {
     let hierarchies = hierarchies();
     let all = hierarchies.all().iter();
     all.map(|h| h.mount_point.join(path.as_str()))
@@ -283,7 +287,7 @@ pub fn cgroup_directories(path: &CgroupPath) -> Vec<PathBuf> {
 }
 
 /// Reads from a terminal until its other end is closed everywhere.
-pub fn read_terminal(master: OwnedFd) -> String {
+pub(crate) fn read_terminal(master: OwnedFd) -> String {
     let mut text = Vec::new();
     let mut chunk = [0; 4096];
     let mut master = File::from(master);
@@ -297,6 +301,6 @@ pub fn read_terminal(master: OwnedFd) -> String {
 }
 
 /// Creates without an expectation of success.
-pub fn try_create(spec: Spec, image: &Image) -> Result<Created, Error> {
+pub(crate) fn try_create(spec: Spec, image: &Image) -> Result<Created, Error> {
     create(&hierarchies(), readable(spec, image.root()).bundle)
 }
