@@ -17,6 +17,9 @@
 //! its data, holes, and, where pieces are too ragged, copies in the index.
 //! See `fs/erofs/erofs_fs.h` and `Documentation/filesystems/erofs.rst` of Linux.
 
+#[cfg(test)]
+pub(crate) mod check;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;

@@ -184,6 +184,9 @@ impl Error {
 
     /// Returns a line a person can act on, where there is one.
     pub fn hint(&self) -> Option<&'static str> {
+        if let Self::Mount { log: None, .. } = self {
+            return Some("the kernel's log (dmesg) says more");
+        }
         match self.kind() {
             ErrorKind::NoSpace => Some("free space on the file system that holds the images"),
             ErrorKind::Damaged => Some("remove the image and pull it again"),

@@ -258,3 +258,41 @@ pub(crate) fn can_stack_on(index: &File, tar: &File) -> bool {
     };
     probe().is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_ways_of_naming_layers_work_too() {
+        sampan_kernel::requires!(root, overlay);
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = |name: &str| {
+            let path = tmp.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let layers: Vec<_> = ["top", "middle", "bottom"]
+            .map(|name| {
+                let path = dir(name);
+                std::fs::write(path.join("common"), name).unwrap();
+                std::fs::write(path.join(name), "").unwrap();
+                open_directory(rustix::fs::CWD, &path).unwrap()
+            })
+            .into();
+        for syntax in [Syntax::Descriptors, Syntax::Paths, Syntax::Joined] {
+            let writable = Opened::new(&Writable {
+                upper: dir(&format!("upper-{syntax:?}")),
+                work: dir(&format!("work-{syntax:?}")),
+            })
+            .unwrap();
+            let root = stack(&layers, Some(&writable), Durability::Durable, syntax);
+            let root = root.unwrap_or_else(|_| panic!("{syntax:?}"));
+            let path = PathBuf::from(descriptor_path(&root));
+            let common = std::fs::read_to_string(path.join("common")).unwrap();
+            assert_eq!(common, "top", "{syntax:?}");
+            assert!(path.join("bottom").exists());
+            std::fs::write(path.join("new"), "").unwrap();
+        }
+    }
+}

@@ -651,7 +651,10 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::erofs::{self, check::Inode, check::check};
     use crate::tar::Parser;
     use crate::tarball::{Header, Tarball, number, sum};
     use proptest::prelude::*;
@@ -747,6 +750,56 @@ mod tests {
         assert_eq!(skipped, format!("{:?}", build(&tar, 999).unwrap()));
     }
 
+    /// The index of a tree, checked by the rules of its format.
+    fn index(tree: &Finished, tar: &[u8]) -> Option<BTreeMap<String, Inode>> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(tar).unwrap();
+        let limits = Limits {
+            sparse: 1 << 20,
+            ..Limits::default()
+        };
+        let order = tree.order();
+        let mut out = Vec::new();
+        match erofs::write(tree, &order, &file, tar.len() as u64, &limits, &mut out) {
+            Ok(_) => Some(check(&out, tar.len() as u64)),
+            Err(Error::TooFragmented) => None,
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+
+    #[test]
+    fn an_index_keeps_the_rules_of_its_format() {
+        let tar = sample();
+        let inodes = index(&build(&tar, usize::MAX).unwrap(), &tar).unwrap();
+        assert_eq!(inodes["./d/pax"].xattrs.len(), 2);
+        assert_eq!(inodes["./d"].xattrs["trusted.overlay.opaque"], b"y");
+        assert_eq!(inodes["./h"].links, 2);
+        assert_eq!(inodes["./s2"].size, 70_000);
+        assert_eq!(inodes["./d/gone"].mode, 0o020_000);
+        // Names and targets of every length, so that every place in a block
+        // comes up.
+        let mut tar = Tarball::new();
+        for n in 1..=255 {
+            let path = format!("names/{}", "n".repeat(n));
+            let value = vec![b'v'; n];
+            tar = tar
+                .pax(&[("path", path.as_bytes()), ("SCHILY.xattr.user.x", &value)])
+                .file("x", vec![b'x'; n * 5]);
+            for (place, length) in [("short", n), ("long", n * 16)] {
+                let target = "t".repeat(length);
+                tar = tar
+                    .pax(&[("linkpath", target.as_bytes())])
+                    .symlink(format!("{place}/{n}"), "x");
+            }
+            tar = (0..n % 60).fold(tar, |tar, i| tar.file(format!("of/{n}/{i}"), ""));
+        }
+        let tar = tar.end();
+        let tree = build(&tar, usize::MAX).unwrap();
+        let inodes = index(&tree, &tar).unwrap();
+        assert_eq!(inodes.len(), tree.order().len());
+        assert_eq!(inodes["./long/255"].size, 4080);
+    }
+
     #[derive(Debug, Clone)]
     enum Edit {
         Set(usize, u8),
@@ -797,6 +850,7 @@ mod tests {
                 }
             }
             if let Ok(tree) = build(&tar, piece) {
+                index(&tree, &tar);
                 let order = tree.order();
                 prop_assert!(order.len() <= tree.len());
                 for id in order {

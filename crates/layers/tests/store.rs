@@ -337,3 +337,40 @@ fn a_kill_at_any_moment_leaves_all_or_nothing() {
     println!("{there} times complete, {absent} times absent");
     assert!(absent > 0);
 }
+
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing() {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen,
+    };
+    requires!(root);
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    fsconfig_set_string(&context, "size", "4m").unwrap();
+    fsconfig_create(&context).unwrap();
+    let small = fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+    .unwrap();
+    let root = view::path_of(&small);
+    let store = open(&root);
+    for size in [3_900_000, 8_000_000, 40_000_000] {
+        let take = || {
+            let mut ingest = store.ingest()?;
+            for piece in sample(size).chunks(100_000) {
+                ingest.push(piece)?;
+            }
+            let _room = std::fs::write(root.join("taken"), vec![1; 300_000]);
+            ingest.commit(None)
+        };
+        let error = take().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{size}: {error:?}");
+        assert!(error.hint().is_some());
+        let _ = std::fs::remove_file(root.join("taken"));
+        assert_eq!(names(&root.join("layers")), [""; 0], "{size}");
+    }
+    let diff_id = ingest(&store, &sample(1_000_000));
+    store.verify(&diff_id).unwrap();
+}
