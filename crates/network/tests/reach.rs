@@ -205,7 +205,7 @@ fn published_ports_work_whether_bridged_packets_are_filtered_or_not() {
     for value in ["0", "1"] {
         let world = World::new();
         inside(&world.host, || {
-            std::fs::write(BRIDGE_CALLS_NETFILTER, value).unwrap()
+            std::fs::write(BRIDGE_CALLS_NETFILTER, value).unwrap();
         });
         let (one, two) = (world.container(2), world.container(3));
         serve_tcp(&one.namespace, "0.0.0.0:80");

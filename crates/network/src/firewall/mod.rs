@@ -350,7 +350,7 @@ impl Firewall {
                 map,
             )));
             let steady = socket.dump_payloads(request, |payload| {
-                elements.extend(wire::read_elements(payload))
+                elements.extend(wire::read_elements(payload));
             });
             if !steady.map_err(failed)? {
                 return Ok(None);

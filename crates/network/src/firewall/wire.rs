@@ -269,7 +269,7 @@ pub(super) fn read_rule(payload: &[u8]) -> (String, Option<u64>) {
             RULE_CHAIN => {
                 chain = String::from_utf8_lossy(value)
                     .trim_end_matches('\0')
-                    .to_owned()
+                    .to_owned();
             }
             RULE_USER_DATA => digest = read_digest(value),
             _ => {}

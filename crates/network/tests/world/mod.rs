@@ -1,6 +1,6 @@
 //! A small world in namespaces of its own: a host, a neighbour outside, and
 //! containers on the host's bridge. Nothing of the machine's network is touched.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -104,7 +104,7 @@ impl World {
         inside(&host, || {
             links
                 .connect(&outside, &wan, &endpoint(&wan, ip(OUTSIDE)))
-                .unwrap()
+                .unwrap();
         });
         Self {
             host,
@@ -130,7 +130,7 @@ impl World {
         inside(&self.host, || {
             self.links
                 .connect(&namespace, &self.bridge, &endpoint)
-                .unwrap()
+                .unwrap();
         });
         Container {
             namespace,
