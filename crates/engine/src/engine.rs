@@ -1,32 +1,84 @@
 //! The engine as a whole: opening, closing, and the services.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use sampan_fs::DirLock;
+use sampan_images::ImageStore;
+use sampan_layers::LayerStore;
+use sampan_network::NetworkNames;
+use sampan_state::{Layout, Store};
+use tokio_util::task::TaskTracker;
+
 use crate::config::Config;
+use crate::container::record::Paths;
+use crate::container::registry::Registry;
+use crate::container::service::Inner;
+use crate::host::Host;
+use crate::shim::Executable;
 use crate::{
-    ContainerService, Error, EventBus, NetworkService, Result, SystemService, VolumeService,
+    ContainerService, Error, EventBus, ImageService, NetworkService, Result, SystemService,
+    VolumeService, blocking,
 };
+
+/// How long the engine before this one may take to let go of the root.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+/// How long [`Engine::close`] waits for what is under way.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// An open engine. Only one at a time can have a root directory open.
 #[derive(Debug)]
 pub struct Engine {
     containers: ContainerService,
+    images: ImageService,
     volumes: VolumeService,
     networks: NetworkService,
     system: SystemService,
     events: EventBus,
+    tasks: TaskTracker,
+    _lock: DirLock,
 }
 
 impl Engine {
     /// Opens the engine: reads the records, finds the shims, takes away what the last engine left
     /// half done. Needs a tokio runtime. A damaged record does not stop it.
-    #[allow(clippy::unused_async)]
     pub async fn open(config: Config) -> Result<Self> {
-        drop(config);
-        Err(Error::not_implemented("open"))
+        let (inner, system, lock) = blocking(move || prepare(config)).await?;
+        inner.recover().await?;
+        let in_use = inner
+            .images
+            .uses()
+            .into_iter()
+            .flat_map(|user| user.layers)
+            .collect();
+        let store = inner.images.store().clone();
+        let swept = blocking(move || Ok(store.sweep(&in_use)?)).await;
+        if let Err(error) = swept {
+            tracing::warn!(
+                error = error.message(),
+                "could not remove layers that nothing needs"
+            );
+        }
+        Ok(Self {
+            containers: ContainerService::new(inner.clone()),
+            images: inner.images.clone(),
+            volumes: inner.volumes.clone(),
+            networks: inner.networks.clone(),
+            system,
+            events: inner.events.clone(),
+            tasks: inner.tasks.clone(),
+            _lock: lock,
+        })
     }
 
     /// Containers.
     pub fn containers(&self) -> &ContainerService {
         &self.containers
+    }
+
+    /// Images.
+    pub fn images(&self) -> &ImageService {
+        &self.images
     }
 
     /// Volumes.
@@ -49,7 +101,86 @@ impl Engine {
         &self.events
     }
 
-    /// Ends the engine's tasks. Containers go on.
-    #[allow(clippy::unused_async)]
-    pub async fn close(&self) {}
+    /// Waits for what is under way, for moments only. Containers go on, and so do the tasks that
+    /// listen to them, until the process ends.
+    pub async fn close(&self) {
+        self.tasks.close();
+        // Listeners of running containers never end by themselves.
+        let _ =
+            tokio::time::timeout(CLOSING.min(Duration::from_millis(200)), self.tasks.wait()).await;
+    }
+}
+
+/// Opens everything that a thread may wait for.
+fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
+    let Config {
+        root,
+        run,
+        shim,
+        version,
+        stop_timeout,
+        fail_points,
+    } = config;
+    let paths = Paths::new(&root, &run);
+    sampan_fs::create_dir_all(&root, 0o711)?;
+    sampan_fs::create_dir_all(&run, 0o711)?;
+    for directory in [paths.containers(), paths.trash(), paths.shims()] {
+        sampan_fs::create_dir_all(&directory, 0o700)?;
+    }
+    let lock = lock(&root)?;
+    let executable = Executable::load(&shim)?;
+    let host = Host::look()?;
+    let layers = LayerStore::open(&root, sampan_layers::Options::default())?;
+    let images = ImageStore::open(&root, layers, sampan_images::Options::default())?;
+    let records = Store::open_as(paths.containers(), Layout::Directories)?;
+    let events = EventBus::new();
+    let registry = Registry::new(records);
+    let volumes = VolumeService::open(&paths.volumes(), registry.clone(), events.clone())?;
+    let names = NetworkNames::for_run_root(&run);
+    let networks = NetworkService::open(names, run.clone(), registry.clone())?;
+    let images = ImageService::new(images, registry.clone(), events.clone());
+    let system = SystemService::new(
+        root,
+        version,
+        host.clone(),
+        registry.clone(),
+        images.clone(),
+        volumes.clone(),
+        events.clone(),
+        paths.clone(),
+    )?;
+    let inner = Arc::new(Inner {
+        paths,
+        registry,
+        images,
+        volumes,
+        networks,
+        events,
+        executable,
+        host,
+        tasks: TaskTracker::new(),
+        fail_points,
+        stop_timeout,
+    });
+    Ok((inner, system, lock))
+}
+
+/// Takes the root for this engine; one that is just ending is waited for.
+fn lock(root: &std::path::Path) -> Result<DirLock> {
+    let deadline = std::time::Instant::now() + PREDECESSOR;
+    loop {
+        match DirLock::try_acquire(root, "engine.lock") {
+            Err(sampan_fs::Error::Locked { path }) if std::time::Instant::now() >= deadline => {
+                return Err(Error::conflict(format!(
+                    "{} is locked by another engine",
+                    path.display()
+                ))
+                .with_hint(
+                    "engines that run at the same time need a root and a run directory each",
+                ));
+            }
+            Err(sampan_fs::Error::Locked { .. }) => std::thread::sleep(Duration::from_millis(5)),
+            other => return Ok(other?),
+        }
+    }
 }

@@ -99,6 +99,13 @@ impl Error {
         Self::internal(format!("{doing}: {}", chain(cause)))
     }
 
+    /// Turns the class into "the request is wrong".
+    #[must_use]
+    pub(crate) fn into_invalid(mut self) -> Self {
+        self.kind = ErrorKind::Invalid;
+        self
+    }
+
     /// Puts what was being done in front of the message.
     #[must_use]
     pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {

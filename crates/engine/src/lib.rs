@@ -4,7 +4,7 @@
 //! files, and it never prints.
 //!
 //! * [`Engine::open`] wires the services from a [`Config`] and repairs what the last engine left.
-//! * [`ContainerService`], [`VolumeService`], [`NetworkService`],
+//! * [`ContainerService`], [`ImageService`], [`VolumeService`], [`NetworkService`],
 //!   [`SystemService`], [`EventBus`]: cheap clones, for the edge.
 //! * [`Lifecycle`]: where in its life a container is; one pure function says what may follow.
 //!
@@ -24,16 +24,23 @@
 
 mod config;
 mod container;
+mod copy;
 mod engine;
 mod error;
 mod event;
 mod fail_point;
+mod host;
+mod image;
 mod network;
+mod shim;
+mod signal;
 mod system;
 mod volume;
 
 pub use config::Config;
+pub use container::attach::Attachment;
 pub use container::config::*;
+pub use container::exec::ExecStarter;
 pub use container::filter::{ContainerFilter, PortRange};
 pub use container::id::{ContainerId, ContainerName, ExecId, NetworkId};
 pub use container::lifecycle::{Change, Ended, Lifecycle, Run, Status};
@@ -46,7 +53,7 @@ pub use container::request::{
     ListOptions, LogEntries, LogOptions, Logs, RemoveOptions, RemoveRunning, RemoveVolumes,
     StopOptions, StopTimeout, TerminalSize, Wait, WaitCondition, WaitOutcome,
 };
-pub use container::service::{Attachment, ContainerService, ExecStarter};
+pub use container::service::ContainerService;
 pub use container::view::{
     ContainerSizes, ContainerView, Endpoint, ExecState, ExecView, NetworkState, PublishedPort,
 };
@@ -54,10 +61,22 @@ pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Action, Event, EventBus, EventFilter, EventKind, Subscription};
 pub use fail_point::{FailPoints, Failure};
+pub use image::{ImageFilter, ImageService};
 pub use network::{NetworkService, NetworkView};
+/// The image store's own words, which [`ImageService`] speaks.
+pub use sampan_images as images;
 pub use sampan_logs::{Entry as LogEntry, Stream as LogStream};
 pub use system::{DiskUsage, SystemInfo, SystemService};
 pub use volume::{CreateVolume, VolumeService, VolumeView};
 
 /// How long an operation on a container waits for the one before it.
 pub(crate) const OPERATION_DEADLINE: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Does what may wait for the kernel or the disk on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::because("an operation broke off", &error))?
+}

@@ -3,7 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use sampan_cgroups::Controller;
+
+use crate::container::lifecycle::Status;
+use crate::container::record::Paths;
+use crate::container::registry::Registry;
+use crate::container::service::disk_use;
+use crate::host::Host;
+use crate::{EventBus, ImageService, Result, VolumeService};
 
 /// What is known of the engine and its host.
 #[derive(Debug, Clone, Default)]
@@ -82,18 +89,195 @@ pub struct DiskUsage {
 /// Facts about the engine. A cheap clone.
 #[derive(Debug, Clone)]
 pub struct SystemService {
-    _inner: Arc<()>,
+    shared: Arc<Shared>,
 }
 
-#[allow(clippy::unused_async)]
+#[derive(Debug)]
+struct Shared {
+    id: String,
+    root: PathBuf,
+    version: String,
+    host: Host,
+    registry: Registry,
+    images: ImageService,
+    volumes: VolumeService,
+    events: EventBus,
+    paths: Paths,
+}
+
 impl SystemService {
+    #[allow(clippy::too_many_arguments)] // its collaborators, once
+    pub(crate) fn new(
+        root: PathBuf,
+        version: String,
+        host: Host,
+        registry: Registry,
+        images: ImageService,
+        volumes: VolumeService,
+        events: EventBus,
+        paths: Paths,
+    ) -> Result<Self> {
+        let id = identity(&root)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                id,
+                root,
+                version,
+                host,
+                registry,
+                images,
+                volumes,
+                events,
+                paths,
+            }),
+        })
+    }
+
     /// Returns facts about the engine and its host.
     pub async fn info(&self) -> Result<SystemInfo> {
-        Err(Error::not_implemented("info"))
+        let shared = self.shared.clone();
+        crate::blocking(move || Ok(shared.info())).await
     }
 
     /// Adds up what is on disk, which takes long.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        Err(Error::not_implemented("disk usage"))
+        let shared = self.shared.clone();
+        crate::blocking(move || {
+            let layers = shared.images.store().layers().list();
+            let records = shared.registry.records();
+            let upper = |id| disk_use(&shared.paths.container(id).join("upper"));
+            Ok(DiskUsage {
+                layers: layers.iter().map(|layer| layer.size).sum(),
+                containers: records.iter().map(|record| upper(&record.id)).sum(),
+                volumes: shared
+                    .volumes
+                    .names()
+                    .iter()
+                    .map(|name| disk_use(&shared.volumes.data(name)))
+                    .sum(),
+            })
+        })
+        .await
     }
+}
+
+impl Shared {
+    fn info(&self) -> SystemInfo {
+        let records = self.registry.records();
+        let count = |status| {
+            records
+                .iter()
+                .filter(|r| r.lifecycle.status() == status)
+                .count()
+        };
+        let (running, paused) = (count(Status::Running), count(Status::Paused));
+        let host = &self.host;
+        let release = read("/etc/os-release");
+        let field = |name: &str| {
+            release
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+                .map(|value| value.trim_matches('"').to_owned())
+                .unwrap_or_default()
+        };
+        let mut warnings = Vec::new();
+        let forwarding = read("/proc/sys/net/ipv4/ip_forward").trim() == "1";
+        let mut can = |controller, what: &str| {
+            let supported = host.supports(controller);
+            if !supported {
+                warnings.push(format!("WARNING: No {what} support"));
+            }
+            supported
+        };
+        let memory = can(Controller::Memory, "memory limit");
+        let cpu = can(Controller::Cpu, "cpu cfs quota");
+        let cpuset = can(Controller::CpuSet, "cpuset");
+        let pids = can(Controller::Pids, "pids limit");
+        SystemInfo {
+            id: self.id.clone(),
+            running,
+            paused,
+            stopped: records.len() - running - paused,
+            images: self.images.store().list().len(),
+            storage_driver: "overlayfs".to_owned(),
+            storage_status: vec![("layer driver".to_owned(), self.layer_driver())],
+            memory_limit: memory,
+            swap_limit: memory && swap_is_counted(host),
+            cpu_quota: cpu,
+            cpu_shares: cpu,
+            cpuset,
+            pids_limit: pids,
+            oom_kill_disable: memory && !host.unified,
+            ipv4_forwarding: forwarding,
+            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            event_listeners: self.events.listeners(),
+            cgroup_version: if host.unified { 2 } else { 1 },
+            kernel: host.release.clone(),
+            operating_system: field("PRETTY_NAME"),
+            os_version: field("VERSION_ID"),
+            machine: host.machine.clone(),
+            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: memory_total(),
+            host_name: host.name.clone(),
+            root: self.root.clone(),
+            version: self.version.clone(),
+            security_options: vec!["name=seccomp,profile=builtin".to_owned()],
+            warnings,
+        }
+    }
+
+    fn layer_driver(&self) -> String {
+        match self.images.store().layers().driver() {
+            Ok(sampan_layers::Driver::Directory) => "directory".to_owned(),
+            Ok(_) => "tar-index".to_owned(),
+            Err(error) => format!("none: {error}"),
+        }
+    }
+}
+
+/// The identity of an engine: drawn once, kept in its root.
+fn identity(root: &std::path::Path) -> Result<String> {
+    let path = root.join("engine-id");
+    let known = read(&path);
+    let known = known.trim();
+    if known.len() == 36 {
+        return Ok(known.to_owned());
+    }
+    let drawn = crate::container::id::random_hex();
+    let parts = [
+        &drawn[..8],
+        &drawn[8..12],
+        &drawn[12..16],
+        &drawn[16..20],
+        &drawn[20..32],
+    ];
+    let id = parts.join("-");
+    sampan_fs::write_file(&path, id.as_bytes(), sampan_fs::Sync::Volatile)?;
+    Ok(id)
+}
+
+fn swap_is_counted(host: &Host) -> bool {
+    host.hierarchies
+        .with(Controller::Memory)
+        .is_some_and(|hierarchy| {
+            hierarchy.unified
+                || hierarchy
+                    .mount_point
+                    .join("memory.memsw.limit_in_bytes")
+                    .exists()
+        })
+}
+
+fn memory_total() -> u64 {
+    let text = read("/proc/meminfo");
+    let kilobytes = text.lines().find_map(|line| {
+        let rest = line.strip_prefix("MemTotal:")?;
+        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    kilobytes.unwrap_or_default() * 1024
+}
+
+/// A file that says nothing when it is missing.
+fn read(path: impl AsRef<std::path::Path>) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }

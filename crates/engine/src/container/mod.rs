@@ -1,11 +1,30 @@
 //! Containers: what they are, and the service that runs them.
+//!
+//! A file per noun (what a container is) and per verb (what is done to it). [`registry`] holds what
+//! there is; [`service::Inner`] is what the verbs work with; [`spec`], [`validate`], [`filter`],
+//! [`lifecycle`] and [`recovery::plan`] are pure.
 
+pub(crate) mod attach;
 pub(crate) mod config;
+pub(crate) mod create;
+pub(crate) mod end;
+pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod id;
 pub(crate) mod lifecycle;
+pub(crate) mod log_config;
+pub(crate) mod logs;
 pub(crate) mod mount;
 pub(crate) mod names;
+pub(crate) mod record;
+pub(crate) mod recovery;
+pub(crate) mod registry;
+pub(crate) mod remove;
 pub(crate) mod request;
+pub(crate) mod security;
 pub(crate) mod service;
+pub(crate) mod spec;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod validate;
 pub(crate) mod view;

@@ -252,7 +252,7 @@ pub struct Logs {
 #[derive(Debug)]
 pub struct LogEntries {
     pub(crate) receiver: mpsc::Receiver<Result<Entry>>,
-    pub(crate) control: Option<LogControl>,
+    pub(crate) _control: Option<LogControl>,
 }
 
 #[derive(Debug)]

@@ -1,178 +1,414 @@
 //! The container service: everything that can be done to containers.
 
+use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::id::ExecId;
+use sampan_shim_protocol::{LogDriver, Request};
+use sampan_state::Sync;
+use tokio_util::task::TaskTracker;
+
+use super::attach::Attachment;
+use super::exec::ExecStarter;
+use super::filter::Surroundings;
+use super::id::{ContainerName, ExecId};
+use super::lifecycle::Lifecycle;
+use super::log_config;
+use super::mount::MountPoint;
+use super::record::{Paths, Record};
+use super::registry::{Container, Registry};
 use super::request::{
-    AttachOptions, ClientStream, CreateContainer, Created, ExecConfig, ExecStartOptions,
-    ListOptions, LogOptions, Logs, RemoveOptions, StopOptions, TerminalSize, Wait, WaitCondition,
+    AttachOptions, CreateContainer, Created, ExecConfig, ExecStartOptions, ListOptions, LogOptions,
+    Logs, RemoveOptions, StopOptions, TerminalSize, Wait, WaitCondition,
 };
-use super::view::{ContainerView, ExecView};
-use crate::{Error, Result};
+use super::view::{ContainerSizes, ContainerView, ExecState, ExecView};
+use crate::fail_point::FailPoints;
+use crate::host::Host;
+use crate::shim::Executable;
+use crate::{
+    Action, Error, EventBus, ImageService, NetworkService, Result, VolumeService, blocking,
+};
 
 /// Everything that can be done to containers. A cheap clone.
 ///
 /// A `container` argument is a full identity, a name (with or without a leading slash) or a
 /// prefix of an identity that only one container has. Queries never wait for operations;
-/// operations on one container wait for each other, with a deadline.
+/// operations on one container wait for each other, with a deadline. An operation that has begun
+/// is finished even when its future is dropped.
 #[derive(Debug, Clone)]
 pub struct ContainerService {
-    _inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-/// An attach that has been checked: the head of the answer may be written.
+/// The collaborators of the service.
 #[derive(Debug)]
-pub struct Attachment {
-    /// Whether the container has a terminal: the stream is raw, without frames.
-    pub tty: bool,
+pub(crate) struct Inner {
+    pub(crate) paths: Paths,
+    pub(crate) registry: Registry,
+    pub(crate) images: ImageService,
+    pub(crate) volumes: VolumeService,
+    pub(crate) networks: NetworkService,
+    pub(crate) events: EventBus,
+    pub(crate) executable: Executable,
+    pub(crate) host: Host,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) fail_points: FailPoints,
+    pub(crate) stop_timeout: Duration,
 }
 
-impl Attachment {
-    /// Hands the client over. Returns when the container's supervisor, or for a container that has
-    /// not been started the engine, has it; the stream goes on without the caller.
-    #[allow(clippy::unused_async)]
-    pub async fn connect(self, client: ClientStream) -> Result<()> {
-        drop(client);
-        Err(Error::not_implemented("attach"))
-    }
-}
-
-/// An exec start that has been checked: the head of the answer may be written.
-#[derive(Debug)]
-pub struct ExecStarter {
-    /// Whether the exec has a terminal: the stream is raw, without frames.
-    pub tty: bool,
-}
-
-impl ExecStarter {
-    /// Starts it for a client and hands the client over. A failure to start is told to the client
-    /// on its stream, as Docker does, and also returned.
-    #[allow(clippy::unused_async)]
-    pub async fn attached(self, client: ClientStream) -> Result<()> {
-        drop(client);
-        Err(Error::not_implemented("exec"))
-    }
-
-    /// Starts it for nobody.
-    #[allow(clippy::unused_async)]
-    pub async fn detached(self) -> Result<()> {
-        Err(Error::not_implemented("exec"))
-    }
-}
-
-#[allow(clippy::unused_async, clippy::needless_pass_by_value)]
 impl ContainerService {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Carries an operation out under the container's lock, to its end.
+    async fn operate<T, F>(
+        &self,
+        container: &str,
+        operation: impl FnOnce(Arc<Inner>, Arc<Container>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let found = self.inner.registry.find(container)?;
+        let guard = found.operate().await?;
+        let work = operation(self.inner.clone(), found);
+        let task = self.inner.tasks.spawn(async move {
+            let done = work.await;
+            drop(guard);
+            done
+        });
+        task.await
+            .map_err(|error| Error::because("an operation broke off", &error))?
+    }
+
     /// Makes a container. Its record is on disk when this returns.
     pub async fn create(&self, request: CreateContainer) -> Result<Created> {
-        drop(request);
-        Err(Error::not_implemented("create"))
+        let inner = self.inner.clone();
+        blocking(move || inner.create(request)).await
     }
 
     /// Starts a container. Not modified when it runs.
     pub async fn start(&self, container: &str) -> Result<()> {
-        Err(Error::not_implemented(container))
+        self.operate(container, |inner, container| async move {
+            inner.start(&container).await
+        })
+        .await
     }
 
     /// Asks a container to end and kills it when it does not. Not modified when it does not run.
     pub async fn stop(&self, container: &str, options: StopOptions) -> Result<()> {
-        drop(options);
-        Err(Error::not_implemented(container))
+        self.operate(container, |inner, container| async move {
+            inner.stop(&container, &options).await
+        })
+        .await
     }
 
     /// Stops a container if it runs, and starts it.
     pub async fn restart(&self, container: &str, options: StopOptions) -> Result<()> {
-        drop(options);
-        Err(Error::not_implemented(container))
+        self.operate(container, |inner, container| async move {
+            inner.restart(&container, &options).await
+        })
+        .await
     }
 
-    /// Sends a signal, by name (with or without `SIG`) or number; absent is SIGKILL.
+    /// Sends a signal, by name (with or without `SIG`) or number; absent is SIGKILL. Does not wait
+    /// for operations: it may be what ends one.
     pub async fn kill(&self, container: &str, signal: Option<&str>) -> Result<()> {
-        let _ = signal;
-        Err(Error::not_implemented(container))
+        let found = self.inner.registry.find(container)?;
+        self.inner.kill(&found, signal).await
     }
 
     /// Freezes a container's processes.
     pub async fn pause(&self, container: &str) -> Result<()> {
-        Err(Error::not_implemented(container))
+        self.operate(container, |inner, container| async move {
+            inner.pause(&container).await
+        })
+        .await
     }
 
     /// Thaws a container's processes.
     pub async fn unpause(&self, container: &str) -> Result<()> {
-        Err(Error::not_implemented(container))
+        self.operate(container, |inner, container| async move {
+            inner.unpause(&container).await
+        })
+        .await
     }
 
     /// Registers a wait.
     pub async fn wait(&self, container: &str, condition: WaitCondition) -> Result<Wait> {
-        let _ = condition;
-        Err(Error::not_implemented(container))
+        Ok(self.inner.registry.find(container)?.wait(condition))
     }
 
     /// Gives a container another name.
     pub async fn rename(&self, container: &str, name: &str) -> Result<()> {
-        let _ = name;
-        Err(Error::not_implemented(container))
+        if name.is_empty() {
+            return Err(Error::invalid("Neither old nor new names may be empty"));
+        }
+        let new: ContainerName = name.parse()?;
+        self.operate(container, |inner, container| async move {
+            let old = container.record().name.clone();
+            if old == new {
+                return Err(Error::invalid(
+                    "Renaming a container with the same name as its current name",
+                ));
+            }
+            inner.registry.reserve(&new, &container.id)?;
+            let chosen = new.clone();
+            let renamed = inner
+                .registry
+                .update_async(&container, Sync::Durable, move |record| {
+                    Some(Record {
+                        name: chosen,
+                        ..record.clone()
+                    })
+                })
+                .await;
+            match renamed {
+                Ok(record) => {
+                    inner.registry.release(&old, &container.id);
+                    inner.tell(&record, Action::Rename, [("oldName", format!("/{old}"))]);
+                    Ok(())
+                }
+                Err(error) => {
+                    inner.registry.release(&new, &container.id);
+                    Err(error)
+                }
+            }
+        })
+        .await
     }
 
     /// Removes a container.
     pub async fn remove(&self, container: &str, options: RemoveOptions) -> Result<()> {
-        let _ = options;
-        Err(Error::not_implemented(container))
+        self.operate(container, |inner, container| async move {
+            inner.remove(&container, options).await
+        })
+        .await
     }
 
     /// Checks an attach.
     pub async fn attach(&self, container: &str, options: AttachOptions) -> Result<Attachment> {
-        drop(options);
-        Err(Error::not_implemented(container))
+        let found = self.inner.registry.find(container)?;
+        self.inner.check_attach(found, &options)
     }
 
     /// Sets the size of a container's terminal.
     pub async fn resize(&self, container: &str, size: TerminalSize) -> Result<()> {
-        let _ = size;
-        Err(Error::not_implemented(container))
+        let found = self.inner.registry.find(container)?;
+        let request = Request::Resize {
+            height: size.height,
+            width: size.width,
+            exec: None,
+        };
+        self.inner
+            .shim_of(&found)?
+            .tell(request, Vec::new())
+            .await?;
+        let more = [
+            ("height", size.height.to_string()),
+            ("width", size.width.to_string()),
+        ];
+        self.inner.tell(&found.record(), Action::Resize, more);
+        Ok(())
     }
 
     /// Opens a container's log.
     pub async fn logs(&self, container: &str, options: LogOptions) -> Result<Logs> {
-        drop(options);
-        Err(Error::not_implemented(container))
+        let found = self.inner.registry.find(container)?;
+        self.inner.logs(found, options).await
     }
 
     /// Makes an exec.
     pub async fn exec_create(&self, container: &str, config: ExecConfig) -> Result<ExecId> {
-        drop(config);
-        Err(Error::not_implemented(container))
+        let found = self.inner.registry.find(container)?;
+        self.inner.exec_create(&found, config)
     }
 
     /// Checks the start of an exec (an identity or a prefix of one).
     pub async fn exec_start(&self, exec: &str, options: ExecStartOptions) -> Result<ExecStarter> {
-        let _ = options;
-        Err(Error::not_implemented(exec))
+        let found = self.inner.find_exec(exec)?;
+        self.inner.exec_prepare(found, options)
     }
 
     /// Sets the size of an exec's terminal; waits for the exec to start, up to 10 s.
     pub async fn exec_resize(&self, exec: &str, size: TerminalSize) -> Result<()> {
-        let _ = size;
-        Err(Error::not_implemented(exec))
+        self.inner.exec_resize(exec, size).await
     }
 
     /// Returns an exec.
     pub async fn exec_inspect(&self, exec: &str) -> Result<ExecView> {
-        Err(Error::not_implemented(exec))
+        self.inner.exec_view(exec)
     }
 
     /// Returns a container.
     pub async fn inspect(&self, container: &str) -> Result<ContainerView> {
-        Err(Error::not_implemented(container))
+        Ok(self.inner.view(&*self.inner.registry.find(container)?))
     }
 
     /// Returns a container with its sizes, which takes long.
     pub async fn inspect_with_sizes(&self, container: &str) -> Result<ContainerView> {
-        Err(Error::not_implemented(container))
+        let view = self.inspect(container).await?;
+        self.inner.measure(vec![view]).await?.pop().ok_or_else(|| {
+            // One goes in, one comes out.
+            Error::internal("the container was lost while it was measured")
+        })
     }
 
     /// Returns containers, newest first.
     pub async fn list(&self, options: ListOptions) -> Result<Vec<ContainerView>> {
-        drop(options);
-        Err(Error::not_implemented("list"))
+        let inner = &self.inner;
+        let created_of = |name: &Option<String>| -> Result<Option<jiff::Timestamp>> {
+            let Some(name) = name else { return Ok(None) };
+            Ok(Some(inner.registry.find(name)?.record().created))
+        };
+        let descends = |view: &ContainerView, image: &str| inner.descends(view, image);
+        let around = Surroundings {
+            before: created_of(&options.filter.before)?,
+            since: created_of(&options.filter.since)?,
+            descends: &descends,
+        };
+        let all = options.all || options.limit > 0 || options.filter.includes_ended();
+        let mut views: Vec<ContainerView> = inner
+            .registry
+            .all()
+            .iter()
+            .map(|container| inner.view(container))
+            .filter(|view| all || view.lifecycle.is_running())
+            .filter(|view| options.filter.matches(view, &around))
+            .collect();
+        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        if options.limit > 0 {
+            views.truncate(options.limit);
+        }
+        if options.sizes {
+            views = inner.measure(views).await?;
+        }
+        Ok(views)
     }
+}
+
+impl Inner {
+    pub(crate) fn cgroup(&self, container: &Container) -> String {
+        format!("{}/{}", self.networks.names().instance(), container.id)
+    }
+
+    fn view(&self, container: &Container) -> ContainerView {
+        let record = container.record();
+        let directory = self.paths.container(&record.id);
+        let ran = !matches!(record.lifecycle, Lifecycle::Created { failure: None });
+        let file = |name: &str| {
+            if ran {
+                directory.join(name)
+            } else {
+                PathBuf::new()
+            }
+        };
+        let logs = log_config::read(&record.host.log, &record.config)
+            .is_ok_and(|log| log.driver == LogDriver::JsonFile);
+        let execs = container.live();
+        let running =
+            |state: ExecState| matches!(state, ExecState::Running { .. } | ExecState::Starting);
+        let execs = execs
+            .execs
+            .iter()
+            .filter(|(_, exec)| running(exec.state))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mounts: Vec<MountPoint> = record
+            .mounts
+            .iter()
+            .filter(|mount| !mount.carry_out.hidden)
+            .cloned()
+            .collect();
+        ContainerView {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            created: record.created,
+            image: record.image.clone(),
+            image_name_is_current: self.images.leads_to(&record.image, &record.image_id),
+            image_id: record.image_id,
+            path: record.path.clone(),
+            args: record.args.clone(),
+            config: record.config.clone(),
+            host: record.host.clone(),
+            lifecycle: record.lifecycle.clone(),
+            mounts,
+            network: record.network.clone(),
+            restart_count: record.restart_count,
+            execs,
+            resolv_conf_path: file("resolv.conf"),
+            hostname_path: file("hostname"),
+            hosts_path: file("hosts"),
+            log_path: if logs {
+                directory.join(Paths::log_name(&record.id))
+            } else {
+                PathBuf::new()
+            },
+            driver: "overlayfs".to_owned(),
+            sizes: None,
+        }
+    }
+
+    fn descends(&self, view: &ContainerView, image: &str) -> bool {
+        let Ok(ancestor) = self.images.store().find(image) else {
+            return false;
+        };
+        if ancestor.id == view.image_id {
+            return true;
+        }
+        let Some(own) = self.images.store().get(&view.image_id) else {
+            return false;
+        };
+        // An image whose layers begin with another's was built on it.
+        let (own, base) = (own.diff_ids(), ancestor.diff_ids());
+        !base.is_empty() && own.len() > base.len() && own.starts_with(&base)
+    }
+
+    async fn measure(self: &Arc<Self>, views: Vec<ContainerView>) -> Result<Vec<ContainerView>> {
+        let inner = self.clone();
+        blocking(move || {
+            Ok(views
+                .into_iter()
+                .map(|mut view| {
+                    let writable = disk_use(&inner.paths.container(&view.id).join("upper"));
+                    let image = inner
+                        .images
+                        .store()
+                        .get(&view.image_id)
+                        .map_or(0, |image| image.size);
+                    view.sizes = Some(ContainerSizes {
+                        writable,
+                        root: writable + image,
+                    });
+                    view
+                })
+                .collect())
+        })
+        .await
+    }
+}
+
+/// Adds up the sizes of the regular files below a directory. Links are not followed.
+pub(crate) fn disk_use(directory: &std::path::Path) -> u64 {
+    let mut total = 0;
+    let mut todo = vec![directory.to_path_buf()];
+    while let Some(directory) = todo.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                todo.push(entry.path());
+            } else if metadata.is_file() {
+                total += metadata.len();
+            }
+        }
+    }
+    total
 }

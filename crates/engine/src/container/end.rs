@@ -1,0 +1,268 @@
+//! The end of a run: noting it, telling it, taking everything back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sampan_cgroups::{Cgroup, CgroupPath};
+use sampan_shim_protocol::{Event, Exit, JOURNAL_FILE, Request, SHIM_DIRECTORY};
+use sampan_state::Sync;
+use tokio::sync::mpsc;
+
+use super::lifecycle::{Change, Ended};
+use super::mount::MountKind;
+use super::record::Record;
+use super::registry::Container;
+use super::request::RemoveVolumes;
+use super::service::Inner;
+use super::view::ExecState;
+use crate::{Action, Result, blocking, signal};
+
+/// How long a shim may take to end after it was released.
+const RELEASE: Duration = Duration::from_secs(10);
+/// The exit code of a run whose end nobody saw.
+const LOST: i32 = 255;
+
+impl Inner {
+    /// Hears what the shim of a container has to tell, until it ends.
+    pub(crate) async fn watch(
+        self: Arc<Self>,
+        container: Arc<Container>,
+        mut events: mpsc::UnboundedReceiver<Event>,
+    ) {
+        // The start is told before anything that follows from it.
+        container.wait_go().await;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Exited(exit) => {
+                    let ended = Ended::from(&exit);
+                    self.ended(&container, ended).await;
+                    return;
+                }
+                Event::Oom => self.tell(&container.record(), Action::Oom, []),
+                Event::ExecExited(state) => self.exec_ended(&container, &state.id, state.exit_code),
+                Event::Detached { exec: None } => {
+                    self.tell(&container.record(), Action::Detach, []);
+                }
+                Event::Detached { exec: Some(exec) } => {
+                    self.tell(&container.record(), Action::ExecDetach, [("execID", exec)]);
+                }
+            }
+        }
+        // The shim is gone without a word. It may have left one on disk.
+        let ended = match self.read_exit(&container) {
+            Some(exit) => Ended::from(&exit),
+            None => lost(&container.record()),
+        };
+        self.ended(&container, ended).await;
+    }
+
+    fn exec_ended(&self, container: &Container, id: &str, code: Option<i32>) {
+        let code = code.unwrap_or(LOST);
+        if let Ok(id) = id.parse()
+            && let Some(exec) = container.live().execs.get_mut(&id)
+        {
+            let pid = match exec.state {
+                ExecState::Running { pid } | ExecState::Exited { pid, .. } => pid,
+                ExecState::Created | ExecState::Starting => 0,
+            };
+            exec.state = ExecState::Exited { pid, code };
+        }
+        let more = [("exitCode", code.to_string()), ("execID", id.to_owned())];
+        self.tell(&container.record(), Action::ExecDie, more);
+    }
+
+    /// Deals with the end of a run: stores it, tells it, takes everything back.
+    pub(crate) async fn ended(self: &Arc<Self>, container: &Arc<Container>, ended: Ended) {
+        let before = container.record();
+        let stored = self.note_end(container, ended).await;
+        if let Err(error) = stored {
+            tracing::error!(container = %container.id, error = error.message(), "could not store the end of a container");
+        }
+        let record = container.record();
+        self.tell_end_of(&record);
+        {
+            let mut live = container.live();
+            for follower in live.followers.drain(..) {
+                follower.finish();
+            }
+            for exec in live.execs.values_mut() {
+                if let ExecState::Running { pid } = exec.state {
+                    exec.state = ExecState::Exited {
+                        pid,
+                        code: 128 + signal::KILL,
+                    };
+                }
+            }
+        }
+        container.tell_end();
+        for network in before.network.endpoints.keys() {
+            self.tell_network(&record, Action::Disconnect, network);
+        }
+        for point in &record.mounts {
+            if point.kind == MountKind::Volume {
+                self.volumes.tell_unmounted(&point.name, record.id.as_str());
+            }
+        }
+        let removes = record.host.auto_remove && !container.live().restarting;
+        // A port that is free again must be free when the removal is told.
+        let holds_ports = before.network.ports.values().any(|ports| !ports.is_empty());
+        if removes && !holds_ports {
+            self.auto_remove(container).await;
+        }
+        self.take_back(container, &before).await;
+        if removes && holds_ports {
+            self.auto_remove(container).await;
+        }
+        container.settle_end();
+    }
+
+    /// Lets the shim go and takes the network back.
+    async fn take_back(self: &Arc<Self>, container: &Arc<Container>, before: &Arc<Record>) {
+        if let Some(shim) = container.shim() {
+            // Its answer, or its end, means that it has let go.
+            let _ = tokio::time::timeout(RELEASE, shim.ask(Request::Release, Vec::new())).await;
+        }
+        let (inner, torn, network) = (self.clone(), container.clone(), before.network.clone());
+        let done = blocking(move || {
+            let first = inner.networks.disconnect(&network);
+            first.and(inner.tear_down(&torn))
+        })
+        .await;
+        if let Err(error) = done {
+            tracing::warn!(container = %container.id, error = error.message(), "could not take everything back");
+        }
+    }
+
+    async fn note_end(&self, container: &Arc<Container>, ended: Ended) -> Result<()> {
+        let noted = self
+            .registry
+            .update_async(container, Sync::Volatile, move |record| {
+                let lifecycle = record.lifecycle.after(Change::Ended(ended))?;
+                Some(Record {
+                    launching: false,
+                    network: record.network.disconnected(),
+                    ..record.with(lifecycle)
+                })
+            })
+            .await;
+        noted.map(|_| ())
+    }
+
+    /// Tells that a run ended, at the time when it did.
+    pub(crate) fn tell_end_of(&self, record: &Record) {
+        let Some(last) = record.lifecycle.last() else {
+            return;
+        };
+        let at = last.finished_at.unwrap_or_else(Timestamp::now);
+        let seconds = last
+            .started_at
+            .map_or(0, |start| (at.as_second() - start.as_second()).max(0));
+        let more = [
+            ("exitCode", last.code.to_string()),
+            ("execDuration", seconds.to_string()),
+        ];
+        self.tell_at(record, Action::Die, more, at);
+    }
+
+    /// Removes a container that was to be removed at its end.
+    pub(crate) async fn auto_remove(self: &Arc<Self>, container: &Arc<Container>) {
+        let (inner, gone) = (self.clone(), container.clone());
+        let removed = blocking(move || inner.discard(&gone, RemoveVolumes::Anonymous)).await;
+        if let Err(error) = removed {
+            tracing::error!(container = %container.id, error = error.message(), "could not remove an ended container");
+        }
+    }
+
+    /// Takes back what may be left of a run or of an attempt at one. Idempotent: the same after a
+    /// failed start, at the end and at recovery. Goes on after a failure; returns the first. Blocks.
+    pub(crate) fn tear_down(&self, container: &Container) -> Result<()> {
+        let connected = container.live().connected.take();
+        let network = match connected {
+            Some(state) => self.networks.disconnect(&state),
+            None => Ok(()),
+        };
+        let cgroup = self.remove_cgroup(container.id.as_str());
+        let shim = self.paths.shim(&container.id);
+        let files = match sampan_fs::remove_dir_all(&shim) {
+            Err(error) if error.kind() != sampan_fs::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        };
+        network.and(cgroup).and(files)
+    }
+
+    /// Kills whatever is in a container's cgroup and removes it. Blocks.
+    pub(crate) fn remove_cgroup(&self, id: &str) -> Result<()> {
+        let failed =
+            |error: sampan_cgroups::Error| crate::Error::because("remove a control group", &error);
+        let path: CgroupPath = format!("{}/{id}", self.networks.names().instance())
+            .parse()
+            .map_err(failed)?;
+        let Ok(cgroup) = Cgroup::open(&self.host.hierarchies, &path) else {
+            return Ok(());
+        };
+        let killed = cgroup.kill_all().map_err(failed);
+        killed.and(cgroup.delete().map_err(failed))
+    }
+
+    /// Reads the exit file of the last run. Blocks for a moment.
+    pub(crate) fn read_exit(&self, container: &Container) -> Option<Exit> {
+        let path = self
+            .paths
+            .container(&container.id)
+            .join(SHIM_DIRECTORY)
+            .join(sampan_shim_protocol::EXIT_FILE);
+        let bytes = std::fs::read(path).ok()?;
+        match serde_json::from_slice(&bytes) {
+            Ok(exit) => Some(exit),
+            Err(error) => {
+                tracing::warn!(container = %container.id, %error, journal = JOURNAL_FILE, "the exit file cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Kills a container that should not run any longer and waits for its end.
+    pub(crate) async fn kill_now(&self, container: &Arc<Container>) {
+        let Some(ended) = container.watch_end() else {
+            return;
+        };
+        if let Some(shim) = container.shim() {
+            let kill = Request::Signal {
+                signal: signal::KILL,
+                all: true,
+            };
+            if let Err(error) = shim.tell(kill, Vec::new()).await {
+                tracing::debug!(container = %container.id, error = error.message(), "could not kill");
+            }
+        }
+        let _ = tokio::time::timeout(RELEASE, ended).await;
+    }
+}
+
+impl From<&Exit> for Ended {
+    fn from(exit: &Exit) -> Self {
+        Self {
+            code: exit.code,
+            oom_killed: exit.oom_killed,
+            started_at: exit.started_at.parse().ok(),
+            finished_at: exit
+                .finished_at
+                .parse()
+                .ok()
+                .or_else(|| Some(Timestamp::now())),
+            error: None,
+        }
+    }
+}
+
+/// The end of a run that nobody saw.
+pub(crate) fn lost(record: &Record) -> Ended {
+    Ended {
+        code: LOST,
+        oom_killed: false,
+        started_at: record.lifecycle.run().map(|run| run.started_at),
+        finished_at: Some(Timestamp::now()),
+        error: None,
+    }
+}

@@ -1,0 +1,99 @@
+//! Reading logs.
+
+use std::sync::Arc;
+
+use sampan_logs::{Follower, Next, Query, Reader, Stream, Streams, Tail};
+use sampan_shim_protocol::LogDriver;
+use tokio::sync::mpsc;
+
+use super::log_config;
+use super::record::Paths;
+use super::registry::Container;
+use super::request::{LogControl, LogEntries, LogOptions, Logs};
+use super::service::Inner;
+use crate::{Error, Result, blocking};
+
+/// Entries that are read ahead of a slow client.
+const AHEAD: usize = 64;
+
+impl Inner {
+    /// Opens a container's log.
+    pub(crate) async fn logs(
+        self: &Arc<Self>,
+        container: Arc<Container>,
+        options: LogOptions,
+    ) -> Result<Logs> {
+        let record = container.record();
+        if !options.stdout && !options.stderr {
+            return Err(Error::invalid(
+                "Bad parameters: you must choose at least one stream",
+            ));
+        }
+        if log_config::read(&record.host.log, &record.config)?.driver == LogDriver::None {
+            return Err(Error::not_implemented(
+                "configured logging driver does not support reading",
+            ));
+        }
+        let query = Query {
+            since: options.since,
+            until: options.until,
+            tail: options.tail.map_or(Tail::All, Tail::Last),
+            streams: match (options.stdout, options.stderr) {
+                (true, false) => Streams::Only(Stream::Stdout),
+                (false, true) => Streams::Only(Stream::Stderr),
+                _ => Streams::Both,
+            },
+        };
+        let directory = self.paths.container(&container.id);
+        let name = Paths::log_name(&container.id);
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let failed = |error: sampan_logs::Error| Error::because("read the log", &error);
+        let control = if options.follow {
+            let mut follower =
+                blocking(move || Follower::open(&directory, &name, &query).map_err(failed)).await?;
+            let control = follower.control();
+            {
+                // Looked at under the lock, so that the end is not missed.
+                let mut live = container.live();
+                if container.record().lifecycle.is_running() {
+                    live.followers.push(control.clone());
+                } else {
+                    control.finish();
+                }
+            }
+            self.tasks.spawn_blocking(move || {
+                loop {
+                    let entry = match follower.next_entry(None) {
+                        Ok(Next::Entry(entry)) => Ok(entry),
+                        Ok(Next::Idle) => continue,
+                        Ok(Next::End) => break,
+                        Err(error) => Err(failed(error)),
+                    };
+                    let broken = entry.is_err();
+                    if sender.blocking_send(entry).is_err() || broken {
+                        break;
+                    }
+                }
+            });
+            Some(LogControl(control))
+        } else {
+            let mut reader =
+                blocking(move || Reader::open(&directory, &name, &query).map_err(failed)).await?;
+            self.tasks.spawn_blocking(move || {
+                for entry in &mut reader {
+                    if sender.blocking_send(entry.map_err(failed)).is_err() {
+                        break;
+                    }
+                }
+            });
+            None
+        };
+        Ok(Logs {
+            tty: record.config.tty,
+            entries: LogEntries {
+                receiver,
+                _control: control,
+            },
+        })
+    }
+}

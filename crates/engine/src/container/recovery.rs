@@ -1,0 +1,395 @@
+//! What a new engine makes of what the last one left.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sampan_shim_protocol::{Reply, Request, State, Status};
+use sampan_state::Sync;
+
+use super::end::lost;
+use super::id::ContainerId;
+use super::lifecycle::{Ended, Lifecycle, Run};
+use super::record::Record;
+use super::registry::{Container, Exec};
+use super::request::{ExecConfig, RemoveVolumes};
+use super::service::Inner;
+use super::view::ExecState;
+use crate::shim::{Connection, LifeLock, unexpected};
+use crate::{Error, Result, blocking};
+
+/// How long a shim that lives may take to answer before the engine goes on without it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a shim that is on its way is looked for.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// What was found of a container beside its record.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Found {
+    /// A shim that answers.
+    Alive(Box<State>),
+    /// A shim that lives and does not answer.
+    Silent,
+    /// No shim, and what its exit file says, if there is one.
+    Nothing(Option<Ended>),
+}
+
+/// What is to be done about a container.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Plan {
+    /// Go on with its shim, in this state.
+    Adopt(Lifecycle),
+    /// Note an end that nobody has noted, and take back what is left of the run.
+    End(Ended),
+    /// Take back what may be left of a run or of a start that never was one.
+    Sweep,
+    /// Leave it alone: nobody knows.
+    Leave,
+}
+
+/// Decides what is to be done about a container.
+pub(crate) fn plan(record: &Record, found: &Found) -> Plan {
+    match found {
+        Found::Silent => Plan::Leave,
+        Found::Alive(state) => match state.status {
+            Status::Running | Status::Paused | Status::Exiting => {
+                let run = Run {
+                    pid: state.pid.unwrap_or_default(),
+                    started_at: state
+                        .started_at
+                        .as_deref()
+                        .and_then(|at| at.parse().ok())
+                        .or_else(|| record.lifecycle.run().map(|run| run.started_at))
+                        .unwrap_or(record.created),
+                };
+                Plan::Adopt(match state.status {
+                    Status::Paused => Lifecycle::Paused(run),
+                    _ => Lifecycle::Running(run),
+                })
+            }
+            Status::Exited => match &state.exit {
+                Some(exit) => Plan::End(Ended::from(exit)),
+                None => Plan::End(lost(record)),
+            },
+            // It was never launched and ends now that its engine is gone.
+            Status::Waiting => Plan::Sweep,
+        },
+        Found::Nothing(exit) => {
+            let is_newer = |ended: &Ended| match &record.lifecycle {
+                Lifecycle::Running(_) | Lifecycle::Paused(_) => true,
+                Lifecycle::Created { .. } => {
+                    ended.started_at.is_some_and(|at| at >= record.created)
+                }
+                Lifecycle::Exited(last) => ended.started_at > last.started_at,
+                Lifecycle::Removing { .. } | Lifecycle::Dead { .. } => false,
+            };
+            match exit {
+                Some(ended) if is_newer(ended) => Plan::End(ended.clone()),
+                _ if record.lifecycle.is_running() || record.launching => Plan::End(lost(record)),
+                _ => Plan::Sweep,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Finds every container again and removes what belongs to none.
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut sweeps = Vec::new();
+        for container in self.registry.all() {
+            let has_shim = self.paths.shim(&container.id).exists();
+            let record = container.record();
+            let quiet = !has_shim
+                && !record.launching
+                && !record.host.auto_remove
+                && matches!(
+                    record.lifecycle,
+                    Lifecycle::Created { .. } | Lifecycle::Exited(_)
+                );
+            if quiet && !self.has_unread_exit(&container) {
+                continue;
+            }
+            let inner = self.clone();
+            tasks.spawn(async move {
+                let found = inner.look(&container).await;
+                (container, found)
+            });
+        }
+        let mut running = Vec::new();
+        while let Some(looked) = tasks.join_next().await {
+            let (container, found) = looked.map_err(|error| Error::because("recover", &error))?;
+            let (found, connection) = found?;
+            let record = container.record();
+            match plan(&record, &found) {
+                Plan::Adopt(lifecycle) => {
+                    self.adopt(&container, lifecycle, &found, connection)
+                        .await?;
+                    running.push(container.record());
+                }
+                Plan::Leave => {
+                    tracing::error!(container = %container.id, "the supervisor of a container does not answer");
+                    running.push(record);
+                }
+                plan @ (Plan::End(_) | Plan::Sweep) => sweeps.push((container, plan, connection)),
+            }
+        }
+        let (inner, live) = (self.clone(), running.clone());
+        let network = blocking(move || inner.networks.recover(&live)).await;
+        if let Err(error) = network {
+            tracing::error!(
+                error = error.message(),
+                "could not bring the network in order"
+            );
+        }
+        for (container, plan, connection) in sweeps {
+            self.sweep(&container, plan, connection).await;
+        }
+        let keep: HashSet<String> = running.iter().map(|record| record.id.to_string()).collect();
+        let inner = self.clone();
+        blocking(move || {
+            inner.remove_orphans(&keep);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether an exit file tells of a run that the record does not know.
+    fn has_unread_exit(&self, container: &Container) -> bool {
+        let record = container.record();
+        let ran = |ended: &Ended| {
+            let known = record.lifecycle.last().and_then(|last| last.started_at);
+            ended.started_at > known
+        };
+        self.read_exit(container)
+            .is_some_and(|exit| ran(&Ended::from(&exit)))
+    }
+
+    /// Looks for the shim of a container.
+    async fn look(&self, container: &Arc<Container>) -> Result<(Found, Option<Connection>)> {
+        let directory = self.paths.shim(&container.id);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if !has_shim(&directory)? {
+                let exit = self.read_exit(container).map(|exit| Ended::from(&exit));
+                return Ok((Found::Nothing(exit), None));
+            }
+            match tokio::time::timeout_at(deadline, ask_state(&directory)).await {
+                Ok(Ok(Some((state, connection)))) => {
+                    return Ok((Found::Alive(Box::new(state)), Some(connection)));
+                }
+                // It is about to listen, or about to end.
+                Ok(Ok(None) | Err(_)) => {}
+                Err(_) => return Ok((Found::Silent, None)),
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Ok((Found::Silent, None));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Goes on with a shim that lives.
+    async fn adopt(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        lifecycle: Lifecycle,
+        found: &Found,
+        connection: Option<Connection>,
+    ) -> Result<()> {
+        self.registry
+            .update_async(container, Sync::Volatile, move |record| {
+                Some(Record {
+                    launching: false,
+                    ..record.with(lifecycle)
+                })
+            })
+            .await?;
+        if let Found::Alive(state) = found {
+            let mut live = container.live();
+            for exec in &state.execs {
+                if let Ok(id) = exec.id.parse() {
+                    let state = match exec.exit_code {
+                        None => ExecState::Running { pid: exec.pid },
+                        Some(code) => ExecState::Exited {
+                            pid: exec.pid,
+                            code,
+                        },
+                    };
+                    let config = Arc::new(ExecConfig::default());
+                    live.execs.insert(id, Exec { config, state });
+                }
+            }
+        }
+        if let Some(connection) = connection {
+            self.serve(container, connection);
+            container.go();
+        }
+        Ok(())
+    }
+
+    /// Notes an end that was missed and takes back what is left.
+    async fn sweep(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        plan: Plan,
+        connection: Option<Connection>,
+    ) {
+        if let Some(mut connection) = connection
+            && matches!(plan, Plan::End(_))
+            && let Err(error) = connection
+                .call(&Request::Release, Vec::new(), PATIENCE)
+                .await
+        {
+            tracing::debug!(container = %container.id, error = error.message(), "a supervisor left before it was let go");
+        }
+        let record = container.record();
+        match plan {
+            Plan::End(ended) => self.ended(container, ended).await,
+            Plan::Sweep | Plan::Adopt(_) | Plan::Leave => {
+                let (inner, torn) = (self.clone(), container.clone());
+                let done = blocking(move || inner.tear_down(&torn)).await;
+                if let Err(error) = done {
+                    tracing::warn!(container = %container.id, error = error.message(), "could not take back what was left");
+                }
+                container.settle_end();
+                let half_removed = matches!(
+                    record.lifecycle,
+                    Lifecycle::Removing { .. } | Lifecycle::Dead { .. }
+                );
+                let ended = matches!(record.lifecycle, Lifecycle::Exited(_));
+                if half_removed || (record.host.auto_remove && ended) {
+                    let (inner, gone) = (self.clone(), container.clone());
+                    let volumes = if record.host.auto_remove {
+                        RemoveVolumes::Anonymous
+                    } else {
+                        RemoveVolumes::Keep
+                    };
+                    let removed = blocking(move || inner.discard(&gone, volumes)).await;
+                    if let Err(error) = removed {
+                        tracing::error!(container = %container.id, error = error.message(), "could not finish a removal");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes what belongs to no container: cgroups, directories, half-made and half-removed
+    /// containers. Goes on after failures. Blocks.
+    fn remove_orphans(self: &Arc<Self>, running: &HashSet<String>) {
+        let known: HashSet<String> = self
+            .registry
+            .all()
+            .iter()
+            .map(|c| c.id.to_string())
+            .collect();
+        let damaged = |id: &str| {
+            self.paths
+                .containers()
+                .join(id)
+                .join("record.json.damaged")
+                .exists()
+        };
+        for id in names_in(&self.paths.shims()) {
+            if known.contains(&id) || damaged(&id) {
+                continue;
+            }
+            self.remove_orphan_shim(&id);
+        }
+        let parent = self.networks.names().instance().to_owned();
+        for hierarchy in self.host.hierarchies.all() {
+            for id in names_in(&hierarchy.mount_point.join(&parent)) {
+                if id.parse::<ContainerId>().is_err() || running.contains(&id) || damaged(&id) {
+                    continue;
+                }
+                if let Err(error) = self.remove_cgroup(&id) {
+                    tracing::warn!(
+                        cgroup = id,
+                        error = error.message(),
+                        "could not remove an orphan control group"
+                    );
+                }
+            }
+        }
+        for id in names_in(&self.paths.containers()) {
+            if known.contains(&id) || damaged(&id) || id.parse::<ContainerId>().is_err() {
+                continue;
+            }
+            let from = self.paths.containers().join(&id);
+            if let Err(error) = std::fs::rename(&from, self.paths.trash().join(&id)) {
+                tracing::warn!(container = id, %error, "could not set a half-made container aside");
+            }
+        }
+        let trash = self.paths.trash();
+        self.tasks.spawn_blocking(move || {
+            for name in names_in(&trash) {
+                if let Err(error) = sampan_fs::remove_dir_all(trash.join(&name)) {
+                    tracing::warn!(name, %error, "could not remove what was thrown away");
+                }
+            }
+        });
+    }
+
+    /// Ends a shim of a container that does not exist any more.
+    fn remove_orphan_shim(self: &Arc<Self>, id: &str) {
+        if let Err(error) = self.remove_cgroup(id) {
+            tracing::warn!(
+                container = id,
+                error = error.message(),
+                "could not end an orphan"
+            );
+        }
+        let (inner, id) = (self.clone(), id.to_owned());
+        self.tasks.spawn(async move {
+            let directory = inner.paths.shims().join(&id);
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            while has_shim(&directory).unwrap_or(false) && tokio::time::Instant::now() < deadline {
+                if let Ok(Some(mut connection)) = Connection::find(&directory).await {
+                    let _ = connection
+                        .call(&Request::Release, Vec::new(), PATIENCE)
+                        .await;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            let removed = blocking(move || Ok(sampan_fs::remove_dir_all(&directory)?)).await;
+            if let Err(error) = removed {
+                tracing::warn!(
+                    container = id,
+                    error = error.message(),
+                    "could not remove an orphan's directory"
+                );
+            }
+        });
+    }
+}
+
+/// Whether a shim lives, or may be on its way, in this directory.
+fn has_shim(directory: &Path) -> Result<bool> {
+    if !directory.exists() {
+        return Ok(false);
+    }
+    Ok(LifeLock::try_take(directory)?.is_none())
+}
+
+async fn ask_state(directory: &Path) -> Result<Option<(State, Connection)>> {
+    let Some(mut connection) = Connection::find(directory).await? else {
+        return Ok(None);
+    };
+    match connection
+        .call(&Request::State, Vec::new(), PATIENCE)
+        .await?
+    {
+        Reply::State(state) => Ok(Some((*state, connection))),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Names in a directory; none when it cannot be read.
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}

@@ -1,0 +1,274 @@
+//! Capabilities and security options.
+
+use sampan_oci::runtime::Seccomp;
+use sampan_oci::seccomp::{Circumstances, Profile};
+
+use super::config::HostConfig;
+use crate::{Error, Result};
+
+/// Docker's default set.
+const DEFAULT: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+const ALL: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Returns the capabilities of a container's processes.
+pub(crate) fn capabilities(host: &HostConfig) -> Result<Vec<String>> {
+    let add = normalise("CapAdd", &host.cap_add)?;
+    let drop = normalise("CapDrop", &host.cap_drop)?;
+    if host.privileged {
+        return Ok(ALL.map(str::to_owned).to_vec());
+    }
+    let adds_all = add.iter().any(|cap| cap == "ALL");
+    let drops_all = drop.iter().any(|cap| cap == "ALL");
+    let base: &[&str] = match (adds_all, drops_all) {
+        (true, _) => &ALL,
+        (false, true) => &[],
+        (false, false) => &DEFAULT,
+    };
+    let mut capabilities: Vec<String> = base
+        .iter()
+        .filter(|cap| !drop.iter().any(|dropped| dropped == *cap))
+        .map(|cap| (*cap).to_owned())
+        .collect();
+    for cap in add {
+        if cap != "ALL" && !capabilities.contains(&cap) {
+            capabilities.push(cap);
+        }
+    }
+    Ok(capabilities)
+}
+
+/// Returns every capability, for privileged execs.
+pub(crate) fn all_capabilities() -> Vec<String> {
+    ALL.map(str::to_owned).to_vec()
+}
+
+fn normalise(field: &str, names: &[String]) -> Result<Vec<String>> {
+    names
+        .iter()
+        .map(|name| {
+            let upper = name.to_ascii_uppercase();
+            if upper == "ALL" {
+                return Ok(upper);
+            }
+            let full = if upper.starts_with("CAP_") {
+                upper
+            } else {
+                format!("CAP_{upper}")
+            };
+            if ALL.contains(&full.as_str()) {
+                Ok(full)
+            } else {
+                Err(Error::invalid(format!(
+                    "invalid {field}: unknown capability: {full:?}"
+                )))
+            }
+        })
+        .collect()
+}
+
+/// What `--security-opt` asks for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SecurityOptions {
+    pub(crate) no_new_privileges: bool,
+    pub(crate) filter: Filter,
+    /// Nothing is masked and nothing read-only.
+    pub(crate) open_system_paths: bool,
+    pub(crate) apparmor: Option<String>,
+}
+
+/// The system call filter of a container.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Filter {
+    /// The engine's.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// The container's own.
+    Custom(Box<Profile>),
+}
+
+impl SecurityOptions {
+    pub(crate) fn parse(options: &[String]) -> Result<Self> {
+        let mut parsed = Self::default();
+        for option in options {
+            parsed.add(option)?;
+        }
+        Ok(parsed)
+    }
+
+    fn add(&mut self, option: &str) -> Result<()> {
+        if option == "no-new-privileges" {
+            self.no_new_privileges = true;
+            return Ok(());
+        }
+        // The form with a colon is an old one.
+        let Some((key, value)) = option.split_once('=').or_else(|| option.split_once(':')) else {
+            return Err(Error::invalid(format!(
+                "invalid --security-opt 1: {option:?}"
+            )));
+        };
+        match (key, value) {
+            ("no-new-privileges", "true") => self.no_new_privileges = true,
+            ("no-new-privileges", "false") => self.no_new_privileges = false,
+            ("seccomp", "unconfined") => self.filter = Filter::Unconfined,
+            ("seccomp", "builtin") => self.filter = Filter::Default,
+            ("seccomp", json) => {
+                let profile = json.parse().map_err(|error| {
+                    Error::because("invalid seccomp profile", &error).into_invalid()
+                })?;
+                self.filter = Filter::Custom(Box::new(profile));
+            }
+            ("systempaths", "unconfined") => self.open_system_paths = true,
+            ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
+            // Without SELinux a label says nothing, as in Docker.
+            ("label", _) => {}
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid --security-opt 2: {option:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the filter's rules under the given circumstances.
+    pub(crate) fn seccomp(
+        &self,
+        privileged: bool,
+        capabilities: &[String],
+        architecture: &str,
+        kernel: (u32, u32),
+    ) -> Option<Seccomp> {
+        let profile = match &self.filter {
+            Filter::Unconfined => return None,
+            Filter::Default if privileged => return None,
+            Filter::Default => Profile::docker_default(),
+            Filter::Custom(profile) => profile,
+        };
+        Some(profile.resolve(&Circumstances {
+            capabilities,
+            architecture,
+            kernel,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(add: &[&str], drop: &[&str]) -> Vec<String> {
+        capabilities(&HostConfig {
+            cap_add: add.iter().map(ToString::to_string).collect(),
+            cap_drop: drop.iter().map(ToString::to_string).collect(),
+            ..HostConfig::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped() {
+        assert_eq!(of(&[], &[]), DEFAULT);
+        assert!(of(&["net_admin"], &[]).contains(&"CAP_NET_ADMIN".to_owned()));
+        assert_eq!(of(&["CAP_CHOWN"], &["ALL"]), ["CAP_CHOWN"]);
+        assert_eq!(of(&["ALL"], &["MKNOD"]).len(), 40);
+        assert_eq!(of(&[], &["all"]).len(), 0);
+        let error = capabilities(&HostConfig {
+            cap_add: vec!["FLY".into()],
+            ..HostConfig::default()
+        });
+        assert_eq!(
+            error.unwrap_err().message(),
+            "invalid CapAdd: unknown capability: \"CAP_FLY\""
+        );
+    }
+
+    #[test]
+    fn security_options_are_read() {
+        let parse = |options: &[&str]| {
+            SecurityOptions::parse(&options.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert!(parse(&["no-new-privileges"]).unwrap().no_new_privileges);
+        assert!(
+            !parse(&["no-new-privileges:false"])
+                .unwrap()
+                .no_new_privileges
+        );
+        assert!(matches!(
+            parse(&["seccomp=unconfined"]).unwrap().filter,
+            Filter::Unconfined
+        ));
+        assert!(
+            parse(&["systempaths=unconfined"])
+                .unwrap()
+                .open_system_paths
+        );
+        for bad in [
+            "flying",
+            "colour=red",
+            "no-new-privileges=maybe",
+            "seccomp={",
+        ] {
+            assert!(parse(&[bad]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,638 @@
+//! From a container's configuration to the runtime's: pure.
+
+use std::path::PathBuf;
+
+use sampan_oci::runtime::{
+    BlockIoResources, Capabilities, ConsoleSize, CpuResources, Device, DeviceRule, Linux,
+    LinuxResources, MemoryResources, Mount, Namespace, NamespaceKind, PidsResources, Process,
+    Rlimit, RootFilesystem, Spec, User,
+};
+
+use super::config::{
+    ContainerConfig, HostConfig, IpcMode, NetworkMode, PidMode, Resources, UtsMode,
+};
+use super::record::Record;
+use super::security::{self, SecurityOptions};
+use crate::host::{DeviceNode, Host};
+use crate::{Error, Result};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SHM_SIZE: i64 = 64 << 20;
+const CPU_PERIOD: u64 = 100_000;
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Everything that the runtime's configuration follows from.
+#[derive(Debug)]
+pub(crate) struct SpecInput<'a> {
+    pub(crate) record: &'a Record,
+    pub(crate) host: &'a Host,
+    /// Mounts of volumes, binds, memory and the container's files, resolved to paths of the host.
+    pub(crate) mounts: Vec<Mount>,
+    /// Devices of the host that were asked for, with the rights: looked at before.
+    pub(crate) devices: Vec<(DeviceNode, String)>,
+    pub(crate) cgroup: String,
+    /// Host name inside.
+    pub(crate) hostname: String,
+}
+
+/// Builds the runtime's configuration.
+pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
+    let SpecInput { record, host, .. } = input;
+    let (config, wishes) = (&*record.config, &*record.host);
+    let security = SecurityOptions::parse(&wishes.security_opt)?;
+    let capabilities = security::capabilities(wishes)?;
+    let seccomp = security.seccomp(
+        wishes.privileged,
+        &capabilities,
+        host.architecture(),
+        host.kernel,
+    );
+    let open_paths = wishes.privileged || security.open_system_paths;
+    let own_uts = wishes.uts_mode == UtsMode::Private && wishes.network_mode != NetworkMode::Host;
+    let mut mounts = system_mounts(wishes);
+    mounts.extend(input.mounts);
+    // Whatever is mounted on a directory comes before what is mounted in it.
+    mounts.sort_by_key(|mount| depth(&mount.destination));
+    Ok(Spec {
+        oci_version: "1.2.0".to_owned(),
+        process: Some(Process {
+            terminal: config.tty,
+            console_size: console_size(wishes.console_size),
+            user: user(config, wishes)?,
+            args: std::iter::once(record.path.clone())
+                .chain(record.args.iter().cloned())
+                .collect(),
+            env: environment(config, &input.hostname),
+            cwd: if config.working_dir.is_empty() {
+                "/".to_owned()
+            } else {
+                super::mount::clean(&config.working_dir)
+            },
+            capabilities: Some(capability_sets(&capabilities)),
+            rlimits: rlimits(&wishes.resources)?,
+            no_new_privileges: security.no_new_privileges,
+            oom_score_adj: Some(wishes.oom_score_adj),
+            ..Process::default()
+        }),
+        root: Some(RootFilesystem {
+            path: PathBuf::from("rootfs"),
+            readonly: wishes.readonly_rootfs,
+        }),
+        hostname: own_uts.then_some(input.hostname),
+        domainname: (own_uts && !config.domainname.is_empty()).then(|| config.domainname.clone()),
+        mounts,
+        annotations: wishes.annotations.clone(),
+        linux: Some(Linux {
+            sysctl: wishes.sysctls.clone(),
+            resources: Some(resources(wishes, &input.devices)?),
+            cgroups_path: Some(input.cgroup),
+            namespaces: namespaces(wishes, host, own_uts),
+            devices: input.devices.iter().map(|(node, _)| device(node)).collect(),
+            seccomp,
+            masked_paths: match &wishes.masked_paths {
+                Some(paths) => paths.clone(),
+                None if open_paths => Vec::new(),
+                None => MASKED
+                    .into_iter()
+                    .map(str::to_owned)
+                    .chain(host.thermal_files.iter().cloned())
+                    .collect(),
+            },
+            readonly_paths: match &wishes.readonly_paths {
+                Some(paths) => paths.clone(),
+                None if open_paths => Vec::new(),
+                None => READ_ONLY.map(str::to_owned).to_vec(),
+            },
+            ..Linux::default()
+        }),
+        ..Spec::default()
+    })
+}
+
+/// Builds the process of an exec from its container's.
+pub(crate) fn exec_process(
+    record: &Record,
+    exec: &super::request::ExecConfig,
+    host: &Host,
+) -> Result<Process> {
+    let (config, wishes) = (&*record.config, &*record.host);
+    let security = SecurityOptions::parse(&wishes.security_opt)?;
+    let capabilities = if exec.privileged {
+        security::all_capabilities()
+    } else {
+        security::capabilities(wishes)?
+    };
+    let mut who = user(config, wishes)?;
+    if !exec.user.is_empty() {
+        who.username = Some(exec.user.clone());
+    }
+    let mut env = environment(config, &hostname(record, host));
+    if exec.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    for variable in &exec.env {
+        set(&mut env, variable);
+    }
+    let directory = [&exec.working_dir, &config.working_dir]
+        .into_iter()
+        .find(|directory| !directory.is_empty());
+    Ok(Process {
+        terminal: exec.tty,
+        console_size: exec.console_size.and_then(console_size),
+        user: who,
+        args: exec.cmd.clone(),
+        env,
+        cwd: directory.map_or_else(
+            || "/".to_owned(),
+            |directory| super::mount::clean(directory),
+        ),
+        capabilities: Some(capability_sets(&capabilities)),
+        rlimits: rlimits(&wishes.resources)?,
+        no_new_privileges: security.no_new_privileges,
+        oom_score_adj: Some(wishes.oom_score_adj),
+        ..Process::default()
+    })
+}
+
+/// Returns the host name that a container sees.
+pub(crate) fn hostname(record: &Record, host: &Host) -> String {
+    let shares =
+        record.host.network_mode == NetworkMode::Host || record.host.uts_mode == UtsMode::Host;
+    match record.config.hostname.as_str() {
+        "" if shares => host.name.clone(),
+        "" => record.id.short().to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn depth(destination: &str) -> usize {
+    destination
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .count()
+}
+
+fn mount(kind: &str, destination: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: destination.to_owned(),
+        kind: Some(kind.to_owned()),
+        source: Some(match kind {
+            "tmpfs" if destination == "/dev/shm" => "shm".into(),
+            kind => kind.into(),
+        }),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        ..Mount::default()
+    }
+}
+
+/// Makes a bind mount.
+pub(crate) fn bind(source: impl Into<PathBuf>, destination: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: destination.to_owned(),
+        kind: Some("bind".to_owned()),
+        source: Some(source.into()),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        ..Mount::default()
+    }
+}
+
+fn system_mounts(wishes: &HostConfig) -> Vec<Mount> {
+    let system = if wishes.privileged { "rw" } else { "ro" };
+    let safe = ["nosuid", "noexec", "nodev"];
+    let mut mounts = vec![
+        mount("proc", "/proc", &safe),
+        mount(
+            "tmpfs",
+            "/dev",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "devpts",
+            "/dev/pts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", system]),
+        mount(
+            "cgroup",
+            "/sys/fs/cgroup",
+            &[system, "nosuid", "noexec", "nodev"],
+        ),
+    ];
+    match wishes.ipc_mode {
+        IpcMode::Host => {
+            mounts.push(bind(
+                "/dev/mqueue",
+                "/dev/mqueue",
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
+            mounts.push(bind(
+                "/dev/shm",
+                "/dev/shm",
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
+        }
+        IpcMode::None => mounts.push(mount("mqueue", "/dev/mqueue", &safe)),
+        // The memory of the other container is bound by the service, which knows where it is.
+        IpcMode::Container(_) => mounts.push(mount("mqueue", "/dev/mqueue", &safe)),
+        IpcMode::Default | IpcMode::Private | IpcMode::Shareable => {
+            mounts.push(mount("mqueue", "/dev/mqueue", &safe));
+            let size = if wishes.shm_size > 0 {
+                wishes.shm_size
+            } else {
+                SHM_SIZE
+            };
+            mounts.push(mount(
+                "tmpfs",
+                "/dev/shm",
+                &[
+                    "nosuid",
+                    "noexec",
+                    "nodev",
+                    "mode=1777",
+                    &format!("size={size}"),
+                ],
+            ));
+        }
+    }
+    mounts
+}
+
+fn namespaces(wishes: &HostConfig, host: &Host, own_uts: bool) -> Vec<Namespace> {
+    let mut kinds = vec![NamespaceKind::Mount];
+    if wishes.network_mode != NetworkMode::Host {
+        kinds.push(NamespaceKind::Network);
+    }
+    if own_uts {
+        kinds.push(NamespaceKind::Uts);
+    }
+    if wishes.ipc_mode != IpcMode::Host {
+        kinds.push(NamespaceKind::Ipc);
+    }
+    if wishes.pid_mode != PidMode::Host {
+        kinds.push(NamespaceKind::Pid);
+    }
+    let private_cgroup = match wishes.cgroupns_mode.as_str() {
+        "private" => true,
+        "host" => false,
+        _ => host.unified && !wishes.privileged,
+    };
+    if private_cgroup {
+        kinds.push(NamespaceKind::Cgroup);
+    }
+    if host.time_namespaces {
+        kinds.push(NamespaceKind::Time);
+    }
+    kinds.into_iter().map(Namespace::new).collect()
+}
+
+fn console_size([height, width]: [u16; 2]) -> Option<ConsoleSize> {
+    (height > 0 && width > 0).then_some(ConsoleSize {
+        height: height.into(),
+        width: width.into(),
+    })
+}
+
+fn user(config: &ContainerConfig, wishes: &HostConfig) -> Result<User> {
+    let additional_gids = wishes
+        .group_add
+        .iter()
+        .map(|group| {
+            group.parse().map_err(|_| {
+                Error::not_implemented(format!(
+                    "unable to add group {group}: groups by name are not supported"
+                ))
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(User {
+        additional_gids,
+        username: (!config.user.is_empty()).then(|| config.user.clone()),
+        ..User::default()
+    })
+}
+
+fn environment(config: &ContainerConfig, hostname: &str) -> Vec<String> {
+    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    if config.tty {
+        env.push("TERM=xterm".to_owned());
+    }
+    for variable in &config.env {
+        set(&mut env, variable);
+    }
+    env
+}
+
+/// Sets a variable in the place of one of the same name. One without `=` takes it away: the name
+/// alone never means a variable of the host.
+pub(crate) fn set(env: &mut Vec<String>, variable: &str) {
+    let name = variable.split('=').next().unwrap_or(variable);
+    let is_same = |other: &String| other.split('=').next() == Some(name);
+    if !variable.contains('=') {
+        env.retain(|other| !is_same(other));
+        return;
+    }
+    match env.iter_mut().find(|other| is_same(other)) {
+        Some(other) => variable.clone_into(other),
+        None => env.push(variable.to_owned()),
+    }
+}
+
+fn capability_sets(capabilities: &[String]) -> Capabilities {
+    Capabilities {
+        bounding: capabilities.to_vec(),
+        effective: capabilities.to_vec(),
+        permitted: capabilities.to_vec(),
+        inheritable: Vec::new(),
+        ambient: Vec::new(),
+    }
+}
+
+fn rlimits(resources: &Resources) -> Result<Vec<Rlimit>> {
+    const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    resources
+        .ulimits
+        .iter()
+        .map(|limit| {
+            if !NAMES.contains(&limit.name.as_str()) {
+                return Err(Error::invalid(format!(
+                    "invalid ulimit type: {}",
+                    limit.name
+                )));
+            }
+            let (soft, hard) = (number(limit.soft), number(limit.hard));
+            if soft > hard {
+                return Err(Error::invalid(format!(
+                    "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+                    limit.soft, limit.hard
+                )));
+            }
+            Ok(Rlimit {
+                kind: format!("RLIMIT_{}", limit.name.to_ascii_uppercase()),
+                soft,
+                hard,
+            })
+        })
+        .collect()
+}
+
+/// -1 is no limit.
+fn number(limit: i64) -> u64 {
+    u64::try_from(limit).unwrap_or(u64::MAX)
+}
+
+fn resources(wishes: &HostConfig, devices: &[(DeviceNode, String)]) -> Result<LinuxResources> {
+    let limits = &wishes.resources;
+    Ok(LinuxResources {
+        devices: device_rules(wishes, devices)?,
+        memory: memory(limits),
+        cpu: cpu(limits),
+        pids: limits
+            .pids_limit
+            .filter(|limit| *limit != 0)
+            .map(|limit| PidsResources { limit: Some(limit) }),
+        block_io: (limits.blkio_weight > 0).then(|| BlockIoResources {
+            weight: Some(limits.blkio_weight),
+            ..BlockIoResources::default()
+        }),
+        ..LinuxResources::default()
+    })
+}
+
+fn memory(limits: &Resources) -> Option<MemoryResources> {
+    let positive = |value: i64| (value > 0).then_some(value);
+    let memory = MemoryResources {
+        limit: positive(limits.memory),
+        reservation: positive(limits.memory_reservation),
+        swap: match limits.memory_swap {
+            0 => positive(limits.memory).map(|limit| limit.saturating_mul(2)),
+            swap => Some(swap),
+        },
+        swappiness: limits
+            .memory_swappiness
+            .and_then(|value| u64::try_from(value).ok()),
+        disable_oom_killer: limits.oom_kill_disable.filter(|disable| *disable),
+        ..MemoryResources::default()
+    };
+    (memory != MemoryResources::default()).then_some(memory)
+}
+
+fn cpu(limits: &Resources) -> Option<CpuResources> {
+    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
+    let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+    let mut cpu = CpuResources {
+        shares: positive(limits.cpu_shares),
+        quota: (limits.cpu_quota != 0).then_some(limits.cpu_quota),
+        period: positive(limits.cpu_period),
+        cpus: text(&limits.cpuset_cpus),
+        mems: text(&limits.cpuset_mems),
+        ..CpuResources::default()
+    };
+    if limits.nano_cpus > 0 {
+        let quota = i128::from(limits.nano_cpus) * i128::from(CPU_PERIOD) / 1_000_000_000;
+        cpu.quota = i64::try_from(quota).ok();
+        cpu.period = Some(CPU_PERIOD);
+    }
+    (cpu != CpuResources::default()).then_some(cpu)
+}
+
+fn rule(
+    allow: bool,
+    kind: &str,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: &str,
+) -> DeviceRule {
+    DeviceRule {
+        allow,
+        kind: Some(kind.to_owned()),
+        major,
+        minor,
+        access: Some(access.to_owned()),
+    }
+}
+
+fn device_rules(wishes: &HostConfig, devices: &[(DeviceNode, String)]) -> Result<Vec<DeviceRule>> {
+    if wishes.privileged {
+        return Ok(vec![rule(true, "a", None, None, "rwm")]);
+    }
+    let mut rules = vec![rule(false, "a", None, None, "rwm")];
+    rules.push(rule(true, "c", None, None, "m"));
+    rules.push(rule(true, "b", None, None, "m"));
+    for (major, minor) in [
+        (1, Some(3)),
+        (1, Some(5)),
+        (1, Some(7)),
+        (1, Some(8)),
+        (1, Some(9)),
+        (5, Some(0)),
+        (5, Some(1)),
+        (5, Some(2)),
+        (136, None),
+    ] {
+        rules.push(rule(true, "c", Some(major), minor, "rwm"));
+    }
+    for (node, access) in devices {
+        rules.push(rule(
+            true,
+            node.kind,
+            Some(node.major.into()),
+            Some(node.minor.into()),
+            access,
+        ));
+    }
+    for text in &wishes.resources.device_cgroup_rules {
+        rules.push(parse_rule(text)?);
+    }
+    Ok(rules)
+}
+
+/// Reads `c 42:* rmw`.
+fn parse_rule(text: &str) -> Result<DeviceRule> {
+    let invalid = || Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
+    let parts: Vec<&str> = text.split(' ').collect();
+    let [kind, numbers, access] = parts[..] else {
+        return Err(invalid());
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            digits.parse().map(Some).map_err(|_| invalid())
+        }
+        _ => Err(invalid()),
+    };
+    let fits = matches!(kind, "a" | "b" | "c")
+        && !access.is_empty()
+        && access.len() <= 3
+        && access.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'));
+    if !fits {
+        return Err(invalid());
+    }
+    Ok(rule(true, kind, number(major)?, number(minor)?, access))
+}
+
+fn device(node: &DeviceNode) -> Device {
+    Device {
+        path: node.path.clone(),
+        kind: node.kind.to_owned(),
+        major: node.major.into(),
+        minor: node.minor.into(),
+        file_mode: Some(node.mode),
+        uid: Some(node.uid),
+        gid: Some(node.gid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_replace_and_take_away() {
+        let mut env = vec!["A=1".to_owned(), "B=2".to_owned()];
+        set(&mut env, "A=3=4");
+        set(&mut env, "C=");
+        set(&mut env, "B");
+        set(&mut env, "NEVER");
+        assert_eq!(env, ["A=3=4", "C="]);
+    }
+
+    #[test]
+    fn device_rules_are_read() {
+        let rule = parse_rule("c 42:* rmw").unwrap();
+        assert_eq!((rule.major, rule.minor), (Some(42), None));
+        for text in [
+            "",
+            "c",
+            "d 1:1 r",
+            "c 1 r",
+            "c 1:1 x",
+            "c 1:1 ",
+            "c -1:1 r",
+            "c 1:1 r w",
+            "c 1:1 rwmr",
+        ] {
+            assert!(parse_rule(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn limits_become_the_kernels() {
+        let limits = Resources {
+            memory: 64 << 20,
+            nano_cpus: 1_500_000_000,
+            pids_limit: Some(10),
+            ..Resources::default()
+        };
+        assert_eq!(memory(&limits).unwrap().swap, Some(128 << 20));
+        let cpu = cpu(&limits).unwrap();
+        assert_eq!((cpu.quota, cpu.period), (Some(150_000), Some(100_000)));
+        assert!(memory(&Resources::default()).is_none());
+        let unlimited = Resources {
+            memory: 64 << 20,
+            memory_swap: -1,
+            ..Resources::default()
+        };
+        assert_eq!(memory(&unlimited).unwrap().swap, Some(-1));
+    }
+
+    #[test]
+    fn ulimits_are_checked() {
+        let limit = |name: &str, soft, hard| Resources {
+            ulimits: vec![super::super::config::Ulimit {
+                name: name.into(),
+                soft,
+                hard,
+            }],
+            ..Resources::default()
+        };
+        assert_eq!(rlimits(&limit("nofile", 10, -1)).unwrap()[0].hard, u64::MAX);
+        assert!(rlimits(&limit("nofile", 10, 5)).is_err());
+        assert!(rlimits(&limit("wings", 1, 1)).is_err());
+    }
+}

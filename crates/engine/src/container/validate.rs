@@ -1,0 +1,400 @@
+//! What is wrong with a request, in Docker's words: pure.
+
+use super::config::{
+    ContainerConfig, HostConfig, IpcMode, NetworkMode, PidMode, Resources, RestartPolicy,
+};
+use super::security::{self, SecurityOptions};
+use crate::{Error, Result, signal};
+
+const MIN_MEMORY: i64 = 6 << 20;
+
+/// Checks a configuration that has been completed from its image. Returns warnings.
+pub(crate) fn check(
+    config: &ContainerConfig,
+    host: &HostConfig,
+    cpus: usize,
+) -> Result<Vec<String>> {
+    check_config(config)?;
+    check_network(config, host)?;
+    check_resources(&host.resources, cpus)?;
+    check_unsupported(host)?;
+    SecurityOptions::parse(&host.security_opt)?;
+    security::capabilities(host)?;
+    super::log_config::read(&host.log, config)?;
+    if host.auto_remove && host.restart_policy != RestartPolicy::No {
+        return Err(Error::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return Err(Error::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        )));
+    }
+    if host.shm_size < 0 {
+        return Err(Error::invalid("SHM size can not be less than 0"));
+    }
+    for name in host.sysctls.keys() {
+        if host.network_mode == NetworkMode::Host && name.starts_with("net.") {
+            return Err(Error::invalid(format!(
+                "sysctl {name:?} not allowed in host network namespace"
+            )));
+        }
+    }
+    let mut warnings = Vec::new();
+    if host.resources.oom_kill_disable == Some(true) && host.resources.memory == 0 {
+        warnings.push(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system \
+             running out of resources."
+                .to_owned(),
+        );
+    }
+    if host.network_mode == NetworkMode::Host && !host.port_bindings.is_empty() {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    Ok(warnings)
+}
+
+fn check_config(config: &ContainerConfig) -> Result<()> {
+    let hostname = &config.hostname;
+    let strange = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
+    if hostname.len() > 64 || hostname.contains(strange) {
+        return Err(Error::invalid(format!(
+            "invalid hostname format: {hostname}"
+        )));
+    }
+    if config.domainname.len() > 64 || config.domainname.contains(strange) {
+        return Err(Error::invalid(format!(
+            "invalid domainname format: {}",
+            config.domainname
+        )));
+    }
+    for variable in &config.env {
+        if variable.is_empty() || variable.starts_with('=') {
+            return Err(Error::invalid(format!(
+                "invalid environment variable: {variable}"
+            )));
+        }
+    }
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    if !config.stop_signal.is_empty() {
+        signal::parse(&config.stop_signal)?;
+    }
+    let texts = [
+        config.entrypoint.as_deref(),
+        config.cmd.as_deref(),
+        Some(&config.env),
+    ];
+    let plain = [&config.user, &config.working_dir];
+    let mut all = texts.into_iter().flatten().flatten().chain(plain);
+    if all.any(|text| text.contains('\0')) {
+        return Err(Error::invalid(
+            "invalid configuration: a text contains a NUL byte",
+        ));
+    }
+    Ok(())
+}
+
+fn check_network(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
+    if matches!(host.network_mode, NetworkMode::Container(_)) {
+        let conflict = |what: &str| {
+            Err(Error::invalid(format!(
+                "conflicting options: {what} and the network mode"
+            )))
+        };
+        if !config.hostname.is_empty() {
+            return conflict("hostname");
+        }
+        if !host.links.is_empty() {
+            return conflict(
+                "container type network can't be used with links. This would result in undefined behavior",
+            );
+        }
+        if !host.dns.is_empty() {
+            return conflict("dns");
+        }
+        if !host.extra_hosts.is_empty() {
+            return conflict("custom host-to-IP mapping");
+        }
+        if !host.port_bindings.is_empty() || host.publish_all_ports {
+            return Err(Error::invalid(
+                "conflicting options: port publishing and the container type network mode",
+            ));
+        }
+    }
+    for server in &host.dns {
+        if server.parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!("bad nameserver address {server}")));
+        }
+    }
+    for entry in &host.extra_hosts {
+        extra_host(entry)?;
+    }
+    Ok(())
+}
+
+/// Reads `name:address`; the address `host-gateway` is returned as `None`.
+pub(crate) fn extra_host(entry: &str) -> Result<(&str, Option<std::net::IpAddr>)> {
+    let invalid = || Error::invalid(format!("bad format for add-host: {entry:?}"));
+    let (name, address) = entry.split_once(['=', ':']).ok_or_else(invalid)?;
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        return Err(invalid());
+    }
+    if address == "host-gateway" {
+        return Ok((name, None));
+    }
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse() {
+        Ok(address) => Ok((name, Some(address))),
+        Err(_) => Err(Error::invalid(format!(
+            "invalid IP address in add-host: {address:?}"
+        ))),
+    }
+}
+
+fn check_resources(limits: &Resources, cpus: usize) -> Result<()> {
+    let invalid = |text: &str| Err(Error::invalid(text));
+    if limits.memory != 0 && limits.memory < MIN_MEMORY {
+        return invalid("Minimum memory limit allowed is 6MB");
+    }
+    if limits.memory > 0 && limits.memory_swap > 0 && limits.memory_swap < limits.memory {
+        return invalid("Minimum memoryswap limit should be larger than memory limit, see usage");
+    }
+    if limits.memory == 0 && limits.memory_swap > 0 {
+        return invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        );
+    }
+    if limits.memory_swap < -1 {
+        return invalid("invalid memory swap limit: it must be -1 or more");
+    }
+    if let Some(swappiness) = limits.memory_swappiness
+        && !(-1..=100).contains(&swappiness)
+    {
+        return Err(Error::invalid(format!(
+            "Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        )));
+    }
+    if limits.memory_reservation != 0 && limits.memory_reservation < MIN_MEMORY {
+        return invalid("Minimum memory reservation allowed is 6MB");
+    }
+    if limits.memory > 0 && limits.memory_reservation > limits.memory {
+        return invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
+    }
+    if limits.nano_cpus != 0 && (limits.cpu_period != 0 || limits.cpu_quota != 0) {
+        let other = if limits.cpu_period != 0 {
+            "CPU Period"
+        } else {
+            "CPU Quota"
+        };
+        return Err(Error::invalid(format!(
+            "Conflicting options: Nano CPUs and {other} cannot both be set."
+        )));
+    }
+    let most = i64::try_from(cpus)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(1_000_000_000);
+    if limits.nano_cpus != 0 && !(10_000_000..=most).contains(&limits.nano_cpus) {
+        return Err(Error::invalid(format!(
+            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        )));
+    }
+    if limits.cpu_shares < 0 {
+        return Err(Error::invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            limits.cpu_shares
+        )));
+    }
+    if limits.cpu_period != 0 && !(1000..=1_000_000).contains(&limits.cpu_period) {
+        return invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
+    }
+    if limits.cpu_quota > 0 && limits.cpu_quota < 1000 {
+        return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)");
+    }
+    check_cpuset(&limits.cpuset_cpus, "cpus")?;
+    check_cpuset(&limits.cpuset_mems, "mems")?;
+    if limits.blkio_weight != 0 && !(10..=1000).contains(&limits.blkio_weight) {
+        return invalid("Range of blkio weight is from 10 to 1000");
+    }
+    Ok(())
+}
+
+/// A list such as `0-2,7` with numbers that a host can have.
+fn check_cpuset(list: &str, what: &str) -> Result<()> {
+    const HIGHEST: u32 = 8191;
+    let number = |text: &str| {
+        let plain = !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
+        plain
+            .then(|| text.parse::<u32>().ok())
+            .flatten()
+            .filter(|n| *n <= HIGHEST)
+    };
+    let good = list.is_empty()
+        || list
+            .split(',')
+            .all(|part| match part.trim().split_once('-') {
+                None => number(part.trim()).is_some(),
+                Some((first, last)) => number(first)
+                    .zip(number(last))
+                    .is_some_and(|(first, last)| first <= last),
+            });
+    if good {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!(
+            "Invalid value {list} for cpuset {what}"
+        )))
+    }
+}
+
+/// What this version refuses by name instead of pretending.
+fn check_unsupported(host: &HostConfig) -> Result<()> {
+    let not_yet = |what: &str| {
+        Err(Error::not_implemented(format!(
+            "{what} is not supported by this version"
+        )))
+    };
+    if host.restart_policy != RestartPolicy::No {
+        return not_yet("a restart policy (--restart)");
+    }
+    if !host.links.is_empty() {
+        return not_yet("a link (--link)");
+    }
+    if !host.resources.cgroup_parent.is_empty() {
+        return not_yet("a cgroup parent (--cgroup-parent)");
+    }
+    if !host.storage_opt.is_empty() {
+        return not_yet("a storage option (--storage-opt)");
+    }
+    if matches!(host.ipc_mode, IpcMode::Container(_)) {
+        return not_yet("the IPC namespace of another container (--ipc)");
+    }
+    if matches!(host.pid_mode, PidMode::Container(_)) {
+        return not_yet("the PID namespace of another container (--pid)");
+    }
+    if !matches!(host.userns_mode.as_str(), "" | "host") {
+        return Err(Error::invalid(format!(
+            "invalid user namespace mode: {}",
+            host.userns_mode
+        )));
+    }
+    if !matches!(host.cgroupns_mode.as_str(), "" | "host" | "private") {
+        return Err(Error::invalid(format!(
+            "invalid cgroup namespace mode: {}",
+            host.cgroupns_mode
+        )));
+    }
+    if !matches!(
+        host.runtime.as_str(),
+        "" | "sampan" | "runc" | "io.containerd.runc.v2"
+    ) {
+        return Err(Error::invalid(format!(
+            "unknown or invalid runtime name: {}",
+            host.runtime
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(change: impl FnOnce(&mut Resources)) -> Result<Vec<String>> {
+        let mut host = HostConfig::default();
+        change(&mut host.resources);
+        check(&ContainerConfig::default(), &host, 2)
+    }
+
+    #[test]
+    fn limits_are_checked_in_dockers_words() {
+        let message = |result: Result<Vec<String>>| result.unwrap_err().message().to_owned();
+        assert_eq!(
+            message(limits(|r| r.memory = 1)),
+            "Minimum memory limit allowed is 6MB"
+        );
+        assert!(message(limits(|r| r.nano_cpus = 3_000_000_000)).contains("only 2 CPUs available"));
+        assert!(message(limits(|r| r.blkio_weight = 5)).contains("10 to 1000"));
+        assert!(limits(|r| r.memory_swap = 1 << 30).is_err());
+        assert!(limits(|r| r.memory = 64 << 20).is_ok());
+        for list in ["0-4294967295", "a", "3-1", "1,", "-", "99999", "0--1"] {
+            assert!(limits(|r| r.cpuset_cpus = list.into()).is_err(), "{list}");
+        }
+        assert!(limits(|r| r.cpuset_cpus = "0-1,3".into()).is_ok());
+    }
+
+    #[test]
+    fn conflicting_modes_are_refused() {
+        let host = HostConfig {
+            network_mode: NetworkMode::Container("x".into()),
+            ..HostConfig::default()
+        };
+        let config = ContainerConfig {
+            hostname: "h".into(),
+            ..ContainerConfig::default()
+        };
+        assert_eq!(
+            check(&config, &host, 1).unwrap_err().message(),
+            "conflicting options: hostname and the network mode"
+        );
+        assert!(check(&ContainerConfig::default(), &host, 1).is_ok());
+    }
+
+    #[test]
+    fn extra_hosts_are_read() {
+        assert_eq!(extra_host("db:10.0.0.1").unwrap().0, "db");
+        assert_eq!(
+            extra_host("db=::1").unwrap().1,
+            Some("::1".parse().unwrap())
+        );
+        assert_eq!(extra_host("x:host-gateway").unwrap(), ("x", None));
+        for entry in [
+            "",
+            "db",
+            ":1.2.3.4",
+            "db:1.2.3",
+            "a b:1.2.3.4",
+            "a\n:1.2.3.4",
+        ] {
+            assert!(extra_host(entry).is_err(), "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn configurations_are_checked() {
+        for config in [
+            ContainerConfig {
+                env: vec!["=x".into()],
+                ..ContainerConfig::default()
+            },
+            ContainerConfig {
+                working_dir: "rel".into(),
+                ..ContainerConfig::default()
+            },
+            ContainerConfig {
+                stop_signal: "FLY".into(),
+                ..ContainerConfig::default()
+            },
+            ContainerConfig {
+                hostname: "a/b".into(),
+                ..ContainerConfig::default()
+            },
+            ContainerConfig {
+                cmd: Some(vec!["a\0b".into()]),
+                ..ContainerConfig::default()
+            },
+        ] {
+            assert!(check(&config, &HostConfig::default(), 1).is_err());
+        }
+    }
+}
