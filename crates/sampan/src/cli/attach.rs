@@ -115,7 +115,7 @@ async fn attach(client: &Client, call: Call<'_>) -> Result<u8, Failure> {
         Ok(())
     };
     match attached.run(hijacked, resized).await? {
-        Outcome::Detached => Ok(0),
+        Outcome::Detached => Err(Failure::message("read escape sequence")),
         Outcome::Ended => exit_code(client, &id, condition, pending).await,
     }
 }

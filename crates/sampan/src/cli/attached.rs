@@ -92,9 +92,6 @@ impl Attached<'_> {
             }
         };
         terminal::restore();
-        if tty && matches!(outcome, Ok(Outcome::Detached)) {
-            eprint!("\r\n");
-        }
         outcome
     }
 }
