@@ -56,7 +56,7 @@ impl Attached<'_> {
             terminal::make_raw()
                 .map_err(|error| Failure::message(format!("cannot set the terminal: {error}")))?;
         }
-        let (client, target, proxy, tty) = (self.client, self.target, self.proxy, self.tty);
+        let (client, target, proxy) = (self.client, self.target, self.proxy);
         let mut ended = stream::copy(hijacked, self.plan)
             .map_err(|error| Failure::message(format!("cannot copy streams: {error}")))?;
         if let Err(failure) = started.await {
