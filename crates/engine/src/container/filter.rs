@@ -82,7 +82,7 @@ pub(crate) struct Surroundings<'a> {
     /// When the container of `since` was created.
     pub(crate) since: Option<jiff::Timestamp>,
     /// Whether the image of a container is, or descends from, the named one.
-    pub(crate) descends: &'a dyn Fn(&ContainerView, &str) -> bool,
+    pub(crate) descends: &'a (dyn Fn(&ContainerView, &str) -> bool + Sync),
 }
 
 impl ContainerFilter {
