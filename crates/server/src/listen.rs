@@ -50,12 +50,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        Ok(Socket::Unix(stream))
-    };
-    accept_loop(accept, edge(engine.into()), limits, stop).await;
+    let listener = Listener::Unix(UnixListener::from_std(listener)?);
+    accept_loop(listener, edge(engine.into()), limits, stop).await;
     Ok(())
 }
 
@@ -68,13 +64,8 @@ pub async fn serve_tcp(
     stop: CancellationToken,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok(Socket::Tcp(stream))
-    };
-    accept_loop(accept, edge(engine.into()), limits, stop).await;
+    let listener = Listener::Tcp(TcpListener::from_std(listener)?);
+    accept_loop(listener, edge(engine.into()), limits, stop).await;
     Ok(())
 }
 
@@ -82,16 +73,41 @@ fn edge(engine: Arc<Engine>) -> Edge {
     Edge::new(routes(App::new(engine)))
 }
 
-pub(crate) async fn accept_loop<A>(accept: A, edge: Edge, limits: Limits, stop: CancellationToken)
-where
-    A: AsyncFn() -> io::Result<Socket>,
-{
+/// Where clients come from.
+pub(crate) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Socket::Unix(stream)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Keystrokes of a hijacked terminal must not wait for each other.
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+}
+
+pub(crate) async fn accept_loop(
+    listener: Listener,
+    edge: Edge,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let tracker = TaskTracker::new();
     let slots = Arc::new(tokio::sync::Semaphore::new(limits.connections));
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, accept().await)
+            (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
             next = next => next,

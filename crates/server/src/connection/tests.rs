@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::body::JsonBody;
 use crate::hijack::{Hijack, head, write_now};
-use crate::listen::accept_loop;
+use crate::listen::{Listener, accept_loop};
 use crate::reply::Json;
 
 /// Handlers that were given up because the client left.
@@ -89,8 +89,8 @@ impl Server {
             runtime.block_on(async move {
                 listener.set_nonblocking(true).unwrap();
                 let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-                let accept = async || listener.accept().await.map(|(s, _)| Socket::Unix(s));
-                accept_loop(accept, Edge::new(routes()), limits, token).await;
+                let listener = Listener::Unix(listener);
+                accept_loop(listener, Edge::new(routes()), limits, token).await;
             });
         });
         Self {
