@@ -12,16 +12,7 @@ const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 /// # Errors
 /// As close_range(2).
 pub fn close_from_at_exec(first: u32) -> io::Result<()> {
-    // SAFETY: only sets a flag of descriptors; none is closed.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    check(done).map(drop)
+    close_range(first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
 }
 
 /// Makes `number` a copy of `descriptor` that stays open through execve. Child
@@ -44,4 +35,24 @@ pub fn close_copy(descriptor: BorrowedFd<'_>) {
     // SAFETY: closes a number of this process' own table; see above for the
     // values that still have it.
     unsafe { libc::close(descriptor.as_raw_fd()) };
+}
+
+/// Child code: closes all descriptors from `first` on but `kept`. As for
+/// [`close_copy`], values that own them must never be dropped.
+///
+/// # Errors
+/// As close_range(2).
+pub fn close_all_from(first: u32, kept: BorrowedFd<'_>) -> io::Result<()> {
+    let kept = kept.as_raw_fd().unsigned_abs();
+    if kept > first {
+        close_range(first, kept - 1, 0)?;
+    }
+    close_range(first.max(kept + 1), libc::c_uint::MAX, 0)
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: plain numbers; what owns the descriptors is the business of the
+    // callers, which are child code where nothing drops them.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    check(done).map(drop)
 }

@@ -68,10 +68,13 @@ impl ContainerPlan {
         self.mask_paths(root, &anchors)?;
         self.protect_paths(root, &anchors)?;
         let program = self.process.prepare_in(root, || self.seal_root(root))?;
+        self.process.lead_session()?;
         self.process.send(Report::Ready).at(Step::Prepare)?;
         if !self.process.wait_for_start() {
             return Err(Errno::PIPE).at(Step::Prepare);
         }
+        self.process.place_descriptors()?;
+        self.process.confine()?;
         Err(self.process.run(program))
     }
 

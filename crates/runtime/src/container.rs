@@ -51,7 +51,7 @@ impl Created {
         match receive(self.socket.as_fd())? {
             Answer::Ready => Ok(()),
             Answer::Failed(failure) => Err(self.plan.failed(failure)),
-            Answer::Closed => Err(died(&self.parts().child)),
+            Answer::Closed | Answer::Spawned(_) => Err(died(&self.parts().child)),
         }
     }
 
@@ -96,7 +96,7 @@ impl Created {
         }
         match receive(self.socket.as_fd())? {
             Answer::Failed(failure) => Err(self.plan.failed(failure)),
-            Answer::Closed | Answer::Ready => {
+            Answer::Closed | Answer::Ready | Answer::Spawned(_) => {
                 let parts = self.parts.take();
                 let parts = parts.expect("taken here only, and this value is consumed");
                 Ok(Running { parts })

@@ -209,7 +209,7 @@ impl Prepared {
 
 /// Runs `spawn` with children going into another namespace of process ids, and
 /// comes back to the caller's own.
-pub(crate) fn in_pid_namespace<T>(
+fn in_pid_namespace<T>(
     namespace: Option<BorrowedFd<'_>>,
     spawn: impl FnOnce() -> std::io::Result<T>,
 ) -> Result<T, Error> {
@@ -217,12 +217,8 @@ pub(crate) fn in_pid_namespace<T>(
         return spawn().map_err(Error::io_step("start the container's process"));
     };
     let own = File::open("/proc/self/ns/pid").map_err(Error::io_step("open /proc/self/ns/pid"))?;
-    setns(namespace, Namespaces::PID).map_err(|error| {
-        if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) {
-            return Error::NotRunning;
-        }
-        Error::io_step("join the namespace of process ids")(error)
-    })?;
+    setns(namespace, Namespaces::PID)
+        .map_err(Error::io_step("join the namespace of process ids"))?;
     let spawned = spawn();
     setns(own.as_fd(), Namespaces::PID)
         .map_err(Error::io_step("return to the namespace of process ids"))?;
@@ -244,6 +240,7 @@ pub(crate) fn report_socket() -> Result<(OwnedFd, OwnedFd), Error> {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Ready,
+    Spawned(i32),
     Failed(Failure),
     /// It runs its program, or it has died.
     Closed,
@@ -264,6 +261,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Answer, Error> {
     }
     Ok(match Report::from_bytes(bytes) {
         Report::Ready => Answer::Ready,
+        Report::Spawned(pid) => Answer::Spawned(pid),
         Report::Failed(failure) => Answer::Failed(failure),
     })
 }

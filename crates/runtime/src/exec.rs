@@ -1,21 +1,26 @@
 //! A further process in a running container.
 //!
-//! The process is cloned straight into the container's namespace of process
-//! ids and, on v2, its cgroup; it joins the other namespaces through the first
-//! process' descriptor. Until execve it cannot be traced or looked into by the
-//! container (CVE-2016-9962), and every descriptor of the host closes at execve.
+//! Two stages, so that the container never sees a process that can do more than
+//! it can itself. The first stays outside the container's namespace of process
+//! ids, where nobody inside can find or trace it, even with `CAP_SYS_PTRACE`:
+//! it joins the other namespaces, gives up privileges, closes every descriptor
+//! of the host and goes under the filter. The second is born inside, leads its
+//! session and becomes the program (CVE-2016-9962, CVE-2019-5736,
+//! CVE-2024-21626). A filter must allow it clone, setsid, ioctl and execve.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::Signal;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sampan_cgroups::Cgroup;
-use sampan_kernel::clone::{Namespaces, setns, spawn_copy};
+use sampan_kernel::clone::{Child, Namespaces, setns, spawn_copy, spawn_sibling};
 use sampan_kernel::descriptors::close_copy;
 use sampan_kernel::pidfd;
 
 use crate::container::{ExecProcess, Parts};
-use crate::create::{Answer, died, in_pid_namespace, receive, report_socket};
+use crate::create::{Answer, receive, report_socket};
 use crate::failure::{At, Failure, Report, Step};
 use crate::process::{MissingDirectory, Planned, ProcessContext, ProcessPlan};
 use crate::{Error, ExecRequest};
@@ -45,51 +50,85 @@ pub(crate) fn exec(container: &Parts, request: ExecRequest) -> Result<ExecProces
     )?;
     let init = container.child.pidfd.as_fd();
     let namespaces = container.namespaces.all;
-    let pid_namespace = namespaces.contains(Namespaces::PID).then_some(init);
-    let join = namespaces.without(Namespaces::PID);
-    let child = in_pid_namespace(pid_namespace, || {
-        let cgroup = into_cgroup.as_ref().map(AsFd::as_fd);
-        spawn_copy(Namespaces::empty(), cgroup, || {
-            close_copy(socket.as_fd());
-            run(&plan, init, join)
-        })
-    })?;
+    let cgroup = into_cgroup.as_ref().map(AsFd::as_fd);
+    let first = spawn_copy(Namespaces::empty(), cgroup, || {
+        close_copy(socket.as_fd());
+        if let Err(failure) = become_second(&plan, init, namespaces) {
+            // The parent may be gone; there is nobody else to tell.
+            let _ = plan.send(Report::Failed(failure));
+        }
+        0
+    })
+    .map_err(Error::io_step("start a process"))?;
     plan.close_report();
-    let error = match receive(socket.as_fd()) {
-        Ok(Answer::Closed | Answer::Ready) => return Ok(ExecProcess { child, terminal }),
-        Ok(Answer::Failed(failure)) if container_has_ended(failure) => Error::NotRunning,
-        Ok(Answer::Failed(failure)) => plan.failed(failure),
-        Err(error) => error,
-    };
-    let _ = pidfd::send_signal(child.pidfd.as_fd(), Signal::KILL);
-    drop(died(&child));
-    Err(error)
+    let heard = hear(&socket);
+    // It ends by itself once it has started the second; the caller may have
+    // asked the kernel to reap its children.
+    let first_ending = pidfd::wait(first.pidfd.as_fd());
+    let heard = heard?;
+    let second = heard.pid.map(open_child).transpose()?;
+    match (second, heard.failure) {
+        (Some(child), None) => Ok(ExecProcess { child, terminal }),
+        (second, Some(failure)) => {
+            if let Some(child) = second {
+                // It has reported and ends.
+                drop(pidfd::wait(child.pidfd.as_fd()));
+            }
+            Err(if container_has_ended(failure) {
+                Error::NotRunning
+            } else {
+                plan.failed(failure)
+            })
+        }
+        (None, None) => Err(Error::Died(format!("{first_ending:?}"))),
+    }
 }
 
-/// The first process has gone, and its namespaces with it.
+/// What the two stages have said until both were gone or the program ran.
+#[derive(Default)]
+struct Heard {
+    pid: Option<i32>,
+    failure: Option<Failure>,
+}
+
+fn hear(socket: &OwnedFd) -> Result<Heard, Error> {
+    let mut heard = Heard::default();
+    loop {
+        match receive(socket.as_fd())? {
+            Answer::Closed => return Ok(heard),
+            Answer::Spawned(pid) => heard.pid = Some(pid),
+            Answer::Failed(failure) => heard.failure = Some(failure),
+            Answer::Ready => {}
+        }
+    }
+}
+
+/// The second stage is a child of this process and not reaped, so its id is
+/// still its own.
+fn open_child(pid: i32) -> Result<Child, Error> {
+    let pid = Pid::from_raw(pid).ok_or(Error::NotRunning)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::step("open the process"))?;
+    Ok(Child { pid, pidfd })
+}
+
+/// The first process has gone, and its namespaces with it: joining them is
+/// refused, or nothing can be born there any more.
 fn container_has_ended(failure: Failure) -> bool {
-    failure.step == Step::JoinNamespace && failure.errno == rustix::io::Errno::SRCH
+    matches!(
+        (failure.step, failure.errno),
+        (Step::JoinNamespace, Errno::SRCH) | (Step::Spawn, Errno::NOMEM)
+    )
 }
 
-/// Child code: see [`sampan_kernel::clone`].
-fn run(plan: &ProcessPlan, init: BorrowedFd<'_>, join: Namespaces) -> u8 {
-    let failure = match prepare(plan, init, join) {
-        Ok(program) => plan.run(program),
-        Err(failure) => failure,
-    };
-    // The parent may be gone; there is nobody else to tell.
-    let _ = plan.send(Report::Failed(failure));
-    1
-}
-
-/// Child code.
-fn prepare<'a>(
-    plan: &'a ProcessPlan,
+/// Child code, the first stage: see [`sampan_kernel::clone`].
+fn become_second(
+    plan: &ProcessPlan,
     init: BorrowedFd<'_>,
-    join: Namespaces,
-) -> Result<&'a std::ffi::CStr, Failure> {
+    namespaces: Namespaces,
+) -> Result<(), Failure> {
     plan.begin()?;
-    setns(init, join).at(Step::JoinNamespace)?;
+    // This process itself stays in its namespace of process ids.
+    setns(init, namespaces).at(Step::JoinNamespace)?;
     rustix::process::umask(Mode::empty());
     let root = open(
         c"/",
@@ -97,5 +136,24 @@ fn prepare<'a>(
         Mode::empty(),
     )
     .at(Step::Prepare)?;
-    plan.prepare_in(root.as_fd(), || Ok(()))
+    let program = plan.prepare_in(root.as_fd(), || Ok(()))?;
+    drop(root);
+    plan.place_descriptors()?;
+    plan.close_others()?;
+    plan.confine()?;
+    let second = spawn_sibling(|| {
+        let Err(failure) = become_program(plan, program);
+        // The parent may be gone; there is nobody else to tell.
+        let _ = plan.send(Report::Failed(failure));
+        1
+    })
+    .at(Step::Spawn)?;
+    let pid = second.as_raw_nonzero().get();
+    plan.send(Report::Spawned(pid)).at(Step::Spawn)
+}
+
+/// Child code, the second stage.
+fn become_program(plan: &ProcessPlan, program: &CStr) -> Result<std::convert::Infallible, Failure> {
+    plan.lead_session()?;
+    Err(plan.run(program))
 }

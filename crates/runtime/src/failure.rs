@@ -22,6 +22,7 @@ macro_rules! steps {
 }
 
 steps! {
+    Spawn: "start the process (its system call filter may forbid it)",
     Prepare: "prepare the container's process",
     EnterCgroup: "enter the container's cgroup",
     OomScore: "set the out-of-memory score adjustment",
@@ -85,6 +86,8 @@ pub(crate) struct Failure {
 pub(crate) enum Report {
     /// All is set up; it waits to be started.
     Ready,
+    /// It has started the process proper, of this id.
+    Spawned(i32),
     /// It has given up and ends.
     Failed(Failure),
 }
@@ -93,8 +96,13 @@ pub(crate) const REPORT_SIZE: usize = 8;
 
 impl Report {
     pub(crate) fn to_bytes(self) -> [u8; REPORT_SIZE] {
-        let Self::Failed(failure) = self else {
-            return [0; REPORT_SIZE];
+        let failure = match self {
+            Self::Ready => return [0; REPORT_SIZE],
+            Self::Spawned(pid) => {
+                let [a, b, c, d] = pid.to_ne_bytes();
+                return [2, 0, 0, 0, a, b, c, d];
+            }
+            Self::Failed(failure) => failure,
         };
         let item = failure.item.to_ne_bytes();
         let errno = failure.errno.raw_os_error().to_ne_bytes();
@@ -106,8 +114,10 @@ impl Report {
 
     pub(crate) fn from_bytes(bytes: [u8; REPORT_SIZE]) -> Self {
         let [tag, step, a, b, errno @ ..] = bytes;
-        if tag == 0 {
-            return Self::Ready;
+        match tag {
+            0 => return Self::Ready,
+            2 => return Self::Spawned(i32::from_ne_bytes(errno)),
+            _ => {}
         }
         Self::Failed(Failure {
             step: Step::ALL
@@ -167,6 +177,8 @@ mod tests {
             });
             assert_eq!(Report::from_bytes(report.to_bytes()), report);
         }
-        assert_eq!(Report::from_bytes(Report::Ready.to_bytes()), Report::Ready);
+        for report in [Report::Ready, Report::Spawned(4_194_303)] {
+            assert_eq!(Report::from_bytes(report.to_bytes()), report);
+        }
     }
 }

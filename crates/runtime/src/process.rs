@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, makedev, openat};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, fchdir, ioctl_tiocsctty, set_dumpable_behavior, setsid};
+use rustix::stdio::stdin;
 use rustix::thread::{
     CapabilitySet, set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
-use sampan_kernel::descriptors::{close_from_at_exec, place};
+use sampan_kernel::descriptors::{close_all_from, close_from_at_exec, place};
 use sampan_kernel::exec::{execve, set_personality};
 use sampan_kernel::seccomp::SeccompProgram;
 use sampan_kernel::signals;
@@ -222,7 +223,6 @@ impl ProcessPlan {
         for (item, limit) in self.limits.iter().enumerate() {
             limit.apply().at_item(Step::Rlimit, item)?;
         }
-        setsid().at(Step::Session)?;
         self.place_streams()?;
         close_from_at_exec(3).at(Step::Descriptors)?;
         let directory = self.open_directory(root).at(Step::WorkingDirectory)?;
@@ -241,11 +241,28 @@ impl ProcessPlan {
         self.command.find().at(Step::Lookup)
     }
 
-    /// The last steps, ending in the program; returns only on failure.
-    pub(crate) fn run(&self, program: &CStr) -> Failure {
-        if let Err(failure) = self.confine() {
-            return failure;
+    /// Leads a session, with the terminal on standard input as its own.
+    pub(crate) fn lead_session(&self) -> Result<(), Failure> {
+        setsid().at(Step::Session)?;
+        match &self.streams {
+            Streams::Terminal(_) => ioctl_tiocsctty(stdin()).at(Step::ControllingTerminal),
+            Streams::Inherit | Streams::Pipes(_) => Ok(()),
         }
+    }
+
+    /// Closes everything that is not the program's, but for the socket.
+    pub(crate) fn close_others(&self) -> Result<(), Failure> {
+        let socket = self
+            .report
+            .as_ref()
+            .ok_or(Errno::BADF)
+            .at(Step::Descriptors)?;
+        let first = u32::try_from(self.descriptors.len() + 3).unwrap_or(u32::MAX);
+        close_all_from(first, socket.as_fd()).at(Step::Descriptors)
+    }
+
+    /// Becomes the program; returns only on failure.
+    pub(crate) fn run(&self, program: &CStr) -> Failure {
         let error = execve(program, &self.command.arguments, &self.command.environment);
         Failure {
             step: Step::Execute,
@@ -254,10 +271,9 @@ impl ProcessPlan {
         }
     }
 
-    fn confine(&self) -> Result<(), Failure> {
-        if !self.descriptors.is_empty() {
-            self.place_descriptors().at(Step::Descriptors)?;
-        }
+    /// The last privileges go, and the filter comes: after this nothing but
+    /// execve is to be done.
+    pub(crate) fn confine(&self) -> Result<(), Failure> {
         if self.no_new_privileges {
             set_no_new_privs(true).at(Step::NoNewPrivileges)?;
         }
@@ -303,7 +319,6 @@ impl ProcessPlan {
             }
             Streams::Terminal(peer) => {
                 self.give(peer.as_fd()).at(Step::Stdio)?;
-                ioctl_tiocsctty(peer).at(Step::ControllingTerminal)?;
                 for number in 0..3 {
                     place(peer.as_fd(), number).at(Step::Stdio)?;
                 }
@@ -339,7 +354,15 @@ impl ProcessPlan {
         self.capabilities.apply_ambient().at(Step::Ambient)
     }
 
-    fn place_descriptors(&self) -> Result<(), Errno> {
+    /// Puts the given descriptors where the program expects them.
+    pub(crate) fn place_descriptors(&self) -> Result<(), Failure> {
+        if self.descriptors.is_empty() {
+            return Ok(());
+        }
+        self.place_each().at(Step::Descriptors)
+    }
+
+    fn place_each(&self) -> Result<(), Errno> {
         let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
         let end = 3 + i32::try_from(self.descriptors.len()).map_err(|_| Errno::MFILE)?;
         if end > PARKED_FROM {
@@ -356,8 +379,10 @@ impl ProcessPlan {
     pub(crate) fn send(&self, report: Report) -> Result<(), Errno> {
         let bytes = report.to_bytes();
         let socket = self.report.as_ref().ok_or(Errno::BADF)?;
+        // Not send: fewer filters forbid write. A parent that has gone is
+        // SIGPIPE, which is an end like any other.
         loop {
-            match rustix::net::send(socket, &bytes, rustix::net::SendFlags::NOSIGNAL) {
+            match rustix::io::write(socket, &bytes) {
                 Err(Errno::INTR) => {}
                 other => return other.map(drop),
             }

@@ -203,3 +203,42 @@ fn paths_that_are_swapped_while_containers_start_stay_inside() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_tracer_inside_sees_nothing_of_the_host_while_processes_join() {
+    requires!(root, cgroups);
+    let image = Image::new();
+    let watch = "while :; do for f in /proc/[0-9]*/fd/* /proc/[0-9]*/cwd /proc/[0-9]*/root; do \
+        readlink $f; done; done > /seen 2>/dev/null";
+    let mut spec = spec(&["/bin/sh", "-c", watch]);
+    let process = spec.process.as_mut().unwrap();
+    let caps = process.capabilities.as_mut().unwrap();
+    for set in [&mut caps.bounding, &mut caps.effective, &mut caps.permitted] {
+        set.push("CAP_SYS_PTRACE".to_owned());
+    }
+    let readable = support::readable(spec, image.root());
+    let created = sampan_runtime::create(&support::hierarchies(), readable.bundle).unwrap();
+    let running = created.start().unwrap();
+    for _ in 0..300 {
+        let outcome = support::exec(&running, &["true"]).unwrap();
+        assert_eq!(outcome.ending.code(), 0);
+    }
+    support::end(&running);
+    let seen = fs::read_to_string(image.path().join("seen")).unwrap();
+    let mut outside: Vec<&str> = seen
+        .lines()
+        .filter(|line| {
+            !["/", "/seen", "/dev/null"].contains(line)
+                && !["pipe:", "socket:", "/proc/"]
+                    .iter()
+                    .any(|start| line.starts_with(start))
+        })
+        .collect();
+    outside.sort_unstable();
+    outside.dedup();
+    assert_eq!(outside, Vec::<&str>::new());
+    assert!(
+        seen.lines().any(|line| line.starts_with("pipe:")),
+        "nothing was seen at all"
+    );
+}
