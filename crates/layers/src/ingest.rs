@@ -7,15 +7,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sampan_fs::{Sync, remove_all_at, sync_dir, write_atomic};
+use sampan_fs::{Sync, remove_all_at, write_atomic};
 use sampan_oci::digest::{DigestWriter, Hasher};
 use sampan_oci::{DiffId, Digest};
 
 use crate::error::{Error, Result};
 use crate::record::{self, Form, Record};
-use crate::store::{Driver, Layer, LayerStore};
+use crate::store::{Driver, Layer, LayerStore, layer};
 use crate::tar::Parser;
 use crate::tree::{Finished, NodeId, Tree};
 use crate::{directory, erofs};
@@ -192,6 +192,7 @@ impl Ingest {
             });
         }
         if let Some(layer) = self.store.get(&diff_id) {
+            self.store.sync()?;
             return Ok(layer);
         }
         let record = self.build(&mut received)?;
@@ -239,21 +240,14 @@ impl Ingest {
         let Some(name) = &self.name else {
             return Err(Error::Aborted);
         };
-        let renamed = rustix::fs::renameat_with(
-            self.store.dir(),
-            name,
-            self.store.dir(),
-            record.diff_id.hex(),
-            RenameFlags::NOREPLACE,
-        );
-        match renamed {
-            Ok(()) => self.name = None,
-            // Somebody else took the same layer in meanwhile: theirs is as good.
-            Err(Errno::EXIST) => {}
-            Err(e) => return Err(Error::io("rename", name, e)),
+        // If somebody else took the same layer in meanwhile, theirs is as good.
+        if self.store.publish(name, record)? {
+            self.name = None;
         }
-        sync_dir(self.store.dir()).map_err(|e| Error::io("sync", "the layer store", e))?;
-        Ok(self.store.insert(record))
+        // Also for a layer of somebody else's, whose rename may not be on disk
+        // yet.
+        self.store.sync()?;
+        Ok(layer(record))
     }
 }
 

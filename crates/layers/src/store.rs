@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use sampan_fs::{DirLock, create_dir_all, open_dir, remove_all_at, rename_durable, sync_dir};
 use sampan_oci::{DiffId, Digest};
 
@@ -168,13 +168,21 @@ impl LayerStore {
     /// Removes a layer; `false` if the store does not have it. Mounts that are
     /// in use stay whole; its space returns with the last of them.
     pub fn remove(&self, diff_id: &DiffId) -> Result<bool> {
-        if self.records().remove(diff_id).is_none() {
-            return Ok(false);
-        }
-        self.mounts().forget(diff_id);
         // Renamed first: a layer is there or not, never half.
         let name = self.temporary_name();
-        rename_durable(self.dir(), diff_id.hex(), self.dir(), &name)?;
+        {
+            // With the lock held, so that nobody publishes the same layer
+            // between the two and sees it vanish.
+            let mut records = self.records();
+            if !records.contains_key(diff_id) {
+                return Ok(false);
+            }
+            rustix::fs::renameat(self.dir(), diff_id.hex(), self.dir(), &name)
+                .map_err(|e| Error::io("rename", self.0.path.join(diff_id.hex()), e))?;
+            records.remove(diff_id);
+        }
+        self.mounts().forget(diff_id);
+        self.sync()?;
         remove_all_at(self.dir(), name)?;
         Ok(true)
     }
@@ -236,7 +244,10 @@ impl LayerStore {
         if let Some(first) = mounts.get(diff_id) {
             return Ok(LayerMount(first));
         }
-        mounts.insert(&mounted);
+        // Removed meanwhile: whoever asked may use it, but nothing keeps it.
+        if self.records().contains_key(diff_id) {
+            mounts.insert(&mounted);
+        }
         Ok(LayerMount(mounted))
     }
 
@@ -270,11 +281,29 @@ impl LayerStore {
         &self.0.options.worker
     }
 
-    pub(crate) fn insert(&self, record: &Record) -> Layer {
-        self.records()
-            .entry(record.diff_id)
-            .or_insert_with(|| record.clone());
-        layer(record)
+    /// Moves a complete temporary directory to its place and makes it known.
+    /// `false` if the layer is there already: the directory is then still the
+    /// caller's to remove.
+    pub(crate) fn publish(&self, temporary: &str, record: &Record) -> Result<bool> {
+        let mut records = self.records();
+        if records.contains_key(&record.diff_id) {
+            return Ok(false);
+        }
+        rustix::fs::renameat_with(
+            self.dir(),
+            temporary,
+            self.dir(),
+            record.diff_id.hex(),
+            RenameFlags::NOREPLACE,
+        )
+        .map_err(|e| Error::io("rename", self.0.path.join(temporary), e))?;
+        records.insert(record.diff_id, record.clone());
+        Ok(true)
+    }
+
+    /// Makes renames in the store durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        sync_dir(self.dir()).map_err(|e| Error::io("sync", &self.0.path, e))
     }
 
     /// A name that no ingest or removal of this process has had; others have
@@ -497,7 +526,7 @@ fn open_at(dir: impl AsFd, name: &str, flags: OFlags) -> rustix::io::Result<Owne
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
-fn layer(record: &Record) -> Layer {
+pub(crate) fn layer(record: &Record) -> Layer {
     Layer {
         diff_id: record.diff_id,
         size: record.size,

@@ -71,7 +71,10 @@ fn ours(tmp: &Path, tar: &Path, driver: Driver) -> View {
     let mounts = std::slice::from_ref(&mount);
     drop(overlay(mounts, None, None, Durability::Durable).unwrap());
     println!("{driver:?}: stacked and let go in {:?}", start.elapsed());
-    view::of(mount)
+    let start = Instant::now();
+    let view = view::of(mount);
+    println!("{driver:?}: read in {:?}", start.elapsed());
+    view
 }
 
 fn assert_same(found: &View, expected: &View) {
@@ -101,7 +104,9 @@ fn a_debian_root_is_what_gnu_tar_makes_of_it() {
         .arg(&unpacked)
         .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"])
         .arg(&tar));
+    let start = Instant::now();
     let expected = view::of_path(&unpacked);
+    println!("tar -x: read in {:?}", start.elapsed());
     assert!(expected.len() > 4000);
     assert_same(&ours(tmp.path(), &tar, Driver::TarIndex), &expected);
     assert_same(&ours(tmp.path(), &tar, Driver::Directory), &expected);

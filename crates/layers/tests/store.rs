@@ -113,6 +113,28 @@ fn many_may_take_the_same_layer_in_at_once() {
 }
 
 #[test]
+fn removal_and_ingest_of_one_layer_may_race() {
+    let tmp = tempfile::tempdir().unwrap();
+    let store = open(tmp.path());
+    let tar = sample(1000);
+    let diff_id = DiffId(Digest::of(&tar));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..15 {
+                    ingest(&store, &tar);
+                    store.remove(&diff_id).unwrap();
+                }
+            });
+        }
+    });
+    let known = store.list().len();
+    assert_eq!(names(&tmp.path().join("layers")).len(), known);
+    ingest(&store, &tar);
+    store.verify(&diff_id).unwrap();
+}
+
+#[test]
 fn one_process_at_a_time_has_the_store() {
     let tmp = tempfile::tempdir().unwrap();
     let store = open(tmp.path());
