@@ -109,6 +109,13 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), Error> {
     if !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
         return refused("a user namespace");
     }
+    if linux
+        .mount_label
+        .as_ref()
+        .is_some_and(|label| !label.is_empty())
+    {
+        return refused("a security label for mounts");
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 //! of the host and goes under the filter. The second is born inside, leads its
 //! session and becomes the program (CVE-2016-9962, CVE-2019-5736,
 //! CVE-2024-21626). A filter must allow it clone, setsid, ioctl and execve.
+//! For a moment both count against the container's limit of processes.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

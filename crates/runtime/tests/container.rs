@@ -451,7 +451,7 @@ fn pause_stops_and_limits_limit() {
     let image = Image::new();
     let mut spec = shell("while :; do :; done");
     spec.linux.as_mut().unwrap().resources = Some(LinuxResources {
-        pids: Some(PidsResources { limit: Some(4) }),
+        pids: Some(PidsResources { limit: Some(5) }),
         devices: vec![DeviceRule {
             allow: false,
             access: Some("rwm".to_owned()),
@@ -485,13 +485,13 @@ fn pause_stops_and_limits_limit() {
         ],
     );
     assert_eq!(text.unwrap().text, "2\nok\n");
-    // The first process and this shell leave room for two more.
+    // The first process and this shell leave room for three more.
     let text = exec(
         &running,
         &[
             "sh",
             "-c",
-            "sleep 0 && (sleep 1 & sleep 1 & sleep 1 & wait) 2>&1",
+            "sleep 0 && (sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait) 2>&1",
         ],
     );
     assert!(text.unwrap().text.contains("fork"));
@@ -536,6 +536,39 @@ fn binds_show_the_host_s_files_as_asked() {
     );
     assert!(host.path().join("x").exists());
     assert!(image.path().join("run/absolute/lock/file").exists());
+}
+
+#[test]
+fn later_mounts_of_the_host_reach_slaves_only() {
+    requires!(root, cgroups);
+    use rustix::mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount,
+    };
+    let image = Image::new();
+    let host = tempfile::tempdir().unwrap();
+    mount_bind(host.path(), host.path()).unwrap();
+    mount_change(host.path(), MountPropagationFlags::SHARED).unwrap();
+    for name in ["later", "inside"] {
+        fs::create_dir(host.path().join(name)).unwrap();
+    }
+    let mut spec = spec(&["/bin/sleep", "1000"]);
+    spec.mounts.extend([
+        bind(host.path(), "/slave", &["rbind", "rslave"]),
+        bind(host.path(), "/private", &["rbind"]),
+    ]);
+    let created = create(&hierarchies(), readable(spec, image.root()).bundle).unwrap();
+    let running = created.start().unwrap();
+    let later = host.path().join("later");
+    rustix::mount::mount("tmpfs", &later, "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(later.join("file"), "x").unwrap();
+    let seen = exec(
+        &running,
+        &["sh", "-c", "ls /slave/later; ls /private/later"],
+    );
+    end(&running);
+    unmount(&later, UnmountFlags::DETACH).unwrap();
+    unmount(host.path(), UnmountFlags::DETACH).unwrap();
+    assert_eq!(seen.unwrap().text, "file\n");
 }
 
 #[test]
