@@ -17,8 +17,8 @@ use sampan_oci::runtime::{
 };
 use sampan_runtime::{Bundle, Ending, Error, ErrorKind, ExecRequest, Root, Stdio, create};
 use support::{
-    Image, bind, end, exec, exec_process, hierarchies, mount, pipes, read_all, read_terminal,
-    readable, run, run_readable, script, sleeping, spec, try_create,
+    Image, bind, exec, exec_process, hierarchies, mount, pipes, read_all, read_terminal, readable,
+    run, run_readable, script, sleeping, spec, start, try_create,
 };
 
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -401,7 +401,7 @@ fn further_processes_get_their_own_privileges_and_terminal() {
         error.to_string(),
         "chdir to cwd (\"/missing\") set in config.json failed: no such file or directory"
     );
-    end(&running);
+    drop(running);
 }
 
 #[test]
@@ -459,8 +459,7 @@ fn pause_stops_and_limits_limit() {
         }],
         ..LinuxResources::default()
     });
-    let created = create(&hierarchies(), readable(spec, image.root()).bundle).unwrap();
-    let running = created.start().unwrap();
+    let running = start(readable(spec, image.root()).bundle);
     let busy = || {
         let stat = format!("/proc/{}/stat", running.pid().as_raw_nonzero());
         let text = fs::read_to_string(stat).unwrap();
@@ -495,7 +494,7 @@ fn pause_stops_and_limits_limit() {
         ],
     );
     assert!(text.unwrap().text.contains("fork"));
-    end(&running);
+    drop(running);
 }
 
 #[test]
@@ -556,8 +555,7 @@ fn later_mounts_of_the_host_reach_slaves_only() {
         bind(host.path(), "/slave", &["rbind", "rslave"]),
         bind(host.path(), "/private", &["rbind"]),
     ]);
-    let created = create(&hierarchies(), readable(spec, image.root()).bundle).unwrap();
-    let running = created.start().unwrap();
+    let running = start(readable(spec, image.root()).bundle);
     let later = host.path().join("later");
     rustix::mount::mount("tmpfs", &later, "tmpfs", MountFlags::empty(), None).unwrap();
     fs::write(later.join("file"), "x").unwrap();
@@ -565,7 +563,7 @@ fn later_mounts_of_the_host_reach_slaves_only() {
         &running,
         &["sh", "-c", "ls /slave/later; ls /private/later"],
     );
-    end(&running);
+    drop(running);
     unmount(&later, UnmountFlags::DETACH).unwrap();
     unmount(host.path(), UnmountFlags::DETACH).unwrap();
     assert_eq!(seen.unwrap().text, "file\n");
@@ -688,7 +686,7 @@ fn containers_can_share_namespaces() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "sleep");
     assert_eq!(lines[1], lines[2]);
-    end(&first);
+    drop(first);
 }
 
 #[test]

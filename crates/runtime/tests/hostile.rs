@@ -217,13 +217,12 @@ fn a_tracer_inside_sees_nothing_of_the_host_while_processes_join() {
         set.push("CAP_SYS_PTRACE".to_owned());
     }
     let readable = support::readable(spec, image.root());
-    let created = sampan_runtime::create(&support::hierarchies(), readable.bundle).unwrap();
-    let running = created.start().unwrap();
+    let running = support::start(readable.bundle);
     for _ in 0..300 {
         let outcome = support::exec(&running, &["true"]).unwrap();
         assert_eq!(outcome.ending.code(), 0);
     }
-    support::end(&running);
+    drop(running);
     let seen = fs::read_to_string(image.path().join("seen")).unwrap();
     let mut outside: Vec<&str> = seen
         .lines()

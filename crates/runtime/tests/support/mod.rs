@@ -248,11 +248,40 @@ pub(crate) fn read_all(mut output: File) -> String {
     text
 }
 
+/// A container that ends with the test, also when that fails.
+pub(crate) struct Live(Running);
+
+impl std::ops::Deref for Live {
+    type Target = Running;
+    fn deref(&self) -> &Running {
+        &self.0
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.0.kill_all();
+        // Not a wait without bound: a further process that nobody reaps holds it up.
+        for _ in 0..100 {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let _ = self.0.delete();
+    }
+}
+
+/// Starts a bundle.
+pub(crate) fn start(bundle: Bundle) -> Live {
+    let created = create(&hierarchies(), bundle).unwrap();
+    Live(created.start().unwrap())
+}
+
 /// A container that sleeps until it is killed.
-pub(crate) fn sleeping(image: &Image) -> Running {
+pub(crate) fn sleeping(image: &Image) -> Live {
     let spec = spec(&["/bin/sleep", "1000"]);
-    let created = create(&hierarchies(), readable(spec, image.root()).bundle).unwrap();
-    created.start().unwrap()
+    start(readable(spec, image.root()).bundle)
 }
 
 /// Runs a further process to its end.
@@ -269,12 +298,6 @@ pub(crate) fn exec_process(running: &Running, process: Process) -> Result<Outcom
     let text = read_all(output);
     let ending = process.wait()?;
     Ok(Outcome { ending, text })
-}
-
-pub(crate) fn end(running: &Running) {
-    running.kill_all().unwrap();
-    running.wait().unwrap();
-    running.delete().unwrap();
 }
 
 /// The directories of a cgroup that exist.
