@@ -216,6 +216,10 @@ impl Prepared {
 
 /// Runs `spawn` with children going into another namespace of process ids, and
 /// comes back to the caller's own.
+///
+/// The child must be inside before it mounts /proc, which shows the namespace
+/// of who mounts it. So whoever is in there with `CAP_SYS_PTRACE` can look at it
+/// while it is set up; containers that share one namespace trust each other.
 fn in_pid_namespace<T>(
     namespace: Option<BorrowedFd<'_>>,
     spawn: impl FnOnce() -> std::io::Result<T>,

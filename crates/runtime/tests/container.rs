@@ -686,6 +686,15 @@ fn containers_can_share_namespaces() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "sleep");
     assert_eq!(lines[1], lines[2]);
+    // Failures are told from there as well, and exit codes come from there.
+    let second = |command: &[&str]| {
+        let mut readable = support::readable(spec(command), image.root());
+        readable.bundle.namespaces = vec![(NamespaceKind::Pid, namespace("pid"))];
+        run_readable(readable)
+    };
+    assert_eq!(second(&["nope"]).unwrap_err().exit_code(), 127);
+    let ending = second(&["sh", "-c", "exit 6"]).unwrap().ending;
+    assert_eq!(ending, Ending::Exited(6));
     drop(first);
 }
 
