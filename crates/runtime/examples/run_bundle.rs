@@ -11,9 +11,6 @@ use sampan_cgroups::Hierarchies;
 use sampan_oci::runtime::Spec;
 use sampan_runtime::{Bundle, Root, Stdio, create, seccomp};
 
-/// The cgroup around the containers.
-const CGROUP: &str = "sampan-bundle";
-
 struct Arguments {
     bundle: PathBuf,
     id: String,
@@ -22,7 +19,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let result = arguments().and_then(|arguments| run(&arguments));
-    remove_enclosing_cgroup();
     match result {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(message) => {
@@ -79,13 +75,6 @@ fn run(arguments: &Arguments) -> Result<i32, String> {
     Ok(code)
 }
 
-/// Leaves nothing, unless another bundle is running.
-fn remove_enclosing_cgroup() {
-    if let (Ok(hierarchies), Ok(path)) = (Hierarchies::detect(), CGROUP.parse()) {
-        sampan_cgroups::remove_parent(&hierarchies, &path);
-    }
-}
-
 fn once(arguments: &Arguments) -> Result<i32, String> {
     let directory = std::fs::canonicalize(&arguments.bundle)
         .map_err(|error| format!("cannot open {}: {error}", arguments.bundle.display()))?;
@@ -106,7 +95,7 @@ fn once(arguments: &Arguments) -> Result<i32, String> {
     let mut bundle = Bundle::new(spec, Root::Directory(root.path));
     bundle.directory = directory;
     bundle.seccomp = filter;
-    let path = format!("{CGROUP}/{}", arguments.id);
+    let path = format!("sampan-bundle-{}", arguments.id);
     bundle.cgroup = Some(path.parse().map_err(|error| chain(&error))?);
     if terminal {
         bundle.stdio = Stdio::Terminal { size: None };
