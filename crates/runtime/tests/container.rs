@@ -15,7 +15,8 @@ use sampan_kernel::seccomp::{SeccompProgram, SockFilter};
 use sampan_oci::runtime::{
     Device, DeviceRule, LinuxResources, NamespaceKind, PidsResources, Rlimit, TimeOffset,
 };
-use sampan_runtime::{Bundle, Ending, Error, ErrorKind, ExecRequest, Root, Stdio, create};
+use sampan_oci::seccomp::{Circumstances, Profile};
+use sampan_runtime::{Bundle, Ending, Error, ErrorKind, ExecRequest, Root, Stdio, create, seccomp};
 use support::{
     Image, bind, exec, exec_process, hierarchies, mount, pipes, read_all, read_terminal, readable,
     run, run_readable, script, sleeping, spec, start, try_create,
@@ -214,6 +215,51 @@ fn ambient_capabilities_reach_a_user_s_program() {
     caps.inheritable = vec!["CAP_KILL".to_owned()];
     caps.ambient = vec!["CAP_KILL".to_owned()];
     assert_eq!(run(spec, image.root()).unwrap().text, "0000000000000020\n");
+}
+
+#[test]
+fn docker_s_filter_holds_in_every_process_and_hinders_no_start() {
+    requires!(root, cgroups);
+    let image = Image::new();
+    let profile = Profile::docker_default().resolve(&Circumstances {
+        capabilities: &[],
+        architecture: if cfg!(target_arch = "aarch64") {
+            "arm64"
+        } else {
+            "amd64"
+        },
+        kernel: (6, 18),
+    });
+    let filter = seccomp::compile(&profile).unwrap();
+    // The privilege to mount is there, so that it is the filter that says no.
+    let script = "mount -t tmpfs x /tmp 2>&1; cat /proc/self/status | while read k v; do \
+        [ $k = Seccomp: ] && echo $v; done; sleep 0 && echo forked; tty";
+    for no_new_privileges in [false, true] {
+        let mut spec = shell("sleep 1000");
+        let process = spec.process.as_mut().unwrap();
+        process.no_new_privileges = no_new_privileges;
+        let caps = process.capabilities.as_mut().unwrap();
+        for set in [&mut caps.bounding, &mut caps.effective, &mut caps.permitted] {
+            set.push("CAP_SYS_ADMIN".to_owned());
+        }
+        let mut process = process.clone();
+        let mut readable = readable(spec, image.root());
+        readable.bundle.seccomp = Some(filter.clone());
+        let running = start(readable.bundle);
+        process.args = [SHELL[0], SHELL[1], script].map(str::to_owned).to_vec();
+        let mut request = ExecRequest::new(process);
+        request.stdio = Stdio::Terminal { size: None };
+        request.seccomp = Some(filter.clone());
+        let mut process = running.exec(request).unwrap();
+        let text = read_terminal(process.take_terminal().unwrap());
+        process.wait().unwrap();
+        assert_eq!(
+            text,
+            "mount: permission denied (are you root?)\n2\nforked\n/dev/pts/0\n"
+        );
+        let status = format!("/proc/{}/status", running.pid().as_raw_nonzero());
+        assert!(fs::read_to_string(status).unwrap().contains("Seccomp:\t2"));
+    }
 }
 
 #[test]
