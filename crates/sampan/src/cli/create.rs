@@ -105,7 +105,9 @@ pub(crate) async fn create(
 
 /// Whether something else, such as a volume's container, is what was not found.
 fn is_about_the_image(message: &str) -> bool {
-    message.to_lowercase().contains("no such image")
+    let message = message.to_lowercase();
+    // The second one is there, but for another platform.
+    message.contains("no such image") || message.contains("image with reference")
 }
 
 /// The file of `--cidfile`; it goes when nothing was created.

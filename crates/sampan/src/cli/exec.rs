@@ -124,7 +124,7 @@ async fn exec(
         },
     };
     match attached.run(hijacked, std::future::ready(Ok(()))).await? {
-        Outcome::Detached => Ok(0),
+        Outcome::Detached => Err(Failure::message("read escape sequence")),
         Outcome::Ended => exit_code(client, &id).await,
     }
 }

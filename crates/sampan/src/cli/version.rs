@@ -91,7 +91,9 @@ fn shown(client: &Data, server: Option<&Data>) -> String {
     let mut out = format!("Client: {}\n", client.text_at("Platform.Name"));
     let line = |out: &mut String, indent: &str, name: &str, value: &str| {
         if !value.is_empty() {
-            out.push_str(&format!("{indent}{:<19}{value}\n", format!("{name}:")));
+            // Values begin in one column, whatever the indent.
+            let width = 20 - indent.len();
+            out.push_str(&format!("{indent}{:<width$}{value}\n", format!("{name}:")));
         }
     };
     line(&mut out, " ", "Version", client.text_at("Version"));
