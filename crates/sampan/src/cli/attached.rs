@@ -110,48 +110,63 @@ impl Target {
     }
 }
 
-/// Waits for the end of a container; an engine that dies meanwhile is asked again.
+/// Waits for the end of a container and answers the exit code that a shell sees.
 pub(crate) async fn exit_code(
     client: &Client,
     id: &str,
     condition: WaitCondition,
     pending: PendingWait,
 ) -> Result<u8, Failure> {
+    let code = status(client, id, condition, pending).await?;
+    Ok((code & 0xff) as u8)
+}
+
+/// Waits for the end of a container; an engine that dies meanwhile is asked again.
+pub(crate) async fn status(
+    client: &Client,
+    id: &str,
+    condition: WaitCondition,
+    pending: PendingWait,
+) -> Result<i64, Failure> {
+    // The exit may have happened while nobody was asked.
+    let again = match condition {
+        WaitCondition::NextExit => WaitCondition::NotRunning,
+        other => other,
+    };
     let mut result = pending.finish().await;
     let mut tries = 0;
-    while let Err(error) = &result {
-        let lost = matches!(
-            error,
-            client::Error::Http(_)
-                | client::Error::Io(_)
-                | client::Error::Decode(_)
-                | client::Error::Connect { .. }
-        );
-        tries += 1;
-        if !lost || tries > 100 {
-            break;
-        }
-        if tries > 1 {
+    while tries < TRIES && result.as_ref().is_err_and(is_lost) {
+        if tries > 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // The exit may have happened while nobody was asked.
-        let condition = match condition {
-            WaitCondition::NextExit => WaitCondition::NotRunning,
-            other => other,
-        };
-        result = match client.wait_container(id, condition).await {
+        tries += 1;
+        result = match client.wait_container(id, again).await {
             Ok(pending) => pending.finish().await,
             Err(error) => Err(error),
         };
     }
     let response = result?;
-    if let Some(error) = response.error
-        && !error.message.is_empty()
-    {
-        return Err(Failure::Command {
+    match response.error {
+        Some(error) if !error.message.is_empty() => Err(Failure::Command {
             message: error.message,
             code: 125,
-        });
+        }),
+        _ => Ok(response.status_code),
     }
-    Ok((response.status_code & 0xff) as u8)
+}
+
+/// How often an engine that was lost is asked again.
+const TRIES: u32 = 100;
+
+/// Whether the engine went away, as against having answered.
+fn is_lost(error: &client::Error) -> bool {
+    match error {
+        client::Error::Http(_)
+        | client::Error::Io(_)
+        | client::Error::Decode(_)
+        | client::Error::Connect { .. } => true,
+        client::Error::Request(_)
+        | client::Error::Status { .. }
+        | client::Error::NotUpgraded(_) => false,
+    }
 }

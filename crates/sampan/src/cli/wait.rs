@@ -2,6 +2,7 @@
 
 use sampan_api::client::WaitCondition;
 
+use super::attached::status;
 use super::command::{Arguments, Command, Parsed};
 use super::each::each_printing;
 use super::failure::Failure;
@@ -22,7 +23,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         let pending = client
             .wait_container(name, WaitCondition::NotRunning)
             .await?;
-        let code = pending.finish().await?.status_code;
+        let code = status(client, name, WaitCondition::NotRunning, pending).await?;
         Ok(format!("{code}\n"))
     }))
 }
