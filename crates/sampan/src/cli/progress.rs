@@ -74,11 +74,7 @@ impl Screen {
             .map(|progress| bar(progress, self.width))
             .filter(|text| !text.is_empty());
         if !message.stream.is_empty() {
-            return if self.moving {
-                message.stream.replace('\n', "\r\n")
-            } else {
-                message.stream.clone()
-            };
+            return message.stream.clone();
         }
         // A bar that does not move is no use.
         if !self.moving && progress.is_some() {
@@ -99,13 +95,13 @@ impl Screen {
         }
         if message.progress.is_none() || message.id.is_empty() {
             self.lines.clear();
-            return format!("{line}\r\n");
+            return format!("{line}\n");
         }
         let up = match self.lines.iter().position(|id| *id == message.id) {
             Some(position) => self.lines.len() - position,
             None => {
                 self.lines.push(message.id.clone());
-                return format!("{line}\r\n");
+                return format!("{line}\n");
             }
         };
         // Up to the line, clear it, write, and back down.
@@ -206,12 +202,12 @@ mod tests {
             lines: Vec::new(),
         };
         let layer = |id: &str, status: &str| Message::progress(id, status, Progress::default());
-        assert_eq!(screen.show(&layer("a", "Waiting")), "a: Waiting\r\n");
-        assert_eq!(screen.show(&layer("b", "Waiting")), "b: Waiting\r\n");
+        assert_eq!(screen.show(&layer("a", "Waiting")), "a: Waiting\n");
+        assert_eq!(screen.show(&layer("b", "Waiting")), "b: Waiting\n");
         assert_eq!(
             screen.show(&layer("a", "Done")),
             "\x1b[2A\x1b[2K\ra: Done\r\x1b[2B"
         );
-        assert_eq!(screen.show(&Message::status("Digest: x")), "Digest: x\r\n");
+        assert_eq!(screen.show(&Message::status("Digest: x")), "Digest: x\n");
     }
 }
