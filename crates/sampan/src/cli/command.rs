@@ -257,7 +257,7 @@ impl<'c> Command {
     }
 
     fn usage_line(&self, called: &str) -> String {
-        format!("Usage:  sampan {called} {}", self.usage)
+        format!("Usage:  {} {}", path(called), self.usage)
             .trim_end()
             .to_owned()
     }
@@ -333,8 +333,9 @@ impl<'c> Command {
     fn wrong_flag(&self, called: &str, message: &str) -> Failure {
         Failure::Usage {
             message: format!(
-                "{message}\n\n{}\n\nRun 'sampan {called} --help' for more information",
-                self.usage_line(called)
+                "{message}\n\n{}\n\nRun '{} --help' for more information",
+                self.usage_line(called),
+                path(called)
             ),
             code: 125,
         }
@@ -358,6 +359,11 @@ impl<'c> Command {
         }
         out
     }
+}
+
+/// What was typed to call a command.
+fn path(called: &str) -> String {
+    format!("sampan {called}").trim_end().to_owned()
 }
 
 /// The list of flags in a help text, aligned and wrapped as Docker's.

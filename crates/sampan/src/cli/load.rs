@@ -56,8 +56,12 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
 
 /// Opens a file to send.
 pub(crate) fn open(path: &str) -> Result<File, Failure> {
-    File::open(path)
-        .map_err(|error| Failure::message(format!("open {path}: {}", describe_io(&error))))
+    let file = File::open(path)
+        .map_err(|error| Failure::message(format!("open {path}: {}", describe_io(&error))))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(Failure::message(format!("read {path}: is a directory")));
+    }
+    Ok(file)
 }
 
 /// A request body that a thread reads, so that a slow pipe does not hold up the answer.

@@ -144,6 +144,7 @@ const NOT_YET: &[&str] = &[
 /// Flags in front of the command.
 static ROOT: Command = Command {
     names: &[""],
+    usage: "[OPTIONS] COMMAND [ARG...]",
     flags: &[&[
         Flag::one("config", "string", "Location of client config files"),
         Flag::switch("debug", "Enable debug mode").short('D'),
@@ -381,14 +382,20 @@ fn group_help(group: &(&str, &str), rest: &[String]) -> Result<u8, Failure> {
     }
     let (name, about) = group;
     let mut out = format!("Usage:  sampan {name} COMMAND\n\n{about}\n\nCommands:\n");
-    for command in COMMANDS {
-        let first = command
-            .names
-            .iter()
-            .find_map(|known| known.strip_prefix(name)?.strip_prefix(' '));
-        if let Some(verb) = first {
-            let _ = writeln!(out, "  {verb:<12}{}", command.about);
-        }
+    let mut verbs: Vec<(&str, &str)> = COMMANDS
+        .iter()
+        .filter_map(|command| {
+            let first = command
+                .names
+                .iter()
+                .find_map(|known| known.strip_prefix(name)?.strip_prefix(' '));
+            Some((first?, command.about))
+        })
+        .collect();
+    verbs.sort_unstable();
+    for (verb, about) in verbs {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  {verb:<12}{about}");
     }
     let _ = write!(
         out,

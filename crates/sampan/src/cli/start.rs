@@ -60,7 +60,7 @@ async fn start_each(client: &Client, names: &[&str]) -> Result<u8, Failure> {
     let mut failed = Vec::new();
     for name in names {
         match not_modified_is_fine(client.start_container(name, None).await) {
-            Ok(()) => output::line(&name),
+            Ok(()) => output::line(name),
             Err(failure) => {
                 eprintln!("{}", failure.text());
                 if let Some(hint) = failure.hint() {

@@ -177,7 +177,7 @@ fn create(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     };
     let client = session.client()?;
     let volume = session.wait(client.create_volume(&request))?;
-    output::line(&format!("{}", volume.name));
+    output::line(&volume.name);
     Ok(0)
 }
 
