@@ -3,7 +3,9 @@
 mod world;
 
 use sampan_kernel::requires;
-use sampan_network::{FirewallBridge, Isolation, NetworkNamespace, Protocol};
+use sampan_network::{
+    FirewallBridge, Isolation, NetworkNamespace, PortAllocator, Protocol, Published, parse_publish,
+};
 use world::{
     HOST, World, ask_tcp, ask_udp, bridge, endpoint, inside, ip, ping, run_in, serve_tcp,
     serve_udp, udp_in,
@@ -97,6 +99,40 @@ fn a_port_published_everywhere_is_reached_from_everywhere() {
         .unwrap();
     assert_eq!(ask_tcp(&world.outside, "10.9.0.1:8080"), None);
     assert_eq!(ask_tcp(&world.host, "127.0.0.1:8080"), None);
+}
+
+#[test]
+fn the_socket_that_holds_a_port_is_never_reached() {
+    requires!(root, nftables);
+    let world = World::new();
+    let one = world.container(2);
+    serve_tcp(&one.namespace, "0.0.0.0:80");
+    let ports = PortAllocator::new();
+    let requests = parse_publish("80").unwrap();
+    let held = inside(&world.host, || ports.allocate("one", &requests).unwrap());
+    let host = format!("10.9.0.1:{}", held[0].binding.host_port);
+    assert_eq!(
+        ask_tcp(&world.outside, &host),
+        None,
+        "held, not yet published"
+    );
+    let port = Published {
+        binding: held[0].binding,
+        container: one.address(),
+    };
+    world
+        .firewall
+        .update(|policy| policy.publish(&port))
+        .unwrap();
+    assert_eq!(ask_tcp(&world.outside, &host).unwrap(), "10.9.0.2");
+    assert_eq!(
+        ask_tcp(&world.host, &host.replace("10.9.0.1", "127.0.0.1")).unwrap(),
+        "172.17.0.1"
+    );
+    let again = inside(&world.host, || {
+        std::net::TcpListener::bind(&host).unwrap_err()
+    });
+    assert_eq!(again.kind(), std::io::ErrorKind::AddrInUse);
 }
 
 #[test]
