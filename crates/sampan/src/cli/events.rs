@@ -77,6 +77,7 @@ const SCOPE: Scope<'static> = Scope {
         (_, "Status" | "ID" | "From" | "Scope") => Some(Data::Text(String::new())),
         _ => None,
     },
+    alias: |_| None,
     header: false,
 };
 

@@ -131,7 +131,7 @@ fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8,
                 let mut data = Data::parse(json.as_bytes()).map_err(|error| {
                     Failure::message(format!("cannot read the answer: {error}"))
                 })?;
-                type_nulls(&mut data, "");
+                give_types(&mut data, "");
                 match template.render(&data, SCOPE) {
                     Ok(text) => {
                         out.push_str(&text);
@@ -240,6 +240,7 @@ const SCOPE: Scope<'static> = Scope {
     type_name: "map[string]interface {}",
     label: None,
     absent,
+    alias,
     header: false,
 };
 
@@ -247,7 +248,6 @@ const SCOPE: Scope<'static> = Scope {
 const MAPS: &[&str] = &[
     "Annotations",
     "AuxiliaryAddresses",
-    "Config.Labels",
     "Containers",
     "Data",
     "DriverOpts",
@@ -365,19 +365,41 @@ fn absent(parent: &str, field: &str) -> Option<Data> {
     }
 }
 
-/// Gives nulls in maps of ports their type: Go has nil lists there.
-fn type_nulls(data: &mut Data, name: &str) {
+/// Fields whose name in Go is not their name in JSON.
+fn alias(field: &str) -> Option<&'static str> {
+    match field {
+        "ID" => Some("Id"),
+        "HostIP" => Some("HostIp"),
+        "DNS" => Some("Dns"),
+        "DNSOptions" => Some("DnsOptions"),
+        "DNSSearch" => Some("DnsSearch"),
+        "OSVersion" => Some("OsVersion"),
+        _ => None,
+    }
+}
+
+/// Tells structs from maps by the names of the fields that hold them, and gives nulls in maps of
+/// ports their type: Go has nil lists there.
+fn give_types(data: &mut Data, name: &str) {
     match data {
         Data::Object(fields) => {
+            let map = MAPS.contains(&name);
             let ports = matches!(name, "Ports" | "PortBindings");
-            for (key, value) in fields {
+            for (key, value) in &mut *fields {
                 match value {
                     Data::Nil(_) if ports => *value = Data::Nil(Nil::Slice),
-                    value => type_nulls(value, key),
+                    // The key of a map says nothing about its value.
+                    value if map => give_types(value, ""),
+                    // The one map that is called as a struct elsewhere.
+                    value if name == "LogConfig" => give_types(value, "Options"),
+                    value => give_types(value, key),
                 }
             }
+            if !map {
+                *data = Data::Struct(std::mem::take(fields));
+            }
         }
-        Data::List(items) => items.iter_mut().for_each(|item| type_nulls(item, name)),
+        Data::List(items) => items.iter_mut().for_each(|item| give_types(item, "")),
         _ => {}
     }
 }
@@ -396,8 +418,9 @@ mod tests {
     #[test]
     fn what_was_left_out_has_gos_zero_value() {
         let json = r#"{"State":{"Running":true},"Config":{"Labels":{"a":"1"},"Volumes":null,"Env":null},
-            "NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}}}"#;
-        let data = Data::parse(json.as_bytes()).unwrap();
+            "NetworkSettings":{"Ports":{"443/tcp":null,"80/tcp":[{"HostIp":"","HostPort":"8080"}]}}}"#;
+        let mut data = Data::parse(json.as_bytes()).unwrap();
+        give_types(&mut data, "");
         for (template, expected) in [
             (
                 "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
@@ -415,6 +438,10 @@ mod tests {
             ("{{.Config.StopSignal}}", ""),
             ("{{range .Config.Env}}{{println .}}{{end}}", ""),
             ("{{len .Config.Env}}", "0"),
+            (
+                "{{.NetworkSettings.Ports}}",
+                "map[443/tcp:[] 80/tcp:[{ 8080}]]",
+            ),
             (
                 "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}",
                 "8080",

@@ -92,7 +92,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         quiet,
         parsed.switch("size")?,
     );
-    let size = parsed.switch("size")? || (!quiet && format.contains(".Size"));
+    let size = parsed.switch("size")? || (!quiet && asks_for_size(&format));
     let client = session.client()?;
     let containers = session.wait(fetch(client, all, limit, size, &filters))?;
     let now = Timestamp::now();
@@ -127,6 +127,11 @@ fn format(given: Option<&str>, session: &Session, quiet: bool, size: bool) -> St
         "raw" => RAW.to_owned(),
         other => other.to_owned(),
     }
+}
+
+/// Whether a template shows the size, by itself or as part of the whole row.
+fn asks_for_size(format: &str) -> bool {
+    format.contains(".Size") || format == "json" || format.replace(' ', "").contains("{json.}")
 }
 
 async fn fetch(

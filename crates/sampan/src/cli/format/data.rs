@@ -23,8 +23,10 @@ pub(crate) enum Data {
     Text(String),
     /// A list.
     List(Vec<Data>),
-    /// An object: Go's struct or map.
+    /// An object: a map, as far as is known.
     Object(Vec<(String, Data)>),
+    /// An object that is one of Go's structs, printed as its values in their order.
+    Struct(Vec<(String, Data)>),
 }
 
 /// What kind of value is missing; Go prints and encodes them differently.
@@ -73,7 +75,7 @@ impl Data {
     /// The fields of an object, none of anything else.
     pub(crate) fn fields(&self) -> &[(String, Data)] {
         match self {
-            Self::Object(fields) => fields,
+            Self::Object(fields) | Self::Struct(fields) => fields,
             _ => &[],
         }
     }
@@ -137,6 +139,7 @@ impl Data {
             Self::Text(text) => !text.is_empty(),
             Self::List(items) => !items.is_empty(),
             Self::Object(fields) => !fields.is_empty(),
+            Self::Struct(_) => true,
         }
     }
 
@@ -199,9 +202,15 @@ impl Data {
                 }
                 f.write_char(']')
             }
-            // The one struct that people print whole, as part of a map of ports.
-            Self::Object(fields) if is_port_binding(fields) => {
-                write!(f, "{{{} {}}}", fields[0].1, fields[1].1)
+            Self::Struct(fields) => {
+                f.write_char('{')?;
+                for (position, (_, value)) in fields.iter().enumerate() {
+                    if position > 0 {
+                        f.write_char(' ')?;
+                    }
+                    value.print(f)?;
+                }
+                f.write_char('}')
             }
             Self::Object(_) => {
                 f.write_str("map[")?;
@@ -210,22 +219,12 @@ impl Data {
                         f.write_char(' ')?;
                     }
                     write!(f, "{key}:")?;
-                    match value {
-                        // Sets of ports and paths are maps to empty structs.
-                        Self::Object(none) if none.is_empty() && key.contains('/') => {
-                            f.write_str("{}")?;
-                        }
-                        value => value.print(f)?,
-                    }
+                    value.print(f)?;
                 }
                 f.write_char(']')
             }
         }
     }
-}
-
-fn is_port_binding(fields: &[(String, Data)]) -> bool {
-    matches!(fields, [(ip, _), (port, _)] if ip == "HostIp" && port == "HostPort")
 }
 
 /// The shortest form of a float, with an exponent where Go uses one.
@@ -262,7 +261,7 @@ impl Serialize for Data {
                 }
                 list.end()
             }
-            Self::Object(fields) => {
+            Self::Object(fields) | Self::Struct(fields) => {
                 let mut object = to.serialize_map(Some(fields.len()))?;
                 for (key, value) in fields {
                     object.serialize_entry(key, value)?;
@@ -415,7 +414,7 @@ mod tests {
             ("{}", "map[]"),
             (
                 r#"{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"}],"81/tcp":null}"#,
-                "map[80/tcp:[{0.0.0.0 8080}] 81/tcp:<nil>]",
+                "map[80/tcp:[map[HostIp:0.0.0.0 HostPort:8080]] 81/tcp:<nil>]",
             ),
         ] {
             assert_eq!(Data::parse(json.as_bytes()).unwrap().to_string(), printed);

@@ -182,7 +182,7 @@ pub(super) fn type_name(data: &Data) -> &'static str {
         Data::Float(_) => "float64",
         Data::Text(_) => "string",
         Data::List(_) => "[]interface {}",
-        Data::Object(_) => "map[string]interface {}",
+        Data::Object(_) | Data::Struct(_) => "map[string]interface {}",
     }
 }
 
@@ -191,7 +191,8 @@ fn equal(a: &Data, b: &Data) -> Result<bool, String> {
         (Data::Nil(_), Data::Nil(_)) => Ok(true),
         (Data::Nil(_), _) | (_, Data::Nil(_)) => Ok(false),
         (Data::Bool(a), Data::Bool(b)) => Ok(a == b),
-        (Data::List(_) | Data::Object(_), _) | (_, Data::List(_) | Data::Object(_)) => {
+        (Data::List(_) | Data::Object(_) | Data::Struct(_), _)
+        | (_, Data::List(_) | Data::Object(_) | Data::Struct(_)) => {
             Err("invalid type for comparison".into())
         }
         _ => order(a, b).map(Ordering::is_eq),
@@ -249,7 +250,7 @@ fn index(arguments: &[Data]) -> Result<Data, String> {
             (Data::List(items), Data::Int(position)) => usize::try_from(*position)
                 .ok()
                 .and_then(|position| items.get(position))
-                .ok_or("reflect: slice index out of range")?,
+                .ok_or_else(|| format!("index out of range: {position}"))?,
             (Data::Text(text), Data::Int(position)) => {
                 let byte = usize::try_from(*position)
                     .ok()
@@ -258,7 +259,7 @@ fn index(arguments: &[Data]) -> Result<Data, String> {
                 missing = Data::Int((*byte).into());
                 &missing
             }
-            (Data::Nil(Nil::Slice), _) => return Err("reflect: slice index out of range".into()),
+            (Data::Nil(Nil::Slice), _) => return Err(format!("index out of range: {key}")),
             (Data::Nil(_), _) => return Err("index of untyped nil".into()),
             (Data::List(_) | Data::Text(_), other) => {
                 return Err(format!(

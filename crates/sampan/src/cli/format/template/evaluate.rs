@@ -225,6 +225,9 @@ impl<'a> State<'a, '_> {
             let value = self.function(*function, command, arguments, dot, last)?;
             return self.fields(value, &first.fields, &first.place);
         }
+        if matches!(first.base, Base::Literal(Data::Nil(_))) {
+            return fail(&first.place, "nil is not a command");
+        }
         if arguments.is_empty() && last.is_none() {
             return self.operand(first, dot);
         }
@@ -287,11 +290,15 @@ impl<'a> State<'a, '_> {
     fn no_field(&self, receiver: &Item<'a>, name: &str) -> String {
         let is_root = self.is_root(receiver);
         match &**receiver {
-            Data::Object(_) if is_root && self.scope.type_name.starts_with('*') => format!(
-                "can't evaluate field {name} in type {}",
-                self.scope.type_name
-            ),
-            Data::Object(_) => format!("map has no entry for key {name:?}"),
+            Data::Object(_) | Data::Struct(_)
+                if is_root && self.scope.type_name.starts_with('*') =>
+            {
+                format!(
+                    "can't evaluate field {name} in type {}",
+                    self.scope.type_name
+                )
+            }
+            Data::Object(_) | Data::Struct(_) => format!("map has no entry for key {name:?}"),
             other => format!(
                 "can't evaluate field {name} in type {}",
                 call::type_name(other)
@@ -336,8 +343,8 @@ impl<'a> State<'a, '_> {
         let mut parent = "";
         for (position, name) in names.iter().enumerate() {
             let child = match &value {
-                Cow::Borrowed(data) => data.get(name).map(Cow::Borrowed),
-                Cow::Owned(data) => data.get(name).cloned().map(Cow::Owned),
+                Cow::Borrowed(data) => self.field(data, name).map(Cow::Borrowed),
+                Cow::Owned(data) => self.field(data, name).cloned().map(Cow::Owned),
             };
             let absent = match child.as_deref() {
                 None | Some(Data::Nil(_)) => (self.scope.absent)(parent, name),
@@ -354,7 +361,7 @@ impl<'a> State<'a, '_> {
                         text: place.text.clone(),
                     };
                     return match &*value {
-                        Data::Nil(_) if position == 0 => Ok(Cow::Owned(Data::Nil(Nil::Unknown))),
+                        Data::Nil(Nil::Unknown) => Ok(Cow::Owned(Data::Nil(Nil::Unknown))),
                         Data::Nil(_) => {
                             fail(&place, format!("nil data; no entry for key {name:?}"))
                         }
@@ -365,6 +372,11 @@ impl<'a> State<'a, '_> {
             parent = name;
         }
         Ok(value)
+    }
+
+    fn field<'d>(&self, data: &'d Data, name: &str) -> Option<&'d Data> {
+        data.get(name)
+            .or_else(|| data.get((self.scope.alias)(name)?))
     }
 
     fn function(

@@ -230,10 +230,14 @@ impl Lexer<'_> {
             '0'..='9' | '.' | '+' | '-' => self.number(),
             c if c.is_alphabetic() || c == '_' => Ok(Kind::Word(self.word())),
             '!' => self.error("unexpected \"!\" in operand"),
-            c => self.error(format!(
-                "unrecognized character in action: U+{:04X} '{c}'",
-                u32::from(c)
-            )),
+            c => {
+                // Right behind a name, Go finds the name ended badly.
+                let what = match self.template[..self.at].ends_with(char::is_alphanumeric) {
+                    true => "bad character",
+                    false => "unrecognized character in action:",
+                };
+                self.error(format!("{what} U+{:04X} '{c}'", u32::from(c)))
+            }
         }
     }
 

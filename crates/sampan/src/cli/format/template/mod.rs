@@ -51,6 +51,8 @@ pub(crate) struct Scope<'s> {
     /// The value of a field that the object left out or holds as `null`, given the names of the
     /// object that holds it (empty when not known) and of the field.
     pub(crate) absent: fn(parent: &str, field: &str) -> Option<Data>,
+    /// The name in JSON of a field that Go calls otherwise.
+    pub(crate) alias: fn(field: &str) -> Option<&'static str>,
     /// Whether this prints the header of a table: functions then hand the column's name through.
     pub(crate) header: bool,
 }
@@ -61,6 +63,7 @@ impl Default for Scope<'_> {
             type_name: "map[string]interface {}",
             label: None,
             absent: |_, _| None,
+            alias: |_| None,
             header: false,
         }
     }
@@ -105,6 +108,7 @@ mod tests {
                     (_, "Health") => Some(Data::Nil(Nil::Pointer)),
                     _ => None,
                 },
+                alias: |field| (field == "Id").then_some("ID"),
                 header: false,
             },
         )
@@ -116,6 +120,8 @@ mod tests {
             ("plain", "plain"),
             ("{{.ID}}", "0123456789ab"),
             ("{{ .ID }}: {{.Name}}", "0123456789ab: /web"),
+            ("{{.Id}}", "0123456789ab"),
+            ("{{.Labels.nothing.below}}", "<no value>"),
             ("{{.State.Running}} {{.State.Pid}}", "true 17"),
             ("{{.Null}}", "<no value>"),
             ("{{.Health}}", "<nil>"),
@@ -123,7 +129,10 @@ mod tests {
             ("{{.Labels.nothing}}", "<no value>"),
             ("{{.List}}", "[a b c]"),
             ("{{.Labels}}", "map[a:1 com.example.x:y z:26]"),
-            ("{{.Ports}}", "map[80/tcp:[{0.0.0.0 8080}] 81/tcp:<nil>]"),
+            (
+                "{{.Ports}}",
+                "map[80/tcp:[map[HostIp:0.0.0.0 HostPort:8080]] 81/tcp:<nil>]",
+            ),
             ("{{json .List}}", r#"["a","b","c"]"#),
             ("{{json .Html}}", r#""<a&b>""#),
             (
@@ -229,6 +238,11 @@ mod tests {
             ("{{if .ID}}", "template: :1: unexpected EOF"),
             ("{{end}}", "template: :1: unexpected {{end}}"),
             ("{{}}", "template: :1: missing value for command"),
+            ("{{.ID}", "template: :1: bad character U+007D '}'"),
+            (
+                "{{nil}}",
+                "template: :1:2: executing \"\" at <nil>: nil is not a command",
+            ),
             ("{{$x}}", "template: :1: undefined variable \"$x\""),
             ("{{\"a}}", "template: :1: unterminated quoted string"),
             ("\n{{.A !}}", "template: :2: unexpected \"!\" in operand"),
@@ -246,7 +260,7 @@ mod tests {
             ),
             (
                 "{{index .List 9}}",
-                "template: :1:2: executing \"\" at <index .List 9>: error calling index: reflect: slice index out of range",
+                "template: :1:2: executing \"\" at <index .List 9>: error calling index: index out of range: 9",
             ),
             (
                 "{{len 3}}",
