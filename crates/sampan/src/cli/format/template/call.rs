@@ -222,7 +222,8 @@ fn length(data: &Data) -> Result<usize, String> {
     match data {
         Data::Text(text) => Ok(text.len()),
         Data::List(items) => Ok(items.len()),
-        Data::Object(fields) => Ok(fields.len()),
+        // Docker tries again with plain maps where Go refuses structs.
+        Data::Object(fields) | Data::Struct(fields) => Ok(fields.len()),
         Data::Nil(Nil::Map | Nil::Slice) => Ok(0),
         Data::Nil(_) => Err("len of nil pointer".into()),
         other => Err(format!("len of type {}", type_name(other))),
@@ -234,7 +235,7 @@ fn index(arguments: &[Data]) -> Result<Data, String> {
     let mut missing;
     for key in &arguments[1..] {
         let next = match (value, key) {
-            (Data::Object(fields), Data::Text(name)) => {
+            (Data::Object(fields) | Data::Struct(fields), Data::Text(name)) => {
                 match fields.iter().find(|(key, _)| key == name) {
                     Some((_, value)) => value,
                     None => {
@@ -267,7 +268,7 @@ fn index(arguments: &[Data]) -> Result<Data, String> {
                     type_name(other)
                 ));
             }
-            (Data::Object(_), other) => {
+            (Data::Object(_) | Data::Struct(_), other) => {
                 return Err(format!(
                     "value has type {}; should be string",
                     type_name(other)

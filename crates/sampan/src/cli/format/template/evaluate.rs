@@ -130,7 +130,7 @@ impl<'a> State<'a, '_> {
                     .enumerate()
                     .map(|(position, item)| (Data::Int(position as i128), Cow::Borrowed(item))),
             ),
-            Cow::Borrowed(object @ Data::Object(_)) => Box::new(
+            Cow::Borrowed(object @ (Data::Object(_) | Data::Struct(_))) => Box::new(
                 object
                     .sorted()
                     .into_iter()
@@ -141,7 +141,7 @@ impl<'a> State<'a, '_> {
                     .enumerate()
                     .map(|(position, item)| (Data::Int(position as i128), Cow::Owned(item))),
             ),
-            Cow::Owned(Data::Object(mut fields)) => {
+            Cow::Owned(Data::Object(mut fields) | Data::Struct(mut fields)) => {
                 fields.sort_by(|(a, _), (b, _)| a.cmp(b));
                 Box::new(
                     fields
