@@ -66,18 +66,21 @@ impl NetworkNames {
     }
 
     /// Returns the subnets that the default bridge may take, best first: Docker's
-    /// pools, begun at a place of this engine's own.
+    /// pools, and for hosts with dozens of engines or few free routes the upper
+    /// half of 10.0.0.0/8; each begun at a place of this engine's own.
     #[must_use]
     pub fn subnet_candidates(&self) -> Vec<Subnet> {
-        let wide = (17..=31).map(|second| Subnet::v4(Ipv4Addr::new(172, second, 0, 0), 16));
-        let narrow = (0..16).map(|index| Subnet::v4(Ipv4Addr::new(192, 168, index * 16, 0), 20));
-        let mut wide: Vec<Subnet> = wide.collect();
-        let mut narrow: Vec<Subnet> = narrow.collect();
-        let (wide_count, narrow_count) = (wide.len(), narrow.len());
-        wide.rotate_left(self.rotation % wide_count);
-        narrow.rotate_left(self.rotation % narrow_count);
-        wide.append(&mut narrow);
-        wide
+        let v4 = |a, b, c, prefix| Subnet::v4(Ipv4Addr::new(a, b, c, 0), prefix);
+        let mut wide: Vec<Subnet> = (17..=31).map(|b| v4(172, b, 0, 16)).collect();
+        let mut narrow: Vec<Subnet> = (0..16).map(|c| v4(192, 168, c * 16, 20)).collect();
+        let mut last: Vec<Subnet> = (128..=255)
+            .flat_map(|b| (0..16).map(move |c| v4(10, b, c * 16, 20)))
+            .collect();
+        for pool in [&mut wide, &mut narrow, &mut last] {
+            let count = pool.len();
+            pool.rotate_left(self.rotation % count);
+        }
+        [wide, narrow, last].concat()
     }
 
     /// Chooses the first candidate that overlaps none of `taken`.
@@ -135,6 +138,11 @@ mod tests {
         assert_eq!(
             names.choose_subnet(&[private]).unwrap().to_string(),
             "192.168.0.0/20"
+        );
+        let home: Subnet = "192.168.0.0/16".parse().unwrap();
+        assert_eq!(
+            names.choose_subnet(&[private, home]).unwrap().to_string(),
+            "10.128.0.0/20"
         );
         let all: Subnet = "0.0.0.0/0".parse().unwrap();
         assert!(matches!(
