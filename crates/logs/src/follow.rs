@@ -45,6 +45,11 @@ impl FollowControl {
         self.set(CANCELLED);
     }
 
+    /// Whether the follower was told that nobody reads any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.state.load(Ordering::SeqCst) == CANCELLED
+    }
+
     fn set(&self, state: u8) {
         self.shared.state.fetch_max(state, Ordering::SeqCst);
         // A full counter is as good as an added one: the follower wakes up.

@@ -61,6 +61,7 @@ impl Inner {
                     control.finish();
                 }
             }
+            let container = container.clone();
             self.tasks.spawn_blocking(move || {
                 loop {
                     let entry = match follower.next_entry(None) {
@@ -74,6 +75,11 @@ impl Inner {
                         break;
                     }
                 }
+                // Each holds a descriptor, and the container may run for long.
+                container
+                    .live()
+                    .followers
+                    .retain(|follower| !follower.is_cancelled());
             });
             Some(LogControl(control))
         } else {
