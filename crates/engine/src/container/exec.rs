@@ -23,6 +23,8 @@ use crate::{Action, Error, ErrorKind, Result};
 
 /// How long a resize waits for the exec to start.
 const RESIZE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an inspect waits for the shim.
+const INSPECT_PATIENCE: Duration = Duration::from_millis(500);
 /// Execs that a container remembers after their end.
 const REMEMBERED: usize = 1024;
 
@@ -167,6 +169,30 @@ impl Inner {
             config: (*exec.config).clone(),
             state: exec.state,
         })
+    }
+
+    /// Returns an exec. A client that saw its stream end asks at once for the exit code, when the
+    /// news of the end may still be on their way: one that seems to run is asked for at its shim.
+    pub(crate) async fn exec_inspect(&self, text: &str) -> Result<ExecView> {
+        let mut view = self.exec_view(text)?;
+        if !matches!(view.state, ExecState::Starting | ExecState::Running { .. }) {
+            return Ok(view);
+        }
+        let (container, id, _) = self.find_exec(text)?;
+        let Ok(shim) = self.shim_of(&container) else {
+            return Ok(view);
+        };
+        let asked = shim.ask(Request::ExecState { id: id.to_string() }, Vec::new());
+        // A shim that does not answer delays no query for long.
+        if let Ok(Ok(Reply::ExecState(state))) = tokio::time::timeout(INSPECT_PATIENCE, asked).await
+            && let Some(code) = state.exit_code
+        {
+            view.state = ExecState::Exited {
+                pid: state.pid,
+                code,
+            };
+        }
+        Ok(view)
     }
 
     pub(crate) async fn exec_resize(&self, text: &str, size: TerminalSize) -> Result<()> {

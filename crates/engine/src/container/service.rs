@@ -240,7 +240,7 @@ impl ContainerService {
 
     /// Returns an exec.
     pub async fn exec_inspect(&self, exec: &str) -> Result<ExecView> {
-        self.inner.exec_view(exec)
+        self.inner.exec_inspect(exec).await
     }
 
     /// Returns a container.
@@ -259,32 +259,9 @@ impl ContainerService {
 
     /// Returns containers, newest first.
     pub async fn list(&self, options: ListOptions) -> Result<Vec<ContainerView>> {
-        let inner = &self.inner;
-        let created_of = |name: &Option<String>| -> Result<Option<jiff::Timestamp>> {
-            let Some(name) = name else { return Ok(None) };
-            Ok(Some(inner.registry.find(name)?.record().created))
-        };
-        let descends = |view: &ContainerView, image: &str| inner.descends(view, image);
-        let around = Surroundings {
-            before: created_of(&options.filter.before)?,
-            since: created_of(&options.filter.since)?,
-            descends: &descends,
-        };
-        let all = options.all || options.limit > 0 || options.filter.includes_ended();
-        let mut views: Vec<ContainerView> = inner
-            .registry
-            .all()
-            .iter()
-            .map(|container| inner.view(container))
-            .filter(|view| all || view.lifecycle.is_running())
-            .filter(|view| options.filter.matches(view, &around))
-            .collect();
-        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
-        if options.limit > 0 {
-            views.truncate(options.limit);
-        }
+        let views = self.inner.matching(&options)?;
         if options.sizes {
-            views = inner.measure(views).await?;
+            return self.inner.measure(views).await;
         }
         Ok(views)
     }
@@ -293,6 +270,33 @@ impl ContainerService {
 impl Inner {
     pub(crate) fn cgroup(&self, container: &Container) -> String {
         format!("{}/{}", self.networks.names().instance(), container.id)
+    }
+
+    fn matching(&self, options: &ListOptions) -> Result<Vec<ContainerView>> {
+        let created_of = |name: &Option<String>| -> Result<Option<jiff::Timestamp>> {
+            let Some(name) = name else { return Ok(None) };
+            Ok(Some(self.registry.find(name)?.record().created))
+        };
+        let descends = |view: &ContainerView, image: &str| self.descends(view, image);
+        let around = Surroundings {
+            before: created_of(&options.filter.before)?,
+            since: created_of(&options.filter.since)?,
+            descends: &descends,
+        };
+        let all = options.all || options.limit > 0 || options.filter.includes_ended();
+        let mut views: Vec<ContainerView> = self
+            .registry
+            .all()
+            .iter()
+            .map(|container| self.view(container))
+            .filter(|view| all || view.lifecycle.is_running())
+            .filter(|view| options.filter.matches(view, &around))
+            .collect();
+        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        if options.limit > 0 {
+            views.truncate(options.limit);
+        }
+        Ok(views)
     }
 
     fn view(&self, container: &Container) -> ContainerView {
