@@ -25,6 +25,8 @@ fn a_bridge_is_made_repaired_and_removed() {
     let (host, links) = host();
     let wanted = bridge("sampan0", "172.17.0.1/16");
     let ensure = || inside(&host, || links.ensure_bridge(&wanted).unwrap());
+    // A new namespace takes this setting over from the machine.
+    run_in(&host, "echo 0 > /proc/sys/net/ipv4/ip_forward");
     let first = ensure();
     assert!(first.created && first.enabled_forwarding);
     let second = ensure();
