@@ -18,6 +18,8 @@ pub(crate) struct Host {
     pub(crate) machine: String,
     pub(crate) name: String,
     pub(crate) time_namespaces: bool,
+    /// Capabilities that the engine can give.
+    pub(crate) capabilities: Vec<&'static str>,
     /// Files that tell the temperature of a neighbour's work.
     pub(crate) thermal_files: Vec<String>,
 }
@@ -51,6 +53,7 @@ impl Host {
             machine: text(names.machine()),
             name: text(names.nodename()),
             time_namespaces: Path::new("/proc/self/ns/time").exists(),
+            capabilities: crate::container::security::allowed(bounding_set()),
             thermal_files: thermal_files(),
         })
     }
@@ -74,6 +77,14 @@ fn kernel_version(release: &str) -> (u32, u32) {
         .split(|c: char| !c.is_ascii_digit())
         .map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The engine's bounding set; all where it is not told.
+fn bounding_set() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bits = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(u64::MAX)
 }
 
 fn thermal_files() -> Vec<String> {

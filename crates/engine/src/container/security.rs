@@ -24,7 +24,8 @@ const DEFAULT: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-const ALL: [&str; 41] = [
+/// By their numbers.
+const BY_NUMBER: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -68,17 +69,28 @@ const ALL: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// Returns the capabilities of a container's processes.
-pub(crate) fn capabilities(host: &HostConfig) -> Result<Vec<String>> {
+/// Returns the capabilities that a bounding set allows, by its bits: what an engine has not itself
+/// it cannot give, and "all" means all of these.
+pub(crate) fn allowed(bits: u64) -> Vec<&'static str> {
+    BY_NUMBER
+        .into_iter()
+        .enumerate()
+        .filter(|(number, _)| bits >> number & 1 == 1)
+        .map(|(_, name)| name)
+        .collect()
+}
+
+/// Returns the capabilities of a container's processes. `all` is what "all" means on this host.
+pub(crate) fn capabilities(host: &HostConfig, all: &[&str]) -> Result<Vec<String>> {
     let add = normalise("CapAdd", &host.cap_add)?;
     let drop = normalise("CapDrop", &host.cap_drop)?;
     if host.privileged {
-        return Ok(ALL.map(str::to_owned).to_vec());
+        return Ok(all.iter().map(|cap| (*cap).to_owned()).collect());
     }
     let adds_all = add.iter().any(|cap| cap == "ALL");
     let drops_all = drop.iter().any(|cap| cap == "ALL");
     let base: &[&str] = match (adds_all, drops_all) {
-        (true, _) => &ALL,
+        (true, _) => all,
         (false, true) => &[],
         (false, false) => &DEFAULT,
     };
@@ -95,11 +107,6 @@ pub(crate) fn capabilities(host: &HostConfig) -> Result<Vec<String>> {
     Ok(capabilities)
 }
 
-/// Returns every capability, for privileged execs.
-pub(crate) fn all_capabilities() -> Vec<String> {
-    ALL.map(str::to_owned).to_vec()
-}
-
 fn normalise(field: &str, names: &[String]) -> Result<Vec<String>> {
     names
         .iter()
@@ -113,7 +120,7 @@ fn normalise(field: &str, names: &[String]) -> Result<Vec<String>> {
             } else {
                 format!("CAP_{upper}")
             };
-            if ALL.contains(&full.as_str()) {
+            if BY_NUMBER.contains(&full.as_str()) {
                 Ok(full)
             } else {
                 Err(Error::invalid(format!(
@@ -217,11 +224,14 @@ mod tests {
     use super::*;
 
     fn of(add: &[&str], drop: &[&str]) -> Vec<String> {
-        capabilities(&HostConfig {
-            cap_add: add.iter().map(ToString::to_string).collect(),
-            cap_drop: drop.iter().map(ToString::to_string).collect(),
-            ..HostConfig::default()
-        })
+        capabilities(
+            &HostConfig {
+                cap_add: add.iter().map(ToString::to_string).collect(),
+                cap_drop: drop.iter().map(ToString::to_string).collect(),
+                ..HostConfig::default()
+            },
+            &BY_NUMBER,
+        )
         .unwrap()
     }
 
@@ -232,14 +242,28 @@ mod tests {
         assert_eq!(of(&["CAP_CHOWN"], &["ALL"]), ["CAP_CHOWN"]);
         assert_eq!(of(&["ALL"], &["MKNOD"]).len(), 40);
         assert_eq!(of(&[], &["all"]).len(), 0);
-        let error = capabilities(&HostConfig {
-            cap_add: vec!["FLY".into()],
-            ..HostConfig::default()
-        });
+        let error = capabilities(
+            &HostConfig {
+                cap_add: vec!["FLY".into()],
+                ..HostConfig::default()
+            },
+            &[],
+        );
         assert_eq!(
             error.unwrap_err().message(),
             "invalid CapAdd: unknown capability: \"CAP_FLY\""
         );
+    }
+
+    #[test]
+    fn an_engine_gives_only_what_it_has() {
+        let few = allowed(0b1001);
+        assert_eq!(few, ["CAP_CHOWN", "CAP_FOWNER"]);
+        let privileged = HostConfig {
+            privileged: true,
+            ..HostConfig::default()
+        };
+        assert_eq!(capabilities(&privileged, &few).unwrap(), few);
     }
 
     #[test]

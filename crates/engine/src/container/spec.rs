@@ -62,7 +62,7 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
     let SpecInput { record, host, .. } = input;
     let (config, wishes) = (&*record.config, &*record.host);
     let security = SecurityOptions::parse(&wishes.security_opt)?;
-    let capabilities = security::capabilities(wishes)?;
+    let capabilities = security::capabilities(wishes, &host.capabilities)?;
     let seccomp = security.seccomp(
         wishes.privileged,
         &capabilities,
@@ -140,9 +140,12 @@ pub(crate) fn exec_process(
     let (config, wishes) = (&*record.config, &*record.host);
     let security = SecurityOptions::parse(&wishes.security_opt)?;
     let capabilities = if exec.privileged {
-        security::all_capabilities()
+        host.capabilities
+            .iter()
+            .map(|cap| (*cap).to_owned())
+            .collect()
     } else {
-        security::capabilities(wishes)?
+        security::capabilities(wishes, &host.capabilities)?
     };
     let mut who = user(config, wishes)?;
     if !exec.user.is_empty() {

@@ -19,7 +19,7 @@ pub(crate) fn check(
     check_resources(&host.resources, cpus)?;
     check_unsupported(host)?;
     SecurityOptions::parse(&host.security_opt)?;
-    security::capabilities(host)?;
+    security::capabilities(host, &[])?;
     super::log_config::read(&host.log, config)?;
     if host.auto_remove && host.restart_policy != RestartPolicy::No {
         return Err(Error::invalid(

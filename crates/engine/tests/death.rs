@@ -1,0 +1,284 @@
+//! Engines that fail or die at any step, and what the next one makes of it.
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::{EngineExt, Host, SOON, import, script};
+use sampan_engine::{
+    CreateContainer, Engine, ErrorKind, Failure, ListOptions, NetworkMode, PortBinding, Status,
+    WaitCondition,
+};
+
+const STEPS: [&str; 9] = [
+    "start:begin",
+    "start:shim",
+    "start:root",
+    "start:network",
+    "start:prepared",
+    "start:recorded",
+    "start:launch",
+    "start:launched",
+    "start:end",
+];
+
+fn full(text: &str) -> CreateContainer {
+    let mut request = script(text);
+    request.host.network_mode = NetworkMode::Default;
+    request.host.port_bindings =
+        BTreeMap::from([("80/tcp".parse().unwrap(), vec![PortBinding::default()])]);
+    request.host.binds = vec!["vol:/data".parse().unwrap()];
+    request
+}
+
+async fn all(engine: &Engine) -> Vec<sampan_engine::ContainerView> {
+    let options = ListOptions {
+        all: true,
+        ..ListOptions::default()
+    };
+    engine.containers().list(options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_at_any_step_of_start_leaves_nothing() {
+    needs_host!();
+    let host = Host::new();
+    let engine = host.with_busybox().await;
+    host.fail_points.arm("none", Failure::Error);
+    engine.run(full("true")).await;
+    assert_eq!(
+        host.fail_points.seen().len(),
+        STEPS.len(),
+        "{:?}",
+        host.fail_points.seen()
+    );
+    engine.remove_all().await;
+    for step in STEPS {
+        let id = EngineExt::create(&engine, full("exec sleep 100")).await;
+        host.fail_points.arm(step, Failure::Error);
+        let error = engine.containers().start(&id).await.unwrap_err();
+        assert_eq!(error.message(), format!("failure injected at step {step}"));
+        let view = engine.containers().inspect(&id).await.unwrap();
+        assert!(!view.lifecycle.is_running(), "{step}: {:?}", view.lifecycle);
+        // It can be started afterwards: nothing of it is in its own way.
+        engine.containers().start(&id).await.unwrap();
+        engine.containers().kill(&id, None).await.unwrap();
+        engine.remove_all().await;
+        host.assert_nothing_left();
+    }
+}
+
+/// Runs an engine in a thread with a runtime of its own and takes that away under it, with every
+/// task and descriptor: as near to a kill as one process can come.
+fn abandon<T: Send>(host: &Host, work: impl AsyncFnOnce(&Engine) -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            let done = runtime.block_on(async {
+                let engine = host.open().await;
+                work(&engine).await
+            });
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            done
+        });
+        thread.join().unwrap()
+    })
+}
+
+fn abandon_start(host: &Host, step: &'static str, auto_remove: bool) {
+    abandon(host, async |engine| {
+        let mut request = full("echo said; exec sleep 100");
+        request.host.auto_remove = auto_remove;
+        request.name = Some(format!("c{}", step.replace(':', "_")));
+        let id = EngineExt::create(engine, request).await;
+        host.fail_points.arm(step, Failure::Hang);
+        let _ =
+            tokio::time::timeout(Duration::from_millis(700), engine.containers().start(&id)).await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_gone_at_any_step_of_start_is_made_up_for_by_the_next() {
+    needs_host!();
+    let host = Host::new();
+    abandon(&host, async |engine| import(engine, "busybox", &[]).await);
+    for step in STEPS {
+        for auto_remove in [false, true] {
+            abandon_start(&host, step, auto_remove);
+            let engine = host.open().await;
+            let name = format!("c{}", step.replace(':', "_"));
+            match engine.containers().inspect(&name).await {
+                Ok(view) if view.lifecycle.is_running() => {
+                    assert_eq!(
+                        engine.exec(&name, &["echo", "hi"]).await,
+                        (Some(0), "hi\n".into()),
+                        "{step}"
+                    );
+                    assert_eq!(engine.log(&name).await, "said\n");
+                    engine.containers().kill(&name, None).await.unwrap();
+                }
+                Ok(view) => {
+                    let status = view.lifecycle.status();
+                    assert!(
+                        matches!(status, Status::Created | Status::Exited),
+                        "{step}: {status:?}"
+                    );
+                }
+                Err(error) => assert!(
+                    auto_remove && error.kind() == ErrorKind::NotFound,
+                    "{step}: {error}"
+                ),
+            }
+            engine.remove_all().await;
+            host.assert_nothing_left();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_outlive_their_engine() {
+    needs_host!();
+    let host = Host::new();
+    let (lasting, ending, removed, before) = abandon(&host, async |engine| {
+        import(engine, "busybox", &[]).await;
+        let mut lasting = full("i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done");
+        lasting.name = Some("lasting".into());
+        let lasting = engine.start_new(lasting).await;
+        let mut ending = script("sleep 0.4; echo bye; exit 9");
+        ending.name = Some("ending".into());
+        let ending = engine.start_new(ending).await;
+        let mut removed = script("sleep 0.4; exit 3");
+        removed.host.auto_remove = true;
+        let removed = engine.start_new(removed).await;
+        let before = engine.containers().inspect(&lasting).await.unwrap();
+        (lasting, ending, removed, before)
+    });
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let began = std::time::Instant::now();
+    let engine = host.open().await;
+    println!("opened in {:?}", began.elapsed());
+    let after = engine.containers().inspect(&lasting).await.unwrap();
+    assert_eq!(after.lifecycle, before.lifecycle);
+    assert_eq!(after.network, before.network);
+    let view = engine.containers().inspect(&ending).await.unwrap();
+    let ended = view.lifecycle.last().unwrap();
+    assert_eq!((view.lifecycle.status(), ended.code), (Status::Exited, 9));
+    assert_eq!(engine.log(&ending).await, "bye\n");
+    assert_eq!(
+        engine
+            .containers()
+            .inspect(&removed)
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NotFound
+    );
+    // The end that nobody saw was told, with its own time.
+    let mut events = engine.events().subscribe(Some(ended.finished_at.unwrap()));
+    let told = std::iter::from_fn(|| events.try_next())
+        .find(|event| event.actor == ending)
+        .unwrap();
+    assert_eq!(told.at, ended.finished_at.unwrap());
+    assert_eq!(told.attributes["exitCode"], "9");
+    // The address and the port are still known to be taken.
+    let other = engine.start_new(full("exec sleep 100")).await;
+    let other = engine.containers().inspect(&other).await.unwrap();
+    assert_ne!(
+        other.network.endpoints["bridge"].address,
+        before.network.endpoints["bridge"].address
+    );
+    assert_ne!(other.network.ports, before.network.ports);
+    let wait = engine
+        .containers()
+        .wait(&lasting, WaitCondition::NextExit)
+        .await
+        .unwrap();
+    engine.containers().kill(&lasting, None).await.unwrap();
+    assert_eq!(
+        tokio::time::timeout(SOON, wait.outcome())
+            .await
+            .unwrap()
+            .unwrap()
+            .code,
+        137
+    );
+    let log = engine.log(&lasting).await;
+    let numbers: Vec<u32> = log.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(
+        numbers.iter().copied().eq(0..numbers.len() as u32),
+        "{numbers:?}"
+    );
+    engine.remove_all().await;
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_supervisor_that_is_killed_is_noticed() {
+    needs_host!();
+    let host = Host::new();
+    let engine = host.with_busybox().await;
+    let id = engine.start_new(full("exec sleep 100")).await;
+    let pid = engine
+        .containers()
+        .inspect(&id)
+        .await
+        .unwrap()
+        .lifecycle
+        .run()
+        .unwrap()
+        .pid;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let shim: i32 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))
+        .and_then(|pid| pid.trim().parse().ok())
+        .unwrap();
+    let shim = rustix::process::Pid::from_raw(shim).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(engine.wait_end(&id).await.code, 255);
+    engine.remove_all().await;
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_records_are_set_aside() {
+    needs_host!();
+    let host = Host::new();
+    let (good, bad) = abandon(&host, async |engine| {
+        import(engine, "busybox", &[]).await;
+        let good = EngineExt::create(engine, script("true")).await;
+        (good, EngineExt::create(engine, script("true")).await)
+    });
+    let record = host
+        .root()
+        .join("containers")
+        .join(&bad)
+        .join("record.json");
+    std::fs::write(&record, b"{\"format\":1,").unwrap();
+    std::fs::create_dir(host.root().join("containers").join("f".repeat(64))).unwrap();
+    std::fs::create_dir_all(host.root().join("trash/old/dir")).unwrap();
+    let engine = host.open().await;
+    let views = all(&engine).await;
+    assert_eq!(views.len(), 1);
+    assert_eq!(views[0].id.as_str(), good);
+    assert!(record.with_file_name("record.json.damaged").exists());
+    engine.remove_all().await;
+    std::fs::remove_dir_all(record.parent().unwrap()).unwrap();
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_engine_on_the_same_root_is_refused() {
+    needs_host!();
+    let host = Host::new();
+    let engine = host.open().await;
+    let config = sampan_engine::Config::new(host.root(), host.run(), harness::shim().unwrap());
+    let error = Engine::open(config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    drop(engine);
+}
