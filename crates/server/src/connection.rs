@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::crowd::Guest;
 use crate::edge::Edge;
 use crate::hijack::{Continuation, RawConnection};
 use crate::listen::Limits;
@@ -169,7 +171,13 @@ impl AsyncWrite for Io {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn drive(socket: Socket, edge: Edge, limits: Limits, stop: CancellationToken) {
+pub(crate) async fn drive(
+    socket: Socket,
+    guest: Arc<Guest>,
+    edge: Edge,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let socket = Arc::new(socket);
     let handover = Arc::new(Handover::default());
     let io = TokioIo::new(Io {
@@ -181,7 +189,7 @@ pub(crate) async fn drive(socket: Socket, edge: Edge, limits: Limits, stop: Canc
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.head_bytes)
         .half_close(true)
-        .serve_connection(io, service(edge, Arc::clone(&handover)));
+        .serve_connection(io, service(edge, Arc::clone(&handover), Arc::clone(&guest)));
 
     let mut stopping = false;
     let end = loop {
@@ -195,6 +203,7 @@ pub(crate) async fn drive(socket: Socket, edge: Edge, limits: Limits, stop: Canc
         tokio::select! {
             end = turn => break end,
             () = gone(&socket) => break End::Gone,
+            () = guest.leave.cancelled() => break End::Gone,
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 Pin::new(&mut http).graceful_shutdown();
@@ -236,6 +245,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + 
 fn service(
     edge: Edge,
     handover: Arc<Handover>,
+    guest: Arc<Guest>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Body>,
@@ -245,7 +255,17 @@ fn service(
     service_fn(move |mut request: Request<Incoming>| -> Answer {
         request.extensions_mut().insert(Arc::clone(&handover));
         let edge = edge.clone();
-        Box::pin(async move { Ok(edge.answer(request.map(Body::new)).await) })
+        let busy = guest.busy();
+        Box::pin(async move {
+            let response = edge.answer(request.map(Body::new)).await;
+            // Busy until the body is sent, which owns the note from here on.
+            Ok(response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _ = &busy;
+                    frame
+                }))
+            }))
+        })
     })
 }
 

@@ -17,6 +17,7 @@ mod app;
 mod body;
 mod connection;
 mod container;
+mod crowd;
 mod edge;
 mod error;
 mod event;

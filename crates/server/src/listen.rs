@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use sampan_engine::Engine;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::connection::{Socket, drain, drive};
+use crate::crowd::Crowd;
 use crate::edge::Edge;
 use crate::routes::routes;
 
@@ -24,7 +26,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// For a whole head to come, also on a connection that is kept alive.
     pub head_timeout: Duration,
-    /// Connections at once; further ones wait to be accepted.
+    /// Connections at once. For a further one the oldest that asks nothing is closed; when all
+    /// are busy it waits to be accepted.
     pub connections: usize,
     /// For open connections to end when the server stops.
     pub drain: Duration,
@@ -103,10 +106,11 @@ pub(crate) async fn accept_loop(
     stop: CancellationToken,
 ) {
     let tracker = TaskTracker::new();
-    let slots = Arc::new(tokio::sync::Semaphore::new(limits.connections));
+    let crowd = Crowd::default();
+    let slots = Arc::new(Semaphore::new(limits.connections));
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
+            let slot = free_slot(&slots, &crowd).await;
             (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
@@ -115,7 +119,8 @@ pub(crate) async fn accept_loop(
         };
         match accepted {
             Ok(socket) => {
-                let connection = drive(socket, edge.clone(), limits, stop.child_token());
+                let guest = crowd.enter();
+                let connection = drive(socket, guest, edge.clone(), limits, stop.child_token());
                 tracker.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -125,9 +130,22 @@ pub(crate) async fn accept_loop(
                 // The connection is gone, or descriptors are short for a while; either way the
                 // listener itself is fine.
                 tracing::warn!(%error, "a connection could not be accepted");
+                crowd.make_room();
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }
     }
     drain(&tracker, limits).await;
+}
+
+/// Waits for a slot. When there is none, a connection on which nothing is asked gives way.
+async fn free_slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    if !crowd.make_room() {
+        tracing::warn!("all connections are in use");
+    }
+    // The semaphore is never closed.
+    Arc::clone(slots).acquire_owned().await.ok()
 }

@@ -307,15 +307,32 @@ fn head_that_does_not_come_is_cut() {
 }
 
 #[test]
-fn connections_beyond_the_bound_wait_their_turn() {
+fn idle_connections_give_way_to_new_ones() {
     let limits = Limits {
-        connections: 2,
-        head_timeout: Duration::from_millis(300),
+        connections: 4,
         ..Limits::default()
     };
     let server = Server::start(limits);
-    let _idle: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    let mut waiting = server.connect();
+    waiting
+        .write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    // Until its request has been read it is as idle as the others.
+    std::thread::sleep(Duration::from_millis(200));
+    let _idle: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(b"GET /echo HTTP/1.1\r\n").unwrap();
+            stream
+        })
+        .collect();
     server.alive();
+    // The one that is being served was left alone.
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let error = waiting.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
 }
 
 #[test]
