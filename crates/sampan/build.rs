@@ -10,9 +10,20 @@ fn main() {
     let variable = |name| env::var(name).unwrap_or_default();
     let output = PathBuf::from(variable("OUT_DIR")).join("hello-world");
     let status = Command::new(variable("RUSTC"))
-        .args(["hello-world/main.rs", "--edition=2024", "--crate-name=hello_world"])
+        .args([
+            "hello-world/main.rs",
+            "--edition=2024",
+            "--crate-name=hello_world",
+        ])
         .args(["--target", &variable("TARGET")])
-        .args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "strip=symbols"])
+        .args([
+            "-C",
+            "opt-level=s",
+            "-C",
+            "panic=abort",
+            "-C",
+            "strip=symbols",
+        ])
         .args(["-C", "relocation-model=static", "-C", "link-arg=-nostdlib"])
         .args(["-C", "link-arg=-static", "-C", "link-arg=-no-pie"])
         .arg("-o")

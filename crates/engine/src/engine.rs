@@ -119,6 +119,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         shim,
         version,
         stop_timeout,
+        bundled,
         fail_points,
     } = config;
     let paths = Paths::new(&root, &run);
@@ -138,7 +139,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     let volumes = VolumeService::open(&paths.volumes(), registry.clone(), events.clone())?;
     let names = NetworkNames::for_run_root(&run);
     let networks = NetworkService::open(names, run.clone(), registry.clone())?;
-    let images = ImageService::new(images, registry.clone(), events.clone());
+    let images = ImageService::new(images, bundled, registry.clone(), events.clone());
     let system = SystemService::new(
         root,
         version,

@@ -19,8 +19,18 @@ use crate::{Action, Error, ErrorKind, EventBus, EventKind, Result};
 #[derive(Debug, Clone)]
 pub struct ImageService {
     store: ImageStore,
+    bundled: Arc<[Bundled]>,
     registry: Registry,
     events: EventBus,
+}
+
+/// An image that comes with the engine: to pull it needs no network.
+#[derive(Debug, Clone, Copy)]
+pub struct Bundled {
+    /// The name that pulls it, such as `hello-world:latest`.
+    pub name: &'static str,
+    /// Makes the archive, in a form that load takes.
+    pub archive: fn() -> Vec<u8>,
 }
 
 /// Which images a list shows: several values of a field are alternatives, except labels, which
@@ -75,9 +85,15 @@ impl ImageFilter {
 }
 
 impl ImageService {
-    pub(crate) fn new(store: ImageStore, registry: Registry, events: EventBus) -> Self {
+    pub(crate) fn new(
+        store: ImageStore,
+        bundled: Vec<Bundled>,
+        registry: Registry,
+        events: EventBus,
+    ) -> Self {
         Self {
             store,
+            bundled: bundled.into(),
             registry,
             events,
         }
@@ -86,6 +102,23 @@ impl ImageService {
     /// Returns the store below, for what needs no news: progress of a pull, bundled images.
     pub fn store(&self) -> &ImageStore {
         &self.store
+    }
+
+    /// Installs the image that comes with the engine under this name; `None` where none does.
+    pub async fn install_bundled(&self, reference: &Reference) -> Result<Option<Arc<Image>>> {
+        let named = |bundled: &&Bundled| {
+            bundled
+                .name
+                .parse()
+                .is_ok_and(|name: Reference| name == *reference)
+        };
+        let Some(bundled) = self.bundled.iter().find(named).copied() else {
+            return Ok(None);
+        };
+        let store = self.store.clone();
+        let image =
+            crate::blocking(move || Ok(store.install_bundled(bundled.name, &(bundled.archive)())?));
+        image.await.map(Some)
     }
 
     /// Returns images, newest first.

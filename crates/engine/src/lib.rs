@@ -61,7 +61,7 @@ pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Action, Event, EventBus, EventFilter, EventKind, Subscription};
 pub use fail_point::{FailPoints, Failure};
-pub use image::{ImageFilter, ImageService};
+pub use image::{Bundled, ImageFilter, ImageService};
 pub use network::{NetworkService, NetworkView};
 /// The image store's own words, which [`ImageService`] speaks.
 pub use sampan_images as images;

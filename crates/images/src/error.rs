@@ -31,7 +31,7 @@ pub enum Error {
     #[error("{0}")]
     Conflict(String),
     /// A document of the image cannot be used.
-    #[error("{image}: {source}")]
+    #[error("cannot use the manifest of {image}")]
     Manifest {
         /// The name the image was asked for by.
         image: String,

@@ -138,7 +138,8 @@ impl ProgressSink {
         (Self(Some(sender)), receiver)
     }
 
-    pub(crate) fn send(&self, progress: Progress) {
+    /// Tells a piece of news. Nobody need listen.
+    pub fn send(&self, progress: Progress) {
         if let Some(sender) = &self.0 {
             // A listener that went away wants no news; the operation goes on or is dropped.
             let _ = sender.send(progress);

@@ -187,8 +187,8 @@ impl Download {
         if self.window.waited < config.stall_timeout {
             return Ok(());
         }
-        let least = config.slowest * config.stall_timeout.as_secs();
-        if self.window.bytes < least {
+        let least = u128::from(config.slowest) * config.stall_timeout.as_millis() / 1000;
+        if u128::from(self.window.bytes) < least {
             return Err(self.failure("the registry sends too slowly"));
         }
         self.window = Window::default();

@@ -11,9 +11,11 @@ mod engine;
 mod fixtures;
 mod ledger;
 mod registry;
+mod scripted;
 
 pub use command::{Ran, free_port, run, run_in, until};
 pub use engine::TestEngine;
 pub use fixtures::{Fixture, fixture};
 pub use ledger::Ledger;
 pub use registry::{Login, Registry};
+pub use scripted::{Answer, Asked, ScriptedServer};

@@ -13,7 +13,11 @@ const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello-world"));
 pub(super) fn archive() -> Vec<u8> {
     let layer = tar(&[("hello", PROGRAM, 0o755)]);
     let diff_id = Digest::of(&layer).to_string();
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
     let created = "2026-01-01T00:00:00Z";
     let config = json!({
         "architecture": architecture,

@@ -91,7 +91,11 @@ async fn stop(mut engine: Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spawn(settings: &Settings, listeners: &[UnixListener], alive: &OwnedFd) -> anyhow::Result<Child> {
+fn spawn(
+    settings: &Settings,
+    listeners: &[UnixListener],
+    alive: &OwnedFd,
+) -> anyhow::Result<Child> {
     let mut numbers = Vec::new();
     for listener in listeners {
         inherit(listener)?;
@@ -109,7 +113,9 @@ fn spawn(settings: &Settings, listeners: &[UnixListener], alive: &OwnedFd) -> an
         .args(["--listener-descriptors", &numbers.join(",")])
         .args(["--keeper-descriptor", &alive.as_raw_fd().to_string()]);
     for socket in &settings.sockets {
-        command.arg("--host").arg(format!("unix://{}", socket.display()));
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", socket.display()));
     }
     if let Some(group) = &settings.group {
         command.args(["--group", group]);
@@ -152,7 +158,9 @@ pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
             // It listens anew in their place; who waits in the old queue is
             // refused and tries again.
             drop(std::fs::remove_file(socket));
-            command.arg("--host").arg(format!("unix://{}", socket.display()));
+            command
+                .arg("--host")
+                .arg(format!("unix://{}", socket.display()));
         }
         if let Some(group) = &settings.group {
             command.args(["--group", group]);

@@ -21,8 +21,8 @@ pub(super) fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<UnixLis
         }
         _ => {}
     }
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let group = match group {
         Some(name) => Some(group_id(name).with_context(|| {
             format!("there is no group {name}: create it with 'groupadd --system {name}'")

@@ -1,9 +1,136 @@
-//! The composition root: builds the engine and serves it.
+//! The composition root: builds the engine from the settings and serves it.
 
-use super::arguments::Settings;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use sampan_engine::{Bundled, Config, Engine};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::arguments::{Mode, Settings};
+use super::{hello, keeper, private_directory};
+
+/// Threads that may block at once: each serves a follower of logs, a pull's
+/// decompression or a start.
+const BLOCKING_THREADS: usize = 256;
+
+/// Why the engine ends.
+enum End {
+    Asked,
+    KeeperLost,
+}
 
 /// Runs the engine until a signal asks to stop.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
-    let _ = settings;
-    anyhow::bail!("the engine is not wired yet")
+    let Mode::Engine { listeners, keeper } = &settings.mode else {
+        anyhow::bail!("the engine needs listening sockets");
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(format!("warn,sampan={0},sampan_engine={0},sampan_server={0},sampan_images={0},sampan_registry_client={0}", settings.log_level))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    sampan_kernel::memory::limit_arenas(2);
+    private_directory(&settings.paths.root)?;
+    sampan_fs::create_dir_all(&settings.paths.run, 0o755)?;
+    let _pid = keeper::write_pid(&settings.paths.pid_file())?;
+    let listeners = adopt(listeners)?;
+    let keeper = keeper.map(sampan_kernel::inherited::take).transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
+    let end = runtime.block_on(serve(settings, listeners, keeper))?;
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match end {
+        End::Asked => Ok(()),
+        End::KeeperLost => Err(keeper::replace_lost_keeper(settings)),
+    }
+}
+
+async fn serve(
+    settings: &Settings,
+    listeners: Vec<UnixListener>,
+    keeper: Option<OwnedFd>,
+) -> anyhow::Result<End> {
+    let mut config = Config::new(
+        &settings.paths.root,
+        &settings.paths.run,
+        shim_executable()?,
+    );
+    config.bundled = vec![Bundled {
+        name: hello::REFERENCE,
+        archive: hello::archive,
+    }];
+    let engine = Arc::new(Engine::open(config).await.context("cannot open the engine")?);
+    let stop = CancellationToken::new();
+    let mut edges = tokio::task::JoinSet::new();
+    for listener in listeners {
+        edges.spawn(sampan_server::serve(
+            listener,
+            engine.clone(),
+            sampan_server::Limits::default(),
+            stop.clone(),
+        ));
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let end = tokio::select! {
+        _ = terminate.recv() => End::Asked,
+        _ = interrupt.recv() => End::Asked,
+        () = hung_up(keeper) => End::KeeperLost,
+        Some(ended) = edges.join_next() => {
+            ended?.context("the server ended")?;
+            End::Asked
+        }
+    };
+    stop.cancel();
+    while let Some(ended) = edges.join_next().await {
+        ended?.context("the server ended badly")?;
+    }
+    engine.close().await;
+    Ok(end)
+}
+
+/// Returns when the other end of the keeper's pipe is closed; never without
+/// a keeper.
+async fn hung_up(keeper: Option<OwnedFd>) {
+    let Some(keeper) = keeper else {
+        return std::future::pending().await;
+    };
+    if let Ok(watched) = tokio::net::unix::pipe::Receiver::from_owned_fd(keeper) {
+        // Nothing is ever written: readable means closed.
+        let _ = watched.readable().await;
+    }
+}
+
+fn adopt(numbers: &[RawFd]) -> anyhow::Result<Vec<UnixListener>> {
+    let adopt = |number: &RawFd| -> anyhow::Result<UnixListener> {
+        let descriptor = sampan_kernel::inherited::take(*number)
+            .with_context(|| format!("descriptor {number} was not passed"))?;
+        rustix::net::sockopt::socket_acceptconn(descriptor.as_fd())
+            .ok()
+            .filter(|listening| *listening)
+            .with_context(|| format!("descriptor {number} is not a listening socket"))?;
+        let listener = UnixListener::from(descriptor);
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    numbers.iter().map(adopt).collect()
+}
+
+/// The shim lies beside the own executable.
+fn shim_executable() -> anyhow::Result<PathBuf> {
+    let own = keeper::own_executable()?;
+    let shim = own.with_file_name("sampan-shim");
+    anyhow::ensure!(
+        shim.is_file(),
+        "sampan-shim is missing beside {}: build or install both",
+        own.display()
+    );
+    Ok(shim)
 }

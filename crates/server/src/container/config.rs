@@ -480,7 +480,8 @@ fn show_resources(from: &Resources) -> wire_host::Resources {
         memory_swap: from.memory_swap,
         memory_swappiness: from.memory_swappiness,
         oom_kill_disable: from.oom_kill_disable,
-        pids_limit: from.pids_limit,
+        // What means "no limit" is not repeated.
+        pids_limit: from.pids_limit.filter(|limit| *limit > 0),
         ulimits: Some(ulimits.collect()),
         ..wire_host::Resources::default()
     }

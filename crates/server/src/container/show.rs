@@ -21,6 +21,10 @@ use crate::text::{ago, command_line, time};
 pub(crate) fn inspect(view: &ContainerView, version: ApiVersion) -> wire::ContainerInspect {
     let sizes = view.sizes.as_ref();
     let execs = view.execs.iter().map(ToString::to_string);
+    let mut config = show_config(&view.config);
+    if config.hostname.is_empty() && view.network_mode().is_private() {
+        view.id.short().clone_into(&mut config.hostname);
+    }
     wire::ContainerInspect {
         id: view.id.to_string(),
         created: view.created.to_string(),
@@ -45,7 +49,7 @@ pub(crate) fn inspect(view: &ContainerView, version: ApiVersion) -> wire::Contai
         size_rw: sizes.map(|sizes| signed(sizes.writable)),
         size_root_fs: sizes.map(|sizes| signed(sizes.root)),
         mounts: mounts(&view.mounts),
-        config: show_config(&view.config),
+        config,
         network_settings: network_settings(view, version),
         ..wire::ContainerInspect::default()
     }

@@ -101,6 +101,13 @@ async fn pull(
     let engine = Arc::clone(&app.engine);
     let operation = tokio::spawn(async move {
         let images = engine.images();
+        if let Some(image) = images.install_bundled(&reference).await? {
+            sink.send(Progress::Downloaded {
+                image: reference.familiar(),
+            });
+            images.tell_pulled(&image, &reference);
+            return Ok(());
+        }
         let pulled = images.store().pull(&reference, &options, &sink).await?;
         images.tell_pulled(&pulled.image, &reference);
         Ok(())

@@ -1,0 +1,527 @@
+//! The client against registries that are honest, broken or hostile.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sampan_oci::{Digest, MediaType};
+use sampan_registry_client::{
+    Client, Config, Credentials, Error, ErrorKind, Piece, Source, Target,
+};
+use sampan_testing::{Answer, Asked, ScriptedServer};
+
+const MANIFEST: &[u8] = br#"{"schemaVersion":2}"#;
+const LATEST: Target<'static> = Target::Tag("latest");
+
+fn client() -> Client {
+    Client::new(Config {
+        backoff: Duration::from_millis(5),
+        stall_timeout: Duration::from_secs(2),
+        ..Config::default()
+    })
+}
+
+fn source(server: &ScriptedServer, credentials: Credentials) -> Source {
+    let name = format!("{}/some/app:latest", server.address());
+    Source::new(&name.parse().unwrap(), credentials)
+}
+
+fn anonymous(server: &ScriptedServer) -> Source {
+    source(server, Credentials::default())
+}
+
+fn me() -> Credentials {
+    Credentials {
+        username: "me".into(),
+        password: "secret".into(),
+        ..Credentials::default()
+    }
+}
+
+fn manifest() -> Answer {
+    Answer::new(200, MANIFEST).with("content-type", MediaType::OciManifest.as_str())
+}
+
+async fn download(client: &Client, source: &Source, whole: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut download = client.download(source, Digest::of(whole), whole.len() as u64, 0);
+    let mut bytes = Vec::new();
+    while let Some(piece) = download.next().await? {
+        if let Piece::Bytes(piece) = piece {
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    Ok(bytes)
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    (0..length)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_manifest_comes_with_type_and_digest() {
+    let server = ScriptedServer::start(|_| manifest());
+    let fetched = client()
+        .manifest(&anonymous(&server), LATEST)
+        .await
+        .unwrap();
+    assert_eq!(fetched.bytes, MANIFEST);
+    assert_eq!(fetched.media_type, MediaType::OciManifest);
+    assert_eq!(fetched.digest, Digest::of(MANIFEST));
+    let asked = &server.asked()[0];
+    assert_eq!(asked.path, "/v2/some/app/manifests/latest");
+}
+
+#[tokio::test]
+async fn tokens_are_fetched_once_and_sent() {
+    let realm = Arc::new(std::sync::Mutex::new(String::new()));
+    let in_script = realm.clone();
+    let server = ScriptedServer::start(move |asked: &Asked| {
+        if asked.path.starts_with("/token") {
+            return Answer::new(200, r#"{"access_token":"t0","expires_in":300}"#);
+        }
+        if asked.header("authorization") == Some("Bearer t0") {
+            return manifest();
+        }
+        let challenge = format!(
+            r#"Bearer realm="{}",service="the service",scope="repository:other:push""#,
+            in_script.lock().unwrap()
+        );
+        Answer::new(401, "").with("www-authenticate", &challenge)
+    });
+    *realm.lock().unwrap() = format!("http://{}/token?x=y", server.address());
+    let client = client();
+    let source = source(&server, me());
+    client.manifest(&source, LATEST).await.unwrap();
+    client.manifest(&source, LATEST).await.unwrap();
+    let asked = server.asked();
+    let tokens: Vec<_> = asked
+        .iter()
+        .filter(|a| a.path.starts_with("/token"))
+        .collect();
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(
+        tokens[0].path,
+        "/token?x=y&service=the+service&scope=repository%3Asome%2Fapp%3Apull&account=me&client_id=sampan",
+        "the scope is ours, not the registry's"
+    );
+    assert_eq!(
+        tokens[0].header("authorization"),
+        Some("Basic bWU6c2VjcmV0")
+    );
+    let with_password = asked.iter().filter(|a| {
+        a.path.starts_with("/v2") && a.header("authorization") == Some("Basic bWU6c2VjcmV0")
+    });
+    assert_eq!(with_password.count(), 0);
+}
+
+#[tokio::test]
+async fn refresh_tokens_are_posted() {
+    let realm = Arc::new(std::sync::Mutex::new(String::new()));
+    let in_script = realm.clone();
+    let server = ScriptedServer::start(move |asked: &Asked| match asked.header("authorization") {
+        _ if asked.path == "/token" => Answer::new(200, r#"{"token":"t1"}"#),
+        Some("Bearer t1") => manifest(),
+        _ => Answer::new(401, "").with(
+            "www-authenticate",
+            &format!(r#"Bearer realm="{}""#, in_script.lock().unwrap()),
+        ),
+    });
+    *realm.lock().unwrap() = format!("http://{}/token", server.address());
+    let credentials = Credentials {
+        identity_token: "refresh me".into(),
+        ..Credentials::default()
+    };
+    client()
+        .manifest(&source(&server, credentials), LATEST)
+        .await
+        .unwrap();
+    let asked = server.asked();
+    let token = asked.iter().find(|a| a.path == "/token").unwrap();
+    assert_eq!(token.method, "POST");
+    let body = String::from_utf8(token.body.clone()).unwrap();
+    assert!(body.contains("grant_type=refresh_token"), "{body}");
+    assert!(body.contains("refresh_token=refresh+me"), "{body}");
+}
+
+#[tokio::test]
+async fn basic_credentials_are_sent_when_asked_for() {
+    let server = ScriptedServer::start(|asked: &Asked| {
+        if asked.header("authorization") == Some("Basic bWU6c2VjcmV0") {
+            return manifest();
+        }
+        let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+        Answer::new(401, body).with("www-authenticate", "Basic realm=\"x\"")
+    });
+    client()
+        .manifest(&source(&server, me()), LATEST)
+        .await
+        .unwrap();
+    let error = client()
+        .manifest(&anonymous(&server), LATEST)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    assert!(
+        error.to_string().ends_with(": no basic auth credentials"),
+        "{error}"
+    );
+    let wrong = Credentials {
+        password: "guess".into(),
+        ..me()
+    };
+    let error = client()
+        .manifest(&source(&server, wrong), LATEST)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "unauthorized: authentication required");
+}
+
+#[tokio::test]
+async fn redirects_carry_no_authorization_to_others() {
+    let whole = noise(100_000);
+    let body = whole.clone();
+    let cdn = ScriptedServer::start(move |_| Answer::new(200, &body[..]));
+    let target = format!("http://{}/blob?signature=s", cdn.address());
+    let server = ScriptedServer::start(move |asked: &Asked| {
+        if asked.header("authorization").is_none() {
+            return Answer::new(401, "").with("www-authenticate", "Basic realm=\"x\"");
+        }
+        Answer::redirect(&target)
+    });
+    let bytes = download(&client(), &source(&server, me()), &whole)
+        .await
+        .unwrap();
+    assert_eq!(bytes, whole);
+    assert!(
+        cdn.asked()
+            .iter()
+            .all(|a| a.header("authorization").is_none())
+    );
+    assert!(!cdn.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_challenge_of_a_redirects_target_is_not_answered() {
+    let thief = ScriptedServer::start(|_| {
+        Answer::new(401, "").with("www-authenticate", "Basic realm=\"give\"")
+    });
+    let target = format!("http://{}/steal", thief.address());
+    let server = ScriptedServer::start(move |_| Answer::redirect(&target));
+    let error = client()
+        .manifest(&source(&server, me()), LATEST)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    assert!(
+        thief
+            .asked()
+            .iter()
+            .all(|a| a.header("authorization").is_none())
+    );
+}
+
+#[tokio::test]
+async fn dangerous_places_are_not_visited() {
+    for location in [
+        "http://169.254.169.254/latest/meta-data",
+        "http://registry.example/v2/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+        "http://user:password@127.0.0.1:1/",
+    ] {
+        let server = ScriptedServer::start(move |_| Answer::redirect(location));
+        let error = client()
+            .manifest(&anonymous(&server), LATEST)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Unsafe { .. }), "{location}: {error}");
+        let server = ScriptedServer::start(move |_| {
+            Answer::new(401, "").with("www-authenticate", &format!("Bearer realm=\"{location}\""))
+        });
+        let error = client()
+            .manifest(&source(&server, me()), LATEST)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Unsafe { .. }), "{location}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn endless_redirects_end() {
+    let server = ScriptedServer::start(|_| Answer::redirect("/v2/again"));
+    let error = client()
+        .manifest(&anonymous(&server), LATEST)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unsafe { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_service_may_not_redirect() {
+    let thief = ScriptedServer::start(|_| Answer::new(200, r#"{"token":"x"}"#));
+    let target = format!("http://{}/", thief.address());
+    let realm = ScriptedServer::start(move |_| Answer::redirect(&target));
+    let challenge = format!("Bearer realm=\"http://{}/\"", realm.address());
+    let server =
+        ScriptedServer::start(move |_| Answer::new(401, "").with("www-authenticate", &challenge));
+    let error = client()
+        .manifest(&source(&server, me()), LATEST)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unsafe { .. }), "{error}");
+    assert!(thief.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_dropped_connection_is_resumed() {
+    let whole = noise(3_000_000);
+    let body = whole.clone();
+    let count = AtomicUsize::new(0);
+    let server = ScriptedServer::start(move |asked: &Asked| Answer {
+        cut: (count.fetch_add(1, Ordering::Relaxed) < 3).then_some(700_001),
+        ..Answer::ranged(asked, &body)
+    });
+    assert_eq!(
+        download(&client(), &anonymous(&server), &whole)
+            .await
+            .unwrap(),
+        whole
+    );
+    let asked = server.asked();
+    assert_eq!(asked.len(), 4);
+    assert!(asked[1].range_start().is_some_and(|start| start > 0));
+    assert!(asked[3].range_start() > asked[1].range_start());
+}
+
+#[tokio::test]
+async fn a_server_without_ranges_is_resumed_too() {
+    let whole = noise(2_000_000);
+    let body = whole.clone();
+    let count = AtomicUsize::new(0);
+    let server = ScriptedServer::start(move |_| Answer {
+        cut: (count.fetch_add(1, Ordering::Relaxed) == 0).then_some(1_500_000),
+        ..Answer::new(200, &body[..])
+    });
+    assert_eq!(
+        download(&client(), &anonymous(&server), &whole)
+            .await
+            .unwrap(),
+        whole
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_range_is_refused() {
+    let whole = noise(100_000);
+    for range in [
+        "bytes 0-99999/100000",
+        "bytes 50000-99999/5",
+        "bytes */100000",
+        "x",
+    ] {
+        let body = whole.clone();
+        let server = ScriptedServer::start(move |asked: &Asked| match asked.range_start() {
+            None => Answer {
+                cut: Some(50_000),
+                ..Answer::new(200, &body[..])
+            },
+            Some(_) => Answer::new(206, &body[..50_000]).with("content-range", range),
+        });
+        let error = download(&client(), &anonymous(&server), &whole)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Protocol(_)), "{range}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn blobs_of_the_wrong_length_are_refused() {
+    let whole = noise(100_000);
+    let body = whole.clone();
+    let long = ScriptedServer::start(move |_| Answer::new(200, [&body[..], b"x"].concat()));
+    let error = download(&client(), &anonymous(&long), &whole)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::TooLong { .. }), "{error}");
+    let body = whole.clone();
+    let endless = ScriptedServer::start(move |_| Answer {
+        endless: true,
+        ..Answer::new(200, &body[..])
+    });
+    let error = download(&client(), &anonymous(&endless), &whole)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::TooLong { .. }), "{error}");
+    let short = ScriptedServer::start(move |_| Answer::new(200, &noise(50_000)[..]));
+    let error = download(&client(), &anonymous(&short), &whole)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().ends_with("unexpected EOF"), "{error}");
+    assert_eq!(short.asked().len(), 5);
+}
+
+#[tokio::test]
+async fn a_trickle_is_given_up() {
+    let server = ScriptedServer::start(|_| Answer {
+        piece: 1,
+        delay: Duration::from_millis(50),
+        ..Answer::new(200, &noise(100_000)[..])
+    });
+    let client = Client::new(Config {
+        backoff: Duration::from_millis(5),
+        stall_timeout: Duration::from_millis(400),
+        slowest: 1000,
+        attempts: 3,
+        ..Config::default()
+    });
+    let start = Instant::now();
+    let result = download(&client, &anonymous(&server), &noise(100_000)).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn silence_is_given_up() {
+    let server = ScriptedServer::start(|_| Answer {
+        delay: Duration::from_secs(3),
+        ..Answer::new(200, MANIFEST)
+    });
+    let client = Client::new(Config {
+        backoff: Duration::from_millis(5),
+        stall_timeout: Duration::from_millis(300),
+        attempts: 2,
+        ..Config::default()
+    });
+    let error = client
+        .manifest(&anonymous(&server), LATEST)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Stalled { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_busy_registry_is_asked_again() {
+    for status in [429, 500, 503] {
+        let count = AtomicUsize::new(0);
+        let server = ScriptedServer::start(move |_| {
+            if count.fetch_add(1, Ordering::Relaxed) < 2 {
+                Answer::new(status, "").with("retry-after", "0")
+            } else {
+                manifest()
+            }
+        });
+        client()
+            .manifest(&anonymous(&server), LATEST)
+            .await
+            .unwrap();
+    }
+    let server = ScriptedServer::start(|_| Answer::new(500, "<html>"));
+    let error = client()
+        .manifest(&anonymous(&server), LATEST)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "received unexpected HTTP status: 500 Internal Server Error"
+    );
+}
+
+#[tokio::test]
+async fn refusals_have_dockers_words() {
+    let cases = [
+        (
+            404,
+            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#,
+            "manifest for NAME:latest not found: manifest unknown: manifest unknown",
+            ErrorKind::NotFound,
+        ),
+        (
+            404,
+            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#,
+            "repository NAME not found: name unknown: repository name not known to registry",
+            ErrorKind::NotFound,
+        ),
+        (
+            403,
+            r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#,
+            "pull access denied for NAME, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
+            ErrorKind::NotFound,
+        ),
+        (
+            404,
+            "nginx",
+            "manifest for NAME:latest not found: manifest unknown: manifest unknown",
+            ErrorKind::NotFound,
+        ),
+        (
+            418,
+            "{\"errors\":[{\"code\":\"TEA\\u001b[31m\",\"message\":\"a\\u0007b\"}]}",
+            "tea[31m: ab",
+            ErrorKind::Internal,
+        ),
+    ];
+    for (status, body, message, kind) in cases {
+        let server = ScriptedServer::start(move |_| Answer::new(status, body));
+        let error = client()
+            .manifest(&anonymous(&server), LATEST)
+            .await
+            .unwrap_err();
+        let name = format!("{}/some/app", server.address());
+        assert_eq!(error.to_string(), message.replace("NAME", &name));
+        assert_eq!(error.kind(), kind);
+    }
+}
+
+#[tokio::test]
+async fn manifests_are_bounded_and_verified() {
+    let server = ScriptedServer::start(|_| Answer {
+        endless: true,
+        ..Answer::new(200, &noise(100_000)[..])
+    });
+    let error = client()
+        .manifest(&anonymous(&server), LATEST)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    let server = ScriptedServer::start(|_| manifest());
+    let other = Digest::of(b"other");
+    let error = client()
+        .manifest(&anonymous(&server), Target::Digest(&other))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
+    let server = ScriptedServer::start(move |_| {
+        manifest().with("docker-content-digest", &other.to_string())
+    });
+    let error = client()
+        .manifest(&anonymous(&server), LATEST)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_at_home_is_said_plainly() {
+    let address = format!("127.0.0.1:{}/x:latest", sampan_testing::free_port());
+    let source = Source::new(&address.parse().unwrap(), Credentials::default());
+    let client = Client::new(Config {
+        backoff: Duration::from_millis(1),
+        ..Config::default()
+    });
+    let error = client.manifest(&source, LATEST).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.to_string().starts_with("Get \"http://127.0.0.1:"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("onnection refused"), "{error}");
+}
