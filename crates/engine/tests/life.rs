@@ -1,5 +1,7 @@
 //! The life of a container without network, on the real host.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on ends
+
 mod harness;
 
 use std::io::Write;
@@ -461,7 +463,8 @@ async fn bad_requests_leave_nothing() {
     needs_host!();
     let host = Host::new();
     let engine = host.with_busybox().await;
-    let cases: [(&str, Box<dyn Fn(&mut CreateContainer)>); 6] = [
+    type Change = Box<dyn Fn(&mut CreateContainer)>;
+    let cases: [(&str, Change); 6] = [
         (
             "No such image",
             Box::new(|r| r.config.image = "nothere".into()),

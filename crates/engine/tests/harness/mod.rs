@@ -1,6 +1,7 @@
 //! An engine of its own for each test: own root, own run directory, hence own bridge, firewall
 //! table and cgroups; and a ledger of what is left on the host afterwards.
-#![allow(dead_code)] // each test file uses a part
+#![allow(dead_code, unreachable_pub)] // each test file uses a part
+#![allow(clippy::unwrap_used)] // a test that cannot go on ends
 
 use std::collections::BTreeSet;
 use std::io::Read;
