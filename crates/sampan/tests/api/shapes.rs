@@ -34,6 +34,7 @@ fn container_has_dockers_shape() {
     assert_eq!(inspect["Path"], "true");
     assert_eq!(inspect["Args"], json!([]));
     assert_eq!(inspect["Config"]["Cmd"], json!(["true"]));
+    assert_eq!(inspect["Config"]["Hostname"], id[..12]);
     assert_eq!(inspect["Config"]["OnBuild"], Value::Null);
     assert_eq!(inspect["Mounts"], json!([]));
     assert_eq!(inspect["ExecIDs"], Value::Null);
