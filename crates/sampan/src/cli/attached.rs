@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use sampan_api::Client;
+use jiff::Timestamp;
 use sampan_api::client::{self, Hijacked, PendingWait, WaitCondition};
+use sampan_api::{Client, Filters};
 
 use super::failure::Failure;
 use super::signals::{self, Notice};
@@ -145,7 +146,13 @@ pub(crate) async fn status(
             Err(error) => Err(error),
         };
     }
-    let response = result?;
+    let response = match result {
+        // It ended and was removed before the new engine could be asked, which has told so.
+        Err(error) if tries > 0 && error.kind() == client::Kind::NotFound => {
+            return told_exit(client, id).await?.ok_or(error.into());
+        }
+        other => other?,
+    };
     match response.error {
         Some(error) if !error.message.is_empty() => Err(Failure::Command {
             message: error.message,
@@ -153,6 +160,22 @@ pub(crate) async fn status(
         }),
         _ => Ok(response.status_code),
     }
+}
+
+/// The exit code in the news that the engine remembers, if the end of the container is there.
+async fn told_exit(client: &Client, id: &str) -> Result<Option<i64>, client::Error> {
+    let mut filters = Filters::new();
+    filters.add("container", id);
+    filters.add("event", "die");
+    let now = Timestamp::now();
+    let now = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+    let mut news = client.events(Some("1"), Some(&now), &filters).await?;
+    let mut code = None;
+    while let Some(event) = news.next().await? {
+        let told = event.actor.attributes.get("exitCode");
+        code = told.and_then(|text| text.parse().ok()).or(code);
+    }
+    Ok(code)
 }
 
 /// How often an engine that was lost is asked again.
