@@ -36,6 +36,7 @@ pub struct Engine {
     system: SystemService,
     events: EventBus,
     tasks: TaskTracker,
+    inner: Arc<Inner>,
     _lock: DirLock,
 }
 
@@ -67,6 +68,7 @@ impl Engine {
             system,
             events: inner.events.clone(),
             tasks: inner.tasks.clone(),
+            inner,
             _lock: lock,
         })
     }
@@ -102,12 +104,39 @@ impl Engine {
     }
 
     /// Waits for what is under way, for moments only. Containers go on, and so do the tasks that
-    /// listen to them, until the process ends.
+    /// listen to them, until the process ends. When none runs, nothing of the engine stays on the
+    /// host but its files.
     pub async fn close(&self) {
         self.tasks.close();
         // Listeners of running containers never end by themselves.
         let _ =
             tokio::time::timeout(CLOSING.min(Duration::from_millis(200)), self.tasks.wait()).await;
+        let inner = self.inner.clone();
+        let left = blocking(move || inner.leave_host()).await;
+        if let Err(error) = left {
+            tracing::warn!(
+                error = error.message(),
+                "could not remove the default network"
+            );
+        }
+    }
+}
+
+impl Inner {
+    /// Takes away what containers share, unless there is one that runs. Blocks.
+    fn leave_host(&self) -> Result<()> {
+        let records = self.registry.records();
+        if records.iter().any(|record| record.lifecycle.is_running()) {
+            return Ok(());
+        }
+        let instance = self.networks.names().instance();
+        for path in [format!("{instance}/shims"), instance.to_string()] {
+            match path.parse() {
+                Ok(path) => sampan_cgroups::remove_parent(&self.host.hierarchies, &path),
+                Err(error) => return Err(Error::because("remove the control groups", &error)),
+            }
+        }
+        self.networks.remove()
     }
 }
 
