@@ -98,11 +98,12 @@ impl Fetch {
         let (verdict, judged) = oneshot::channel();
         let taken = Arc::new(AtomicU64::new(0));
         // Both threads run from here on, whether they are waited for or not.
-        let descriptor = self.layer.clone();
+        // Nobody else may begin with the layer before both are through.
+        let guard = Arc::new(guard);
+        let (descriptor, held) = (self.layer.clone(), guard.clone());
         let keeper = spawn_blocking(move || {
             let result = keep_bytes(writer, kept_feed, &descriptor);
-            // Nobody else may begin with the file before it is closed.
-            drop(guard);
+            drop(held);
             let right = matches!(result, Ok(Kept::Right));
             // The other thread may have failed already.
             let _ = verdict.send(right);
@@ -117,7 +118,11 @@ impl Fetch {
                 taken: taken.clone(),
             };
             let (store, layer, diff_id) = (self.store.clone(), self.layer.clone(), self.diff_id);
-            spawn_blocking(move || unpack_layer(&store, &layer, &diff_id, reader, judged))
+            spawn_blocking(move || {
+                let result = unpack_layer(&store, &layer, &diff_id, reader, judged);
+                drop(guard);
+                result
+            })
         };
         let downloaded = self.feed(id, offset, &taken, keep, unpack).await;
         let joined = async { (join(keeper).await, join(unpacker).await) };
