@@ -135,18 +135,23 @@ impl Inner {
     }
 
     async fn note_end(&self, container: &Arc<Container>, ended: Ended) -> Result<()> {
+        let change = move |record: &Record| {
+            let lifecycle = record.lifecycle.after(Change::Ended(ended))?;
+            Some(Record {
+                launching: false,
+                network: record.network.disconnected(),
+                ..record.with(lifecycle)
+            })
+        };
+        if container.record().host.auto_remove {
+            // The record goes next; should the engine die before, the exit file tells the same.
+            self.registry.show(container, change);
+            return Ok(());
+        }
         let noted = self
             .registry
-            .update_async(container, Sync::Volatile, move |record| {
-                let lifecycle = record.lifecycle.after(Change::Ended(ended))?;
-                Some(Record {
-                    launching: false,
-                    network: record.network.disconnected(),
-                    ..record.with(lifecycle)
-                })
-            })
-            .await;
-        noted.map(|_| ())
+            .update_async(container, Sync::Volatile, change);
+        noted.await.map(|_| ())
     }
 
     /// Tells that a run ended, at the time when it did.

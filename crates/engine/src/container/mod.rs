@@ -26,5 +26,7 @@ pub(crate) mod service;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod stop;
+#[cfg(test)]
+pub(crate) mod test_record;
 pub(crate) mod validate;
 pub(crate) mod view;

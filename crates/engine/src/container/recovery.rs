@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_shim_protocol::{Reply, Request, State, Status};
+use sampan_shim_protocol::{
+    JOURNAL_FILE, JournalEntry, JournalEvent, Reply, Request, SHIM_DIRECTORY, State, Status,
+};
 use sampan_state::Sync;
 
 use super::end::lost;
@@ -31,8 +33,13 @@ pub(crate) enum Found {
     Alive(Box<State>),
     /// A shim that lives and does not answer.
     Silent,
-    /// No shim, and what its exit file says, if there is one.
-    Nothing(Option<Ended>),
+    /// No shim.
+    Nothing {
+        /// What its exit file says, if there is one.
+        exit: Option<Ended>,
+        /// Whether a launch that was under way came to a run.
+        ran: bool,
+    },
 }
 
 /// What is to be done about a container.
@@ -75,7 +82,7 @@ pub(crate) fn plan(record: &Record, found: &Found) -> Plan {
             // It was never launched and ends now that its engine is gone.
             Status::Waiting => Plan::Sweep,
         },
-        Found::Nothing(exit) => {
+        Found::Nothing { exit, ran } => {
             let is_newer = |ended: &Ended| match &record.lifecycle {
                 Lifecycle::Running(_) | Lifecycle::Paused(_) => true,
                 Lifecycle::Created { .. } => {
@@ -86,7 +93,9 @@ pub(crate) fn plan(record: &Record, found: &Found) -> Plan {
             };
             match exit {
                 Some(ended) if is_newer(ended) => Plan::End(ended.clone()),
-                _ if record.lifecycle.is_running() || record.launching => Plan::End(lost(record)),
+                _ if record.lifecycle.is_running() || (record.launching && *ran) => {
+                    Plan::End(lost(record))
+                }
                 _ => Plan::Sweep,
             }
         }
@@ -166,6 +175,29 @@ impl Inner {
             .is_some_and(|exit| ran(&Ended::from(&exit)))
     }
 
+    /// Whether the journal's last word is that a run began. Without a shim's directory the host was
+    /// started anew, and what the journal said may be lost.
+    fn began_to_run(&self, container: &Container) -> bool {
+        let path = self
+            .paths
+            .container(&container.id)
+            .join(SHIM_DIRECTORY)
+            .join(JOURNAL_FILE);
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let entries = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<JournalEntry>(line).ok());
+        let told = entries.filter_map(|entry| match entry.event {
+            JournalEvent::Started { .. } => Some(true),
+            JournalEvent::Exited { .. } => Some(false),
+            JournalEvent::Oom
+            | JournalEvent::LogFailed { .. }
+            | JournalEvent::Strays { .. }
+            | JournalEvent::Other => None,
+        });
+        told.fold(false, |_, last| last)
+    }
+
     /// Looks for the shim of a container.
     async fn look(&self, container: &Arc<Container>) -> Result<(Found, Option<Connection>)> {
         let directory = self.paths.shim(&container.id);
@@ -173,7 +205,8 @@ impl Inner {
         loop {
             if !has_shim(&directory)? {
                 let exit = self.read_exit(container).map(|exit| Ended::from(&exit));
-                return Ok((Found::Nothing(exit), None));
+                let ran = !directory.exists() || self.began_to_run(container);
+                return Ok((Found::Nothing { exit, ran }, None));
             }
             match tokio::time::timeout_at(deadline, ask_state(&directory)).await {
                 Ok(Ok(Some((state, connection)))) => {
@@ -254,6 +287,20 @@ impl Inner {
                     tracing::warn!(container = %container.id, error = error.message(), "could not take back what was left");
                 }
                 container.settle_end();
+                if record.launching {
+                    let cleared = self
+                        .registry
+                        .update_async(container, Sync::Volatile, |record| {
+                            Some(Record {
+                                launching: false,
+                                network: record.network.disconnected(),
+                                ..record.clone()
+                            })
+                        });
+                    if let Err(error) = cleared.await {
+                        tracing::warn!(container = %container.id, error = error.message(), "could not store a record");
+                    }
+                }
                 let half_removed = matches!(
                     record.lifecycle,
                     Lifecycle::Removing { .. } | Lifecycle::Dead { .. }
@@ -392,4 +439,108 @@ fn names_in(directory: &Path) -> Vec<String> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::test_record::record;
+    use jiff::Timestamp;
+
+    fn state(status: Status) -> Found {
+        Found::Alive(Box::new(State {
+            id: String::new(),
+            status,
+            pid: Some(5),
+            started_at: Some("2026-01-01T00:00:10Z".into()),
+            exit: None,
+            execs: Vec::new(),
+            attached: 0,
+        }))
+    }
+
+    fn ended(start: i64, code: i32) -> Ended {
+        Ended {
+            code,
+            oom_killed: false,
+            started_at: Some(Timestamp::from_second(start).unwrap()),
+            finished_at: Some(Timestamp::from_second(start + 1).unwrap()),
+            error: None,
+        }
+    }
+
+    fn nothing(exit: Option<Ended>, ran: bool) -> Found {
+        Found::Nothing { exit, ran }
+    }
+
+    fn running() -> Lifecycle {
+        Lifecycle::Running(Run {
+            pid: 5,
+            started_at: Timestamp::from_second(100).unwrap(),
+        })
+    }
+
+    #[test]
+    fn the_shim_is_the_truth_about_what_runs() {
+        for lifecycle in [
+            Lifecycle::Created { failure: None },
+            running(),
+            Lifecycle::Exited(ended(1, 0)),
+        ] {
+            let record = record(lifecycle);
+            assert!(
+                matches!(plan(&record, &state(Status::Running)), Plan::Adopt(Lifecycle::Running(run)) if run.pid == 5)
+            );
+            assert!(matches!(
+                plan(&record, &state(Status::Paused)),
+                Plan::Adopt(Lifecycle::Paused(_))
+            ));
+            assert_eq!(plan(&record, &state(Status::Waiting)), Plan::Sweep);
+            assert_eq!(plan(&record, &Found::Silent), Plan::Leave);
+        }
+    }
+
+    #[test]
+    fn exit_files_count_when_they_are_news() {
+        let created = record(Lifecycle::Created { failure: None });
+        assert_eq!(
+            plan(&created, &nothing(Some(ended(200, 3)), true)),
+            Plan::End(ended(200, 3))
+        );
+        assert_eq!(plan(&created, &nothing(None, true)), Plan::Sweep);
+        let old = record(Lifecycle::Exited(ended(100, 1)));
+        assert_eq!(plan(&old, &nothing(Some(ended(100, 1)), true)), Plan::Sweep);
+        assert_eq!(
+            plan(&old, &nothing(Some(ended(101, 2)), true)),
+            Plan::End(ended(101, 2))
+        );
+        let removing = record(Lifecycle::Removing { last: None });
+        assert_eq!(
+            plan(&removing, &nothing(Some(ended(101, 2)), true)),
+            Plan::Sweep
+        );
+    }
+
+    #[test]
+    fn lost_runs_end_with_255_and_unborn_ones_do_not_end() {
+        let Plan::End(end) = plan(&record(running()), &nothing(None, false)) else {
+            panic!("a run without a shim has ended");
+        };
+        assert_eq!(
+            (end.code, end.started_at),
+            (255, Timestamp::from_second(100).ok())
+        );
+        let launching = Record {
+            launching: true,
+            ..record(Lifecycle::Created { failure: None })
+        };
+        assert_eq!(plan(&launching, &nothing(None, false)), Plan::Sweep);
+        assert!(
+            matches!(plan(&launching, &nothing(None, true)), Plan::End(end) if end.code == 255)
+        );
+        assert_eq!(
+            plan(&launching, &nothing(Some(ended(200, 4)), true)),
+            Plan::End(ended(200, 4))
+        );
+    }
 }

@@ -243,6 +243,27 @@ impl Registry {
         Ok(new)
     }
 
+    /// As [`Registry::update`], in memory only: for what the next engine finds out by itself.
+    pub(crate) fn show(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&Record) -> Option<Record>,
+    ) -> Arc<Record> {
+        let _writing = container
+            .writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let old = container.record();
+        match change(&old) {
+            None => old,
+            Some(new) => {
+                let new = Arc::new(new);
+                container.publish(new.clone());
+                new
+            }
+        }
+    }
+
     /// As [`Registry::update`], on a thread that may block.
     pub(crate) async fn update_async(
         &self,

@@ -57,9 +57,9 @@ impl Inner {
         container: &Arc<Container>,
         volumes: RemoveVolumes,
     ) -> Result<()> {
-        let record = self.registry.update(container, Sync::Volatile, |record| {
+        let record = self.registry.show(container, |record| {
             Some(record.with(record.lifecycle.after(Change::RemovalBegun)?))
-        })?;
+        });
         let sync = if record.host.auto_remove {
             Sync::Volatile
         } else {

@@ -186,15 +186,11 @@ impl Inner {
                 .parse()
                 .unwrap_or_else(|_| jiff::Timestamp::now()),
         };
-        self.registry
-            .update_async(container, Sync::Volatile, move |record| {
-                let lifecycle = record.lifecycle.after(Change::Started(run))?;
-                Some(Record {
-                    launching: false,
-                    ..record.with(lifecycle)
-                })
-            })
-            .await?;
+        // Not stored: the record says that a launch was under way, and the shim knows the rest.
+        self.registry.show(container, move |record| {
+            let lifecycle = record.lifecycle.after(Change::Started(run))?;
+            Some(record.with(lifecycle))
+        });
         self.attach_waiting(container).await;
         self.tell_started(&container.record());
         container.go();
