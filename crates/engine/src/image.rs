@@ -152,6 +152,7 @@ impl ImageService {
                     && since.is_none_or(|at| created(image) > at)
                     && filter.until.is_none_or(|at| created(image) < at)
             })
+            .map(|image| only_fitting(image, &filter.references))
             .collect())
     }
 
@@ -298,6 +299,18 @@ fn fits(tag: &Reference, pattern: &str) -> bool {
     let name = tag.familiar();
     glob(pattern.as_bytes(), name.as_bytes())
         || glob(pattern.as_bytes(), without_tag(&name).as_bytes())
+}
+
+/// The image with only those of its names that were asked for, as Docker lists it.
+fn only_fitting(image: Arc<Image>, patterns: &[String]) -> Arc<Image> {
+    if patterns.is_empty() {
+        return image;
+    }
+    let mut shown = Image::clone(&image);
+    shown
+        .tags
+        .retain(|tag| patterns.iter().any(|pattern| fits(tag, pattern)));
+    Arc::new(shown)
 }
 
 /// Shell patterns of which `*` and `?` stop at a slash.

@@ -110,7 +110,8 @@ impl NetworkService {
     pub(crate) fn withdraw(&self) {
         let shared = &self.shared;
         let removed = shared.firewall.remove();
-        if let Err(error) = removed.and_then(|()| shared.host.remove_bridge(shared.names.bridge())) {
+        if let Err(error) = removed.and_then(|()| shared.host.remove_bridge(shared.names.bridge()))
+        {
             tracing::warn!(error = chain(&error), "the network was not taken away");
         }
     }

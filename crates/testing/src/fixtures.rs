@@ -191,8 +191,8 @@ set -e
 bin=/usr/lib/postgresql/15/bin
 data=/var/lib/postgresql/15/main
 [ -s $data/PG_VERSION ] || $bin/initdb --auth=trust --pgdata=$data >/dev/null
-echo 'host all all all trust' > /tmp/hba
-exec $bin/postgres -D $data -c listen_addresses='*' -c hba_file=/tmp/hba -c unix_socket_directories=/tmp
+(echo 'local all all trust'; echo 'host all all all trust') > /tmp/hba
+exec $bin/postgres -D $data -c config_file=/etc/postgresql/15/main/postgresql.conf -c external_pid_file=/tmp/pid -c ssl=off -c listen_addresses='*' -c hba_file=/tmp/hba -c unix_socket_directories=/tmp
 ";
 
 /// Makes a one-layer image from a directory tree.

@@ -45,6 +45,7 @@ impl Ledger {
                 || entry == &format!("interface {}", self.name)
                 || entry == &format!("table {}", self.name)
                 || entry.ends_with(&format!("/{}", self.name))
+                || entry.ends_with(&format!("/{}/shims", self.name))
         };
         let mut entries = self.entries();
         entries.retain(|entry| !own(entry));

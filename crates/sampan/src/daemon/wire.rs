@@ -66,7 +66,11 @@ async fn serve(
         name: hello::REFERENCE,
         archive: hello::archive,
     }];
-    let engine = Arc::new(Engine::open(config).await.context("cannot open the engine")?);
+    let engine = Arc::new(
+        Engine::open(config)
+            .await
+            .context("cannot open the engine")?,
+    );
     let stop = CancellationToken::new();
     let mut edges = tokio::task::JoinSet::new();
     for listener in listeners {

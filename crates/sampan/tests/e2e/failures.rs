@@ -68,7 +68,7 @@ fn a_failed_start_says_why_and_leaves_nothing() {
             127,
             "executable file not found",
         ),
-        (&["busybox", "/etc"], 126, "permission denied"),
+        (&["busybox", "/etc"], 126, "is a directory"),
         (
             &["-w", "/etc/passwd", "busybox", "true"],
             126,

@@ -124,7 +124,9 @@ fn state_is_closed_to_other_users() {
     use std::os::unix::fs::PermissionsExt;
     let engine = engine();
     import(&engine, |_| {});
-    let _ = engine.sampan(&["create", "--name", "x", "hostile"]).ok();
+    let _ = engine
+        .sampan(&["create", "--name", "box", "hostile", "/bin/busybox"])
+        .ok();
     let mode = fs::metadata(engine.root()).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "{mode:o}");
     let mode =

@@ -88,14 +88,15 @@ fn a_port_that_another_program_holds_is_refused_and_nothing_is_left() {
     let port = held.local_addr().unwrap().port();
     let publish = format!("{port}:80");
     let refused = engine.sampan(&[
-        "run", "-d", "--name", "x", "-p", &publish, "busybox", "true",
+        "run", "-d", "--name", "box", "-p", &publish, "busybox", "true",
     ]);
-    assert!(refused.failed(125).contains(&port.to_string()));
+    let said = refused.failed(125);
+    assert!(said.contains(&port.to_string()), "{said}");
     let state = engine
-        .sampan(&["inspect", "-f", "{{.State.Status}}", "x"])
+        .sampan(&["inspect", "-f", "{{.State.Status}}", "box"])
         .ok();
     assert_eq!(state, "created");
-    let _ = engine.sampan(&["rm", "x"]).ok();
+    let _ = engine.sampan(&["rm", "box"]).ok();
     engine.ledger().assert_no_container();
 }
 
@@ -103,7 +104,25 @@ fn a_port_that_another_program_holds_is_refused_and_nothing_is_left() {
 fn all_exposed_ports_are_published_at_ports_of_the_systems_choice() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     let engine = engine_with_busybox();
-    web(&engine, "web", &["-P", "--expose", "80"]);
+    let tar = engine.scratch().join("root.tar").display().to_string();
+    let _ = engine
+        .sampan(&["create", "--name", "source", "busybox"])
+        .ok();
+    let tree = engine.scratch().join("tree/bin");
+    std::fs::create_dir_all(&tree).unwrap();
+    for name in ["sh", "mkdir", "httpd"] {
+        std::fs::copy("/bin/busybox", tree.join(name)).unwrap();
+    }
+    let top = tree.parent().unwrap().display().to_string();
+    let _ = sampan_testing::run("tar", &["-C", &top, "-cf", &tar, "."]).ok();
+    let _ = engine
+        .sampan(&["import", "--change", "EXPOSE 80", &tar, "exposing"])
+        .ok();
+    let serve = "mkdir /www; echo served > /www/here; exec httpd -f -p 80 -h /www";
+    let run = [
+        "run", "-d", "-P", "--name", "web", "exposing", "sh", "-c", serve,
+    ];
+    let _ = engine.sampan(&run).ok();
     let port = engine
         .sampan(&[
             "inspect",

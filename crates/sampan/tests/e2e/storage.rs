@@ -154,7 +154,9 @@ fn an_engine_is_started_on_demand() {
     let keepers: Vec<String> = ledger
         .entries()
         .into_iter()
-        .filter(|entry| entry.starts_with("process") && !entry.contains("--listener-descriptors"))
+        .filter(|entry| {
+            entry.contains("sampan daemon") && !entry.contains("--listener-descriptors")
+        })
         .collect();
     assert_eq!(keepers.len(), 1, "{keepers:?}");
     let pid: i32 = keepers[0].split(' ').nth(1).unwrap().parse().unwrap();
