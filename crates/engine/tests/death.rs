@@ -7,7 +7,7 @@ mod harness;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::{EngineExt, Host, SOON, import, script};
+use harness::{EngineExt, Host, SOON, abandon, import, script};
 use sampan_engine::{
     CreateContainer, Engine, ErrorKind, Failure, ListOptions, NetworkMode, PortBinding, Status,
     WaitCondition,
@@ -69,27 +69,6 @@ async fn a_failure_at_any_step_of_start_leaves_nothing() {
         engine.remove_all().await;
         host.assert_nothing_left();
     }
-}
-
-/// Runs an engine in a thread with a runtime of its own and takes that away under it, with every
-/// task and descriptor: as near to a kill as one process can come.
-fn abandon<T: Send>(host: &Host, work: impl AsyncFnOnce(&Engine) -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
-            let done = runtime.block_on(async {
-                let engine = host.open().await;
-                work(&engine).await
-            });
-            runtime.shutdown_timeout(Duration::from_secs(2));
-            done
-        });
-        thread.join().unwrap()
-    })
 }
 
 fn abandon_start(host: &Host, step: &'static str, auto_remove: bool) {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use sampan_engine::images::{ImportOptions, ProgressSink};
 use sampan_engine::{
-    AttachOptions, ClientStream, Config, ContainerConfig, CreateContainer, Engine, ExecConfig,
-    ExecStartOptions, FailPoints, HostConfig, LogOptions, NetworkMode, RemoveOptions,
+    AttachOptions, ClientStream, Config, ContainerConfig, CreateContainer, Engine, ErrorKind,
+    ExecConfig, ExecStartOptions, FailPoints, HostConfig, LogOptions, NetworkMode, RemoveOptions,
     RemoveRunning, RemoveVolumes, WaitCondition, WaitOutcome,
 };
 
@@ -358,10 +358,11 @@ impl EngineExt for Engine {
                 running: RemoveRunning::Kill,
                 volumes: RemoveVolumes::Anonymous,
             };
-            self.containers()
-                .remove(view.id.as_str(), options)
-                .await
-                .unwrap();
+            match self.containers().remove(view.id.as_str(), options).await {
+                // Its end has removed it meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed.unwrap(),
+            }
         }
     }
 
@@ -446,4 +447,25 @@ pub fn actions(events: &mut sampan_engine::Subscription) -> Vec<String> {
     std::iter::from_fn(|| events.try_next())
         .map(|event| format!("{}:{}", event.kind.as_str(), event.action))
         .collect()
+}
+
+/// Runs an engine in a thread with a runtime of its own and takes that away under it, with every
+/// task and descriptor: as near to a kill as one process can come.
+pub fn abandon<T: Send>(host: &Host, work: impl AsyncFnOnce(&Engine) -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            let done = runtime.block_on(async {
+                let engine = host.open().await;
+                work(&engine).await
+            });
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            done
+        });
+        thread.join().unwrap()
+    })
 }
