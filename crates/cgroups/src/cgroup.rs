@@ -416,12 +416,18 @@ fn joins(hierarchies: &Hierarchies, hierarchy: &Hierarchy, wanted: &[Controller]
 }
 
 /// Removes the directories of `path` in every hierarchy, as long as nothing
-/// is below them. For the cgroup that encloses an engine's containers.
-pub fn remove_parent(hierarchies: &Hierarchies, path: &CgroupPath) {
+/// is below them, and says whether none is left. For the cgroup that encloses
+/// an engine's containers.
+pub fn remove_parent(hierarchies: &Hierarchies, path: &CgroupPath) -> bool {
+    let mut gone = true;
     for hierarchy in hierarchies.all() {
-        // It does not exist everywhere, and somebody may still be in it.
-        drop(fs::remove_dir(hierarchy.directory(path.as_str())));
+        let removed = fs::remove_dir(hierarchy.directory(path.as_str()));
+        gone &= match removed {
+            Ok(()) => true,
+            Err(error) => is_gone(&error),
+        };
     }
+    gone
 }
 
 impl Directory {

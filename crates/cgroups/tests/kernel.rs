@@ -1,6 +1,8 @@
 //! Cgroups against the kernel of the machine: needs root and a writable
 //! cgroup mount. Every test works in a cgroup of its own.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,7 +55,7 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         self.cgroup.kill_all().unwrap();
         self.cgroup.delete().unwrap();
-        remove_parent(&self.hierarchies, &self.parent);
+        assert!(remove_parent(&self.hierarchies, &self.parent));
         for mount in self.hierarchies.all() {
             assert!(!mount.mount_point.join(self.parent.as_str()).exists());
         }

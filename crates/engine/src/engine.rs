@@ -131,14 +131,23 @@ impl Inner {
         }
         let instance = self.networks.names().instance();
         for path in [format!("{instance}/shims"), instance.to_string()] {
-            match path.parse() {
-                Ok(path) => sampan_cgroups::remove_parent(&self.host.hierarchies, &path),
-                Err(error) => return Err(Error::because("remove the control groups", &error)),
+            let path = path.parse().map_err(|error: sampan_cgroups::Error| {
+                Error::because("remove the control groups", &error)
+            })?;
+            // A shim lives on for a moment after its container was removed.
+            let deadline = std::time::Instant::now() + LEAVING;
+            while !sampan_cgroups::remove_parent(&self.host.hierarchies, &path)
+                && std::time::Instant::now() < deadline
+            {
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
         self.networks.remove()
     }
 }
+
+/// How long an engine that is closed waits for the last shims to end.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// Opens everything that a thread may wait for.
 fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {

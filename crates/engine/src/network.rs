@@ -105,17 +105,6 @@ impl NetworkService {
         })
     }
 
-    /// Takes the bridge and the firewall table off the host; the next start makes them again. Only
-    /// while no container runs. Blocks.
-    pub(crate) fn withdraw(&self) {
-        let shared = &self.shared;
-        let removed = shared.firewall.remove();
-        if let Err(error) = removed.and_then(|()| shared.host.remove_bridge(shared.names.bridge()))
-        {
-            tracing::warn!(error = chain(&error), "the network was not taken away");
-        }
-    }
-
     /// Returns a network by identity, name or unique prefix of the identity.
     pub async fn inspect(&self, network: &str) -> Result<NetworkView> {
         let views = self.views().await?;
@@ -364,7 +353,7 @@ impl NetworkService {
         let shared = &self.shared;
         let mut state = shared.bridge();
         let table = shared.firewall.remove();
-        let bridge = shared.host.remove_bridge(&shared.names.bridge());
+        let bridge = shared.host.remove_bridge(shared.names.bridge());
         *state = None;
         table?;
         Ok(bridge?)

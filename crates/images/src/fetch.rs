@@ -28,7 +28,7 @@ use crate::{Error, Result};
 
 /// Pieces that wait for a thread; a piece is what the connection gave at once, at most some
 /// hundred KiB.
-const QUEUE: usize = 32;
+const QUEUE: usize = 16;
 /// Bytes read at once of what an earlier attempt left.
 const EXISTING: usize = 256 << 10;
 /// News of a layer at most this often.

@@ -1,6 +1,6 @@
 //! Pulls from Debian's registry, and from registries that are broken or hostile.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
@@ -669,4 +669,66 @@ async fn a_digest_that_was_asked_for_is_what_comes() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+/// Pulls without end until it is killed. Run by `a_kill_at_any_moment_leaves_whole_images_only`.
+#[tokio::test]
+#[ignore = "the victim of another test"]
+async fn victim() {
+    let (Ok(root), Ok(image)) = (std::env::var("VICTIM_ROOT"), std::env::var("VICTIM_IMAGE"))
+    else {
+        return;
+    };
+    let store = open(root.as_ref());
+    loop {
+        pull(&store, &image).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let force = sampan_images::RemoveOptions {
+            force: true,
+            prune: true,
+        };
+        store.remove(&image, force, &[]).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_kill_at_any_moment_leaves_whole_images_only() {
+    sampan_kernel::requires!(root);
+    let mut repository = Repository::default();
+    let layers: Vec<_> = (0..3)
+        .map(|i| tar(&[("big", &noise(100_000, 11 + 2 * i))]))
+        .collect();
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    repository.image("latest", &layers);
+    let server = repository.serve();
+    let root = tempfile::tempdir().unwrap();
+    let image = name(&server);
+    let mut whole = 0;
+    for round in 0u64..25 {
+        let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "victim", "--ignored"])
+            .env("VICTIM_ROOT", root.path())
+            .env("VICTIM_IMAGE", &image)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(20 + round * 13 % 170)).await;
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let store = open(root.path());
+        for image in store.list() {
+            whole += 1;
+            for layer in image.layers.iter() {
+                store.layers().verify(&layer.diff_id).unwrap();
+            }
+        }
+        store.sweep(&HashSet::new()).unwrap();
+        let kept = store.list().first().map_or(0, |image| image.layers.len());
+        assert_eq!(store.layers().list().len(), kept, "round {round}");
+    }
+    let store = open(root.path());
+    let pulled = pull(&store, &image).await.unwrap();
+    assert_eq!(pulled.image.layers.len(), 3);
+    println!("{whole} of 25 kills left a whole image");
 }

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use reqwest::Response;
 use sampan_oci::Digest;
 
-use crate::client::{Ask, Client, Source, api_error, is_passing, read_bounded};
+use crate::client::{Ask, Client, Failure, Source, read_bounded, refusal};
 use crate::{Error, Result};
 
 /// Bytes after which a connection counts as one that works, so that the count of attempts starts
@@ -121,31 +121,35 @@ impl Download {
             match self.step().await {
                 Ok(Some(bytes)) => return Ok(Some(Piece::Bytes(bytes))),
                 Ok(None) => {}
-                Err(error) => return self.broken(error).map(|wait| Some(Piece::Retrying(wait))),
+                Err(failure) => {
+                    return self.broken(failure).map(|wait| Some(Piece::Retrying(wait)));
+                }
             }
         }
     }
 
     /// Decides whether to go on after a failure, and when.
-    fn broken(&mut self, error: Error) -> Result<Duration> {
+    fn broken(&mut self, failure: Failure) -> Result<Duration> {
         self.response = None;
         self.window = Window::default();
         if self.offset - self.settled >= REAL_PROGRESS {
             self.settled = self.offset;
             self.attempt = 1;
         }
-        if !is_passing(&error) || self.attempt >= self.client.0.config.attempts {
-            return Err(error);
+        if !failure.may_pass(self.attempt, &self.client.0.config) {
+            return Err(failure.error);
         }
-        tracing::debug!(%error, digest = %self.digest, offset = self.offset, "download broke");
-        let wait = self.client.backoff(self.attempt);
+        tracing::debug!(error = %failure.error, digest = %self.digest, offset = self.offset, "download broke");
+        let wait = failure
+            .wait
+            .unwrap_or_else(|| self.client.backoff(self.attempt));
         self.attempt += 1;
         self.wait = Some(wait);
         Ok(wait)
     }
 
     /// Connects or takes what came. None means to call again.
-    async fn step(&mut self) -> Result<Option<Bytes>> {
+    async fn step(&mut self) -> std::result::Result<Option<Bytes>, Failure> {
         let Some(response) = &mut self.response else {
             self.connect().await?;
             return Ok(None);
@@ -157,7 +161,7 @@ impl Download {
         let chunk = chunk.map_err(|e| self.client.transport_error(&Method::GET, &url, &e))?;
         let Some(mut chunk) = chunk else {
             // A clean end before all bytes came is a broken connection all the same.
-            return Err(self.failure("unexpected EOF"));
+            return Err(self.failure("unexpected EOF").into());
         };
         if self.surplus > 0 {
             let old = usize::try_from(self.surplus)
@@ -171,7 +175,7 @@ impl Download {
         }
         let left = self.size - self.offset;
         if chunk.len() as u64 > left {
-            return Err(self.too_long());
+            return Err(self.too_long().into());
         }
         self.pace(waited, chunk.len() as u64)?;
         self.offset += chunk.len() as u64;
@@ -195,7 +199,7 @@ impl Download {
         Ok(())
     }
 
-    async fn connect(&mut self) -> Result<()> {
+    async fn connect(&mut self) -> std::result::Result<(), Failure> {
         let mut headers = HeaderMap::new();
         if self.offset > 0 {
             let range = format!("bytes={}-", self.offset);
@@ -216,7 +220,7 @@ impl Download {
         match response.status() {
             StatusCode::OK => {
                 if response.content_length().is_some_and(|n| n > self.size) {
-                    return Err(self.too_long());
+                    return Err(self.too_long().into());
                 }
                 self.surplus = self.offset;
             }
@@ -224,7 +228,7 @@ impl Download {
                 self.check_range(&response)?;
                 self.surplus = 0;
             }
-            _ => return Err(api_error(&self.client, &self.source, response).await),
+            _ => return Err(refusal(&self.client, &self.source, response).await),
         }
         self.response = Some(response);
         Ok(())
@@ -281,6 +285,7 @@ impl Download {
                 self.source.registry, self.source.repository, self.digest
             ),
             reason: reason.to_owned(),
+            connected: true,
         }
     }
 }

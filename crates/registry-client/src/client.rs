@@ -20,6 +20,8 @@ use crate::{Config, Credentials, Error, Result};
 const MAX_REDIRECTS: usize = 5;
 /// The longest wait that a registry may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// How long a registry that may not speak TLS is waited for to do so.
+const LAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest error text that is read.
 const MAX_ERROR: u64 = 64 << 10;
 
@@ -91,24 +93,22 @@ impl Client {
         }))
     }
 
-    /// Sends a request until there is an answer other than "later": the answer may still be an
-    /// error of the registry's.
-    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Response> {
+    /// Tries until it works, fails for good or was tried often enough.
+    pub(crate) async fn retry<T>(
+        &self,
+        mut once: impl AsyncFnMut() -> std::result::Result<T, Failure>,
+    ) -> Result<T> {
         let mut attempt = 1;
         loop {
-            let wait = match self.ask_once(ask).await {
-                Ok(response) if !is_temporary(response.status()) => return Ok(response),
-                Ok(response) if attempt >= self.0.config.attempts => return Ok(response),
-                Ok(response) => retry_after(response.headers()),
-                Err(error) if attempt >= self.0.config.attempts || !is_passing(&error) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, attempt, "asking the registry again");
-                    None
-                }
+            let failure = match once().await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
             };
-            tokio::time::sleep(wait.unwrap_or_else(|| self.backoff(attempt))).await;
+            if !failure.may_pass(attempt, &self.0.config) {
+                return Err(failure.error);
+            }
+            tracing::debug!(error = %failure.error, attempt, "asking the registry again");
+            tokio::time::sleep(failure.wait.unwrap_or_else(|| self.backoff(attempt))).await;
             attempt += 1;
         }
     }
@@ -117,8 +117,9 @@ impl Client {
         self.0.config.backoff * 2u32.saturating_pow(attempt.saturating_sub(1).min(8))
     }
 
-    /// Sends a request and authenticates it if the registry asks for that.
-    async fn ask_once(&self, ask: &Ask<'_>) -> Result<Response> {
+    /// Sends a request and authenticates it if the registry asks for that. The answer may be an
+    /// error of the registry's.
+    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Response> {
         let source = ask.source;
         let known = self.0.tokens.get(source);
         let (url, response) = self.send(ask, known.as_ref()).await?;
@@ -312,6 +313,7 @@ impl Client {
             method,
             url,
             reason,
+            connected: !error.is_connect(),
         }
     }
 }
@@ -325,22 +327,37 @@ pub(crate) fn name(method: &Method) -> &'static str {
     }
 }
 
-fn is_temporary(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+/// Why something did not work, and when to try again if the registry says so.
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) wait: Option<Duration>,
 }
 
-/// Whether the same request may work later.
-pub(crate) fn is_passing(error: &Error) -> bool {
-    match error {
-        Error::Transport { .. } | Error::Stalled { .. } => true,
-        Error::Api { status, .. } | Error::Status { code: status, .. } => {
-            *status == 429 || *status >= 500
-        }
-        _ => false,
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, wait: None }
     }
 }
 
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+impl Failure {
+    /// Whether the same may work later, after so many attempts.
+    pub(crate) fn may_pass(&self, attempt: u32, config: &Config) -> bool {
+        let most = match &self.error {
+            // Nobody there is mostly a wrong name, and people wait for the answer.
+            Error::Transport { connected, .. } if !connected => config.attempts.min(2),
+            Error::Transport { .. } | Error::Stalled { .. } => config.attempts,
+            Error::Api { status, .. } | Error::Status { code: status, .. }
+                if *status == 429 || *status >= 500 =>
+            {
+                config.attempts
+            }
+            _ => 1,
+        };
+        attempt < most
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(RETRY_AFTER)?
         .to_str()
@@ -360,7 +377,12 @@ fn build(config: &Config, lax: bool) -> Built {
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .no_proxy()
-        .connect_timeout(config.connect_timeout)
+        .connect_timeout(if lax {
+            // A server that speaks plain HTTP may wait in silence for the rest of a greeting.
+            config.connect_timeout.min(LAX_CONNECT_TIMEOUT)
+        } else {
+            config.connect_timeout
+        })
         .read_timeout(config.stall_timeout)
         .pool_idle_timeout(Duration::from_secs(30))
         .http2_adaptive_window(true)
@@ -460,7 +482,14 @@ struct Entry {
 }
 
 /// Turns an answer that is no success into Docker's words.
-pub(crate) async fn api_error(client: &Client, source: &Source, response: Response) -> Error {
+pub(crate) async fn refusal(client: &Client, source: &Source, response: Response) -> Failure {
+    Failure {
+        wait: retry_after(response.headers()),
+        error: api_error(client, source, response).await,
+    }
+}
+
+async fn api_error(client: &Client, source: &Source, response: Response) -> Error {
     let status = response.status();
     let denied_scope = matches!(
         challenge(response.headers()),

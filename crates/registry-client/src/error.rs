@@ -96,6 +96,8 @@ pub enum Error {
         url: String,
         /// The innermost reason.
         reason: String,
+        /// Whether there was a connection at all.
+        connected: bool,
     },
     /// Nothing came for too long.
     #[error("{method} {url:?}: no data for {seconds} s")]

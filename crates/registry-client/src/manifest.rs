@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use sampan_oci::manifest::MAX_MANIFEST;
 use sampan_oci::{Digest, MediaType};
 
-use crate::client::{Ask, Client, Source, api_error, read_bounded};
+use crate::client::{Ask, Client, Failure, Source, read_bounded, refusal};
 use crate::{Error, Result};
 
 /// Which manifest of a repository.
@@ -42,21 +42,15 @@ fn accept() -> HeaderMap {
 impl Client {
     /// Fetches a manifest or index.
     pub async fn manifest(&self, source: &Source, target: Target<'_>) -> Result<FetchedManifest> {
-        let mut attempt = 1;
-        loop {
-            match self.manifest_once(source, target).await {
-                Err(error)
-                    if attempt < self.0.config.attempts && crate::client::is_passing(&error) =>
-                {
-                    tokio::time::sleep(self.backoff(attempt)).await;
-                    attempt += 1;
-                }
-                other => return other,
-            }
-        }
+        self.retry(async || self.manifest_once(source, target).await)
+            .await
     }
 
-    async fn manifest_once(&self, source: &Source, target: Target<'_>) -> Result<FetchedManifest> {
+    async fn manifest_once(
+        &self,
+        source: &Source,
+        target: Target<'_>,
+    ) -> std::result::Result<FetchedManifest, Failure> {
         let reference = match target {
             Target::Tag(tag) => tag.to_owned(),
             Target::Digest(digest) => digest.to_string(),
@@ -70,7 +64,7 @@ impl Client {
             })
             .await?;
         if response.status() != StatusCode::OK {
-            return Err(api_error(self, source, response).await);
+            return Err(refusal(self, source, response).await);
         }
         let header = |name: HeaderName| {
             response
@@ -91,7 +85,7 @@ impl Client {
         if let Some(expected) = expected
             && expected != actual
         {
-            return Err(Error::DigestMismatch { expected, actual });
+            return Err(Error::DigestMismatch { expected, actual }.into());
         }
         Ok(FetchedManifest {
             bytes,

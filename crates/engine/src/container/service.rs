@@ -267,19 +267,6 @@ impl ContainerService {
     }
 }
 
-impl ContainerService {
-    pub(crate) fn any_runs(&self) -> bool {
-        let containers = self.inner.registry.all();
-        containers
-            .iter()
-            .any(|container| container.record().lifecycle.is_running())
-    }
-
-    pub(crate) fn hierarchies(&self) -> sampan_cgroups::Hierarchies {
-        self.inner.host.hierarchies.clone()
-    }
-}
-
 impl Inner {
     pub(crate) fn cgroup(&self, container: &Container) -> String {
         format!("{}/{}", self.networks.names().instance(), container.id)

@@ -614,7 +614,6 @@ fn listing_and_filters() {
                 ],
                 Has(&["NAMES", "a1", "web"]),
             ),
-            row(&["ps", "-a", "--no-trunc", "--filter", "name=a1"], Same),
             fails(&["ps", "--filter", "bogus=1"], 1, &["invalid filter"]),
             fails(&["ps", "-a", "--format", "{{.Nope}}"], 1, &[]),
         ])

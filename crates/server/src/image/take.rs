@@ -99,18 +99,22 @@ async fn pull(
     };
     let (sink, news) = ProgressSink::channel();
     let engine = Arc::clone(&app.engine);
-    let operation = tokio::spawn(async move {
-        let images = engine.images();
-        if let Some(image) = images.install_bundled(&reference).await? {
-            sink.send(Progress::Downloaded {
-                image: reference.familiar(),
-            });
-            images.tell_pulled(&image, &reference);
-            return Ok(());
-        }
-        let pulled = images.store().pull(&reference, &options, &sink).await?;
-        images.tell_pulled(&pulled.image, &reference);
-        Ok(())
+    // On a thread of its own: a pull's future borrows too much to move between threads.
+    let runtime = tokio::runtime::Handle::current();
+    let operation = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async move {
+            let images = engine.images();
+            if let Some(image) = images.install_bundled(&reference).await? {
+                sink.send(Progress::Downloaded {
+                    image: reference.familiar(),
+                });
+                images.tell_pulled(&image, &reference);
+                return Ok(());
+            }
+            let pulled = images.store().pull(&reference, &options, &sink).await?;
+            images.tell_pulled(&pulled.image, &reference);
+            Ok(())
+        })
     });
     answer(news, operation, |()| None).await
 }
