@@ -15,6 +15,8 @@ use crate::{Error, Result, blocking};
 
 /// Entries that are read ahead of a slow client.
 const AHEAD: usize = 64;
+/// Bytes of stack of a thread that reads a log.
+const READER_STACK: usize = 256 << 10;
 
 impl Inner {
     /// Opens a container's log.
@@ -62,7 +64,7 @@ impl Inner {
                 }
             }
             let container = container.clone();
-            self.tasks.spawn_blocking(move || {
+            reader_thread(move || {
                 loop {
                     let entry = match follower.next_entry(None) {
                         Ok(Next::Entry(entry)) => Ok(entry),
@@ -80,18 +82,18 @@ impl Inner {
                     .live()
                     .followers
                     .retain(|follower| !follower.is_cancelled());
-            });
+            })?;
             Some(LogControl(control))
         } else {
             let mut reader =
                 blocking(move || Reader::open(&directory, &name, &query).map_err(failed)).await?;
-            self.tasks.spawn_blocking(move || {
+            reader_thread(move || {
                 for entry in &mut reader {
                     if sender.blocking_send(entry.map_err(failed)).is_err() {
                         break;
                     }
                 }
-            });
+            })?;
             None
         };
         Ok(Logs {
@@ -102,4 +104,16 @@ impl Inner {
             },
         })
     }
+}
+
+/// Reads a log on a thread of its own. A client that reads slowly, or follows for days, holds it:
+/// the runtime's threads are few and shared by all operations.
+fn reader_thread(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new()
+        .name("log reader".to_owned())
+        .stack_size(READER_STACK)
+        .spawn(work);
+    thread
+        .map(|_| ())
+        .map_err(|error| Error::because("start to read the log", &error))
 }
