@@ -54,6 +54,7 @@ fn log_lines(engine: &TestEngine, name: &str) -> Vec<u64> {
 }
 
 #[test]
+#[ignore = "takes over five minutes with an unoptimised engine: run it by name"]
 fn containers_do_not_notice_two_hundred_kills() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     let engine = engine_with_busybox();
