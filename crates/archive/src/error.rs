@@ -23,8 +23,11 @@ pub enum Error {
     #[error("archive has {0}")]
     Bound(&'static str),
     /// The archive holds no image.
-    #[error("invalid archive: does not contain a manifest.json, an index.json or repositories")]
+    #[error("invalid archive: does not contain a manifest.json or an index.json")]
     NoImages,
+    /// The archive was saved by Docker before 1.10.
+    #[error("invalid archive: does not contain a manifest.json")]
+    TooOld,
     /// The archive refers to a member that it does not have.
     #[error("invalid archive: {0:?} is missing")]
     Missing(String),
@@ -98,6 +101,7 @@ impl Error {
             Self::Compression(_) => {
                 Some("unpack the archive first: plain, gzip and zstd archives are taken")
             }
+            Self::TooOld => Some("save the image again with a Docker of this decade"),
             Self::NoImages => {
                 Some("a tar of a root file system is taken by `import`, not by `load`")
             }

@@ -2,7 +2,7 @@
 //!
 //! Three generations lie in archives, often side by side: `manifest.json` of Docker since 1.10,
 //! `index.json` of the OCI, and `repositories` of Docker before. The first that is there counts,
-//! in this order, as with Docker.
+//! in this order, as with Docker; the last alone is refused, as Docker does since 25.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -143,6 +143,8 @@ impl Contents {
             self.saved_images()?
         } else if self.has("index.json") {
             self.indexed_images(machine)?
+        } else if self.has("repositories") {
+            return Err(Error::TooOld);
         } else {
             return Err(Error::NoImages);
         };
@@ -429,6 +431,11 @@ mod tests {
             Contents::new().images(&machine()),
             Err(Error::NoImages)
         ));
+        let mut contents = Contents::new();
+        contents
+            .add_document("repositories", b"{}".to_vec())
+            .unwrap();
+        assert!(matches!(contents.images(&machine()), Err(Error::TooOld)));
         let mut contents = Contents::new();
         contents
             .add_document("manifest.json", b"[]".to_vec())

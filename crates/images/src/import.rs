@@ -10,7 +10,7 @@ use sampan_oci::{Platform, Reference};
 
 use crate::image::Image;
 use crate::progress::{Progress, ProgressSink};
-use crate::store::{ImageStore, NewImage};
+use crate::store::{Buffers, ImageStore, NewImage};
 use crate::unpack::Unpack;
 use crate::{Error, Result, changes};
 
@@ -40,6 +40,7 @@ impl ImageStore {
         options: &ImportOptions,
         progress: &ProgressSink,
     ) -> Result<Arc<Image>> {
+        let _buffers = Buffers;
         if let Some(name) = &options.name
             && name.digest().is_some()
         {

@@ -12,7 +12,7 @@ use sampan_oci::{Descriptor, ImageConfig, Platform, Reference};
 
 use crate::image::Image;
 use crate::progress::{LayerStatus, Progress, ProgressSink};
-use crate::store::{ImageStore, NewImage, Pin};
+use crate::store::{Buffers, ImageStore, NewImage, Pin};
 use crate::unpack::Unpack;
 use crate::{Error, Result};
 
@@ -44,6 +44,7 @@ impl ImageStore {
         platform: Option<&Platform>,
         progress: &ProgressSink,
     ) -> Result<Vec<Loaded>> {
+        let _buffers = Buffers;
         // A layer that was here before may be a container's whose image is gone.
         let before: HashSet<DiffId> = self.0.layers.list().iter().map(|l| l.diff_id).collect();
         let mut seen = HashMap::new();

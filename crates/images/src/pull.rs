@@ -14,7 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::fetch::Fetch;
 use crate::image::Image;
 use crate::progress::{LayerStatus, Progress, ProgressSink};
-use crate::store::{ImageStore, NewImage};
+use crate::store::{Buffers, ImageStore, NewImage};
 use crate::{Error, Result};
 
 /// Indexes that may lie in one another.
@@ -61,6 +61,7 @@ impl ImageStore {
         options: &PullOptions,
         progress: &ProgressSink,
     ) -> Result<Pulled> {
+        let _buffers = Buffers;
         let reference = reference.clone().or_latest();
         let source = Source::new(&reference, options.credentials.clone());
         let client = &self.0.registry;

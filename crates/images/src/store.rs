@@ -415,6 +415,17 @@ impl Inner {
     }
 }
 
+/// Gives the buffers of an operation back to the system when it ends, however it ends: an engine
+/// that is idle is small.
+#[derive(Debug)]
+pub(crate) struct Buffers;
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        sampan_kernel::memory::release_unused();
+    }
+}
+
 /// Keeps a layer from being removed.
 #[derive(Debug)]
 pub(crate) struct Pin {

@@ -6,3 +6,10 @@ pub fn limit_arenas(count: i32) {
     // SAFETY: sets a number of the allocator; no memory of ours is involved.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
 }
+
+/// Gives memory that is free but kept for later back to the system
+/// (malloc_trim(3)). Takes milliseconds; for the end of large operations.
+pub fn release_unused() {
+    // SAFETY: looks only at memory that the allocator holds as free.
+    unsafe { libc::malloc_trim(0) };
+}

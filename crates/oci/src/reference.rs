@@ -193,14 +193,14 @@ impl FromStr for Reference {
             Some((repository, tag)) => (repository, Some(tag)),
             None => (rest, None),
         };
-        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase(repository.to_owned()));
-        }
         let repository = if registry == DEFAULT_REGISTRY && !repository.contains('/') {
             format!("{OFFICIAL}{repository}")
         } else {
             repository.to_owned()
         };
+        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(ReferenceError::Uppercase(repository));
+        }
         let mut reference = Self::new(registry, &repository, tag, None)?;
         reference.digest = digest.map(str::parse).transpose().map_err(|error| {
             use crate::digest::DigestError;
@@ -426,7 +426,7 @@ mod tests {
             ("[::1/a", format.clone()),
             ("[xyz]:1/a", format.clone()),
             ("https://host.io/a", format.clone()),
-            ("Ubuntu", ReferenceError::Uppercase("Ubuntu".into())),
+            ("Ubuntu", ReferenceError::Uppercase("library/Ubuntu".into())),
             ("a/Ubuntu:x", ReferenceError::Uppercase("a/Ubuntu".into())),
             ("host.io/Ubuntu", ReferenceError::Uppercase("Ubuntu".into())),
             (HEX, ReferenceError::LooksLikeId(HEX.into())),
