@@ -15,7 +15,7 @@ Usage: cargo xtask COMMAND
   check              format, lints, licences and the dependency picture
   test [FILTER…]     install what the tests need, build, run every test
   bench [NAME…]      runtime, start, exec, burst, pull, memory: against runc, crun, podman
-                     and docker in the same run; start --breakdown: where the time goes
+                     and docker in the same run
   layers [--write]   compare the crates' dependencies with docs/layers.txt
 ";
 

@@ -2,7 +2,6 @@
 //! run on the same images. Machines are noisy and differ: the samples of all
 //! are taken in turn, and ratios of medians are what counts.
 
-mod breakdown;
 mod burst;
 mod measure;
 mod memory;
@@ -28,8 +27,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| !NAMES.contains(name)) {
         bail!("no benchmark {unknown}: there are {}", NAMES.join(", "));
     }
-    let breakdown = flags.contains(&"--breakdown");
-    if let Some(unknown) = flags.iter().find(|flag| **flag != "--breakdown") {
+    if let Some(unknown) = flags.first() {
         bail!("unknown flag {unknown}");
     }
     packages::install()?;
@@ -43,9 +41,6 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         "--examples",
     ]))?;
     let wanted = |name: &str| names.is_empty() || names.contains(&name);
-    if breakdown {
-        return breakdown::run(&engine());
-    }
     if wanted("runtime") {
         runtime::run()?;
     }

@@ -1,5 +1,6 @@
 //! Capabilities and security options.
 
+use sampan_oci::runtime::CAPABILITY_NAMES;
 use sampan_oci::runtime::Seccomp;
 use sampan_oci::seccomp::{Circumstances, Profile};
 
@@ -24,55 +25,10 @@ const DEFAULT: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// By their numbers.
-const BY_NUMBER: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// Returns the capabilities that a bounding set allows, by its bits: what an engine has not itself
 /// it cannot give, and "all" means all of these.
 pub(crate) fn allowed(bits: u64) -> Vec<&'static str> {
-    BY_NUMBER
+    CAPABILITY_NAMES
         .into_iter()
         .enumerate()
         .filter(|(number, _)| bits >> number & 1 == 1)
@@ -120,7 +76,7 @@ fn normalise(field: &str, names: &[String]) -> Result<Vec<String>> {
             } else {
                 format!("CAP_{upper}")
             };
-            if BY_NUMBER.contains(&full.as_str()) {
+            if CAPABILITY_NAMES.contains(&full.as_str()) {
                 Ok(full)
             } else {
                 Err(Error::invalid(format!(
@@ -230,7 +186,7 @@ mod tests {
                 cap_drop: drop.iter().map(ToString::to_string).collect(),
                 ..HostConfig::default()
             },
-            &BY_NUMBER,
+            &CAPABILITY_NAMES,
         )
         .unwrap()
     }
