@@ -1,22 +1,12 @@
 //! Signals as descriptors (signalfd(2)), and the child of an init process.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::check;
-
-/// Blocks every signal that can be blocked, for the calling thread and what it
-/// starts from here on. What it starts has to
-/// [`reset`](crate::signals::reset) them.
-///
-/// # Errors
-/// As sigprocmask(2).
-pub fn block_all() -> io::Result<()> {
-    set_mask(&full_set())
-}
+use crate::signals::{self, SignalSet};
 
 /// A descriptor that is readable while one of `signals` (which should be
 /// blocked) is pending; close-on-exec and non-blocking.
@@ -24,12 +14,7 @@ pub fn block_all() -> io::Result<()> {
 /// # Errors
 /// As signalfd(2).
 pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
-    let mut set = empty_set();
-    for signal in signals {
-        // SAFETY: changes the set it is given; wrong numbers are refused.
-        check(i64::from(unsafe { libc::sigaddset(&raw mut set, *signal) }))?;
-    }
-    signal_descriptor(&set)
+    signal_descriptor(&SignalSet::of(signals)?)
 }
 
 /// As [`descriptor`], for every signal.
@@ -37,7 +22,7 @@ pub fn descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
 /// # Errors
 /// As signalfd(2).
 pub fn descriptor_of_all() -> io::Result<OwnedFd> {
-    signal_descriptor(&full_set())
+    signal_descriptor(&SignalSet::full())
 }
 
 /// Takes the next pending signal's number from a [`descriptor`]; `None` where
@@ -69,40 +54,19 @@ pub fn in_foreground(command: &mut Command) -> &mut Command {
 fn take_foreground() -> io::Result<()> {
     // A process of the background that asks for the terminal is stopped by
     // SIGTTOU unless it blocks it.
-    set_mask(&full_set())?;
+    signals::block_all()?;
     // SAFETY: takes nothing.
     let own = unsafe { libc::getpid() };
     // Without a terminal this fails, as it should.
     // SAFETY: plain numbers.
     unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, own) };
-    set_mask(&empty_set())
+    SignalSet::empty().mask().map(drop)
 }
 
-fn signal_descriptor(set: &libc::sigset_t) -> io::Result<OwnedFd> {
+fn signal_descriptor(set: &SignalSet) -> io::Result<OwnedFd> {
     // SAFETY: -1 asks for a new descriptor; the set lives through the call.
-    let made = unsafe { libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    let made = unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
     check(i64::from(made))?;
     // SAFETY: the kernel just made it and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
-}
-
-fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the set lives through the call; nothing is written back.
-    let done = unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) };
-    check(i64::from(done)).map(drop)
-}
-
-fn full_set() -> libc::sigset_t {
-    let mut set = empty_set();
-    // SAFETY: writes the set it is given.
-    unsafe { libc::sigfillset(&raw mut set) };
-    set
-}
-
-fn empty_set() -> libc::sigset_t {
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: initialises the set it is given.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: sigset_t is plain numbers; it was zeroed and then initialised.
-    unsafe { set.assume_init() }
 }

@@ -1,35 +1,76 @@
-//! The calling thread's signal mask and the process' handlers.
+//! Sets of signals, the calling thread's mask and the process' handlers.
 
 use std::io;
+use std::mem::MaybeUninit;
 
 use crate::check;
 
-/// A mask to go back to.
-pub(crate) struct Mask(libc::sigset_t);
+/// A set of signals.
+pub struct SignalSet(libc::sigset_t);
 
-/// Blocks every signal that can be blocked.
-pub(crate) fn block_all() -> io::Result<Mask> {
-    let mut all = empty_set();
-    // SAFETY: writes the set it is given.
-    unsafe { libc::sigfillset(&raw mut all) };
-    let mut before = empty_set();
-    // SAFETY: both sets live through the call.
-    let done = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-    check(-i64::from(done)).map(|_| Mask(before))
-}
+impl SignalSet {
+    /// No signal.
+    #[must_use]
+    pub fn empty() -> Self {
+        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: initialises the set it is given.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: sigset_t is plain numbers; it was zeroed and then initialised.
+        Self(unsafe { set.assume_init() })
+    }
 
-impl Mask {
-    pub(crate) fn restore(&self) {
-        // SAFETY: the set lives through the call; nothing is written back.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+    /// Every signal.
+    #[must_use]
+    pub fn full() -> Self {
+        let mut set = Self::empty();
+        // SAFETY: writes the set it is given.
+        unsafe { libc::sigfillset(&raw mut set.0) };
+        set
+    }
+
+    /// The signals with these numbers.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that is no signal's.
+    pub fn of(signals: &[i32]) -> io::Result<Self> {
+        let mut set = Self::empty();
+        for signal in signals {
+            // SAFETY: changes the set it is given; wrong numbers are refused.
+            check(i64::from(unsafe {
+                libc::sigaddset(&raw mut set.0, *signal)
+            }))?;
+        }
+        Ok(set)
+    }
+
+    /// Makes this the calling thread's mask; the mask until now. Does not allocate.
+    ///
+    /// # Errors
+    /// As `pthread_sigmask(3)`.
+    pub fn mask(&self) -> io::Result<Self> {
+        let mut before = Self::empty();
+        // SAFETY: both sets live through the call.
+        let error = unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, &raw mut before.0)
         };
+        match error {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const libc::sigset_t {
+        &raw const self.0
     }
 }
 
-/// Unblocks every signal. Does not allocate.
-pub(crate) fn unblock_all() {
-    Mask(empty_set()).restore();
+/// Blocks every signal that can be blocked, for the calling thread and what it starts from here
+/// on (which has to [`reset`] them); the mask until now.
+///
+/// # Errors
+/// As `pthread_sigmask(3)`.
+pub fn block_all() -> io::Result<SignalSet> {
+    SignalSet::full().mask()
 }
 
 /// Child code: gives a program the signals that it expects to find, all
@@ -37,7 +78,8 @@ pub(crate) fn unblock_all() {
 /// otherwise be inherited through execve.
 pub fn reset() {
     set_default_handlers();
-    unblock_all();
+    // It fails for an unknown operation only.
+    let _ = SignalSet::empty().mask();
 }
 
 /// A child's table of handlers is its own copy; a handler of the caller's must
@@ -51,12 +93,4 @@ pub(crate) fn set_default_handlers() {
         // the numbers that it keeps to itself, harmlessly.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-}
-
-fn empty_set() -> libc::sigset_t {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: initialises the set it is given.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: sigset_t is plain numbers; it was zeroed and then initialised.
-    unsafe { set.assume_init() }
 }

@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 use crate::clone::Child;
 use crate::exec::ArgumentList;
-use crate::signals;
+use crate::signals::{self, SignalSet};
 
 /// A program to start.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
         )
     };
     let failure = io::Error::last_os_error();
-    mask.restore();
+    // It fails for an unknown operation only.
+    let _ = mask.mask();
     drop(stack);
     let Some(pid) = Pid::from_raw(result.max(0)) else {
         return Err(failure);
@@ -125,7 +126,8 @@ fn become_program(shared: &mut Shared<'_>) -> Result<(), i32> {
         // that closing what had the number hurts nobody.
         positive(unsafe { libc::dup2(*parked, *number) })?;
     }
-    signals::unblock_all();
+    // It fails for an unknown operation only.
+    let _ = SignalSet::empty().mask();
     // SAFETY: `program` was opened above and is closed by nobody.
     let program = unsafe { BorrowedFd::borrow_raw(program) };
     let error = crate::exec::execve_file(program, spawn.arguments, spawn.environment);

@@ -8,6 +8,7 @@
 //! * [`reference`]: names of images.
 //! * [`manifest`], [`config`], [`media_type`], [`platform`]: what a registry holds of an image.
 //! * [`runtime`]: the `config.json` of a bundle.
+//! * [`ulimit`]: resource limits by Docker's names.
 
 pub mod config;
 pub mod digest;
@@ -17,6 +18,7 @@ pub mod platform;
 pub mod reference;
 pub mod runtime;
 pub mod seccomp;
+pub mod ulimit;
 
 pub use config::ImageConfig;
 pub use digest::{ChainId, DiffId, Digest, ImageId, LayerDigest};

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process};
-use sampan_kernel::{pidfd, signalfd};
+use sampan_kernel::{pidfd, signalfd, signals};
 
 /// Runs the command after an optional `--`.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
@@ -38,7 +38,7 @@ fn supervise(program: &OsString, arguments: &[OsString]) -> io::Result<u8> {
         rustix::process::set_child_subreaper(Some(getpid()))?;
     }
     // Before the child is there, so that no signal falls between.
-    signalfd::block_all()?;
+    signals::block_all()?;
     let pending = signalfd::descriptor_of_all()?;
     let mut command = Command::new(program);
     command.args(arguments);

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{OwnedFd, RawFd};
 
 use sampan_cgroups::{CgroupPath, Hierarchies};
-use sampan_kernel::{inherited, signalfd};
+use sampan_kernel::{inherited, signals};
 
 /// The kernel takes everything else before a shim, whose end would be that of its container's
 /// bookkeeping.
@@ -24,7 +24,7 @@ pub(crate) struct Inherited {
 /// Leaves the engine's session and keeps nothing of it but the control connection.
 pub(crate) fn leave(control: RawFd) -> io::Result<Inherited> {
     let control = inherited::keep_only(control)?;
-    signalfd::block_all()?;
+    signals::block_all()?;
     // Fails where the shim leads a session already, which is just as well.
     let _ = rustix::process::setsid();
     rustix::process::chdir("/")?;

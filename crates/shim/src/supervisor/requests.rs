@@ -1,0 +1,267 @@
+//! What engines ask for, and the answers.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal};
+use sampan_kernel::pidfd;
+use sampan_shim_protocol::{
+    AttachSpec, Failure, FailureKind, Launch, LaunchDescriptors, PROTOCOL, Reply, Request,
+    ServerMessage, State, Status,
+};
+
+use super::phase::Phase;
+use super::{Supervisor, find_streams};
+use crate::control::Listener;
+use crate::launch::{self, CONTAINER_STREAMS};
+use crate::streams::Streams;
+
+impl Supervisor {
+    pub(super) fn answer(&mut self, message: ServerMessage) -> Reply {
+        let request = match message.request {
+            Ok(request) => request,
+            Err(error) => {
+                let message = format!("request is not known to this shim: {error}");
+                return refuse(FailureKind::Unsupported, message);
+            }
+        };
+        match request {
+            Request::Hello { version } => Reply::Hello {
+                version: version.min(PROTOCOL),
+                shim_pid: std::process::id(),
+            },
+            Request::Launch(launch) => self.launch(*launch, message.descriptors),
+            Request::State => Reply::State(Box::new(self.state())),
+            Request::Signal { signal, all } => self.signal(signal, all),
+            Request::Pause => self.pause(),
+            Request::Resume => self.resume(),
+            Request::Resize {
+                height,
+                width,
+                exec,
+            } => self.resize(height, width, exec.as_deref()),
+            Request::Attach(spec) => self.attach(spec, message.descriptors),
+            Request::ExecStart(start) => self.exec(*start, message.descriptors),
+            Request::ExecState { id } => match self.execs.state(&id) {
+                Some(state) => Reply::ExecState(state),
+                None => no_exec(&id),
+            },
+            Request::ExecSignal { id, signal } => self.signal_exec(&id, signal),
+            Request::CloseStdin { exec } => self.close_stdin(exec.as_deref()),
+            Request::ReopenLogs => self.reopen_logs(),
+            Request::Release => self.release(),
+        }
+    }
+
+    fn launch(&mut self, launch: Launch, descriptors: Vec<OwnedFd>) -> Reply {
+        if !matches!(self.phase, Phase::Waiting) {
+            return refuse(FailureKind::Exists, "this shim has its container".into());
+        }
+        let started = LaunchDescriptors::collect(&launch, descriptors)
+            .map_err(|error| launch::system("taking the launch", &error))
+            .and_then(|descriptors| {
+                let listener = Listener::open(&self.poller, &launch.socket_directory)
+                    .map_err(|error| launch::system("making the control socket", &error))?;
+                let started = launch::launch(&self.poller, launch, descriptors, self.oom_score)?;
+                Ok((listener, started))
+            });
+        match started {
+            Ok((listener, (container, streams))) => {
+                let reply = Reply::Started {
+                    pid: raw(container.running.pid()),
+                    started_at: container.started_at.clone(),
+                };
+                self.listener = Some(listener);
+                self.streams.push(streams);
+                self.phase = Phase::Running(Box::new(container));
+                reply
+            }
+            Err(failure) => {
+                self.phase = Phase::Failed;
+                Reply::StartFailed(failure)
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        let container = self.phase.container();
+        let (status, exit) = match &self.phase {
+            Phase::Waiting | Phase::Failed => (Status::Waiting, None),
+            Phase::Running(container) if container.paused => (Status::Paused, None),
+            Phase::Running(_) => (Status::Running, None),
+            Phase::Exiting { .. } => (Status::Exiting, None),
+            Phase::Exited { exit, .. } => (Status::Exited, Some(exit.clone())),
+        };
+        let own = self
+            .streams
+            .iter()
+            .find(|streams| streams.number() == CONTAINER_STREAMS);
+        State {
+            id: container.map_or_else(String::new, |container| container.id.clone()),
+            status,
+            pid: match &self.phase {
+                Phase::Running(container) => Some(raw(container.running.pid())),
+                Phase::Waiting | Phase::Failed | Phase::Exiting { .. } | Phase::Exited { .. } => {
+                    None
+                }
+            },
+            started_at: container.map(|container| container.started_at.clone()),
+            exit,
+            execs: self.execs.states(),
+            attached: own.map_or(0, Streams::attached),
+        }
+    }
+
+    fn signal(&mut self, number: i32, all: bool) -> Reply {
+        let Some(signal) = pidfd::signal(number) else {
+            return refuse(FailureKind::Invalid, format!("invalid signal: {number}"));
+        };
+        let container = match self.phase.running_mut() {
+            Ok(container) => container,
+            Err(reply) => return reply,
+        };
+        let sent = if all {
+            container.signal_all(signal)
+        } else {
+            container.running.kill(signal)
+        };
+        if let Err(error) = sent {
+            return failed(&error);
+        }
+        // Frozen processes of cgroup v1 do not die either.
+        if signal == Signal::KILL && container.paused {
+            return self.resume();
+        }
+        Reply::Done
+    }
+
+    fn pause(&mut self) -> Reply {
+        let container = match self.phase.running_mut() {
+            Ok(container) => container,
+            Err(reply) => return reply,
+        };
+        if container.paused {
+            return paused();
+        }
+        match container.running.pause() {
+            Ok(()) => {
+                container.paused = true;
+                Reply::Done
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn resume(&mut self) -> Reply {
+        let container = match self.phase.running_mut() {
+            Ok(container) => container,
+            Err(reply) => return reply,
+        };
+        match container.running.resume() {
+            Ok(()) => {
+                container.paused = false;
+                Reply::Done
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn resize(&mut self, height: u16, width: u16, exec: Option<&str>) -> Reply {
+        let streams = match self.streams_of(exec) {
+            Ok(streams) => streams,
+            Err(reply) => return reply,
+        };
+        match streams.map(|streams| streams.resize(height, width)) {
+            Some(Ok(true)) => Reply::Done,
+            Some(Ok(false)) | None => refuse(FailureKind::Invalid, "there is no terminal".into()),
+            Some(Err(error)) => failed(&error),
+        }
+    }
+
+    fn attach(&mut self, spec: AttachSpec, descriptors: Vec<OwnedFd>) -> Reply {
+        let mut descriptors = descriptors.into_iter();
+        let Some(socket) = descriptors.next() else {
+            return refuse(FailureKind::Invalid, "no client came along".into());
+        };
+        match self.phase.running_mut() {
+            Ok(container) if container.paused => paused(),
+            Ok(_) => match find_streams(&mut self.streams, CONTAINER_STREAMS) {
+                Some(streams) => {
+                    streams.attach(spec, socket);
+                    Reply::Done
+                }
+                None => not_running(),
+            },
+            Err(reply) => reply,
+        }
+    }
+
+    fn close_stdin(&mut self, exec: Option<&str>) -> Reply {
+        match self.streams_of(exec) {
+            Ok(Some(streams)) => {
+                streams.close_stdin();
+                Reply::Done
+            }
+            Ok(None) => Reply::Done,
+            Err(reply) => reply,
+        }
+    }
+
+    fn reopen_logs(&mut self) -> Reply {
+        match find_streams(&mut self.streams, CONTAINER_STREAMS).map(Streams::reopen_log) {
+            Some(Err(error)) => failed(&error),
+            Some(Ok(())) | None => Reply::Done,
+        }
+    }
+
+    fn release(&mut self) -> Reply {
+        let Phase::Exited { released, .. } = &mut self.phase else {
+            let message = "container has not ended".into();
+            return refuse(FailureKind::Invalid, message);
+        };
+        *released = true;
+        self.listener = None;
+        // The answer says that the cgroup and all that was held are free for the next start.
+        self.advance_exit(Instant::now());
+        if let Some(container) = self.phase.container_mut() {
+            container.held.clear();
+        }
+        Reply::Done
+    }
+
+    /// The streams of an exec or of the container; `Ok(None)` where a detached exec has none.
+    fn streams_of(&mut self, exec: Option<&str>) -> Result<Option<&mut Streams>, Reply> {
+        let number = match exec {
+            None => {
+                self.phase.running_mut()?;
+                Some(CONTAINER_STREAMS)
+            }
+            Some(id) => self.execs.find(id).ok_or_else(|| no_exec(id))?.streams,
+        };
+        Ok(number.and_then(|number| find_streams(&mut self.streams, number)))
+    }
+}
+
+pub(super) fn raw(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
+}
+
+pub(super) fn refuse(kind: FailureKind, message: String) -> Reply {
+    Reply::Error(Failure { kind, message })
+}
+
+pub(super) fn failed(error: &dyn std::error::Error) -> Reply {
+    refuse(FailureKind::System, crate::record::chain(error))
+}
+
+pub(super) fn not_running() -> Reply {
+    refuse(FailureKind::NotRunning, "container is not running".into())
+}
+
+pub(super) fn paused() -> Reply {
+    refuse(FailureKind::Paused, "container is paused".into())
+}
+
+pub(super) fn no_exec(id: &str) -> Reply {
+    refuse(FailureKind::NotFound, format!("no such exec: {id}"))
+}
