@@ -41,7 +41,7 @@ pub use config::Config;
 pub use container::attach::Attachment;
 pub use container::config::*;
 pub use container::exec::ExecStarter;
-pub use container::filter::{ContainerFilter, PortRange};
+pub use container::filter::{ContainerFilter, NamePattern, PortRange};
 pub use container::id::{ContainerId, ContainerName, ExecId, NetworkId};
 pub use container::lifecycle::{Change, Ended, Lifecycle, Run, Status};
 pub use container::mount::{

@@ -2,11 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use regex_lite::{Regex, RegexBuilder};
+
 use super::config::ContainerPort;
 use super::lifecycle::Status;
 use super::mount::MountKind;
 use super::view::ContainerView;
 use crate::{Error, Result};
+
+/// What an expression may take of memory, in bytes; it is matched in a time bounded by this and the
+/// length of a name.
+const EXPRESSION_SIZE: usize = 256 << 10;
+/// How deep an expression may be nested.
+const EXPRESSION_DEPTH: u32 = 50;
 
 /// Which containers a list shows: several values of a field are alternatives, except labels, which
 /// must all match; different fields must all match. Empty shows everything.
@@ -14,8 +22,8 @@ use crate::{Error, Result};
 pub struct ContainerFilter {
     /// Prefixes of identities.
     pub ids: Vec<String>,
-    /// Regular parts of names: plain text, with `^` and `$` for the ends.
-    pub names: Vec<String>,
+    /// Names, or expressions that match them.
+    pub names: Vec<NamePattern>,
     /// `name` or `name=value`.
     pub labels: Vec<String>,
     /// Exit codes.
@@ -39,6 +47,45 @@ pub struct ContainerFilter {
     /// Health states.
     pub health: Vec<String>,
 }
+
+/// A name, or a regular expression that is looked for in names with and without the slash that the
+/// API puts in front. What is no expression, or too large a one, matches the name that it is.
+#[derive(Debug, Clone)]
+pub struct NamePattern {
+    text: String,
+    expression: Option<Regex>,
+}
+
+impl NamePattern {
+    /// Reads a pattern.
+    pub fn new(text: &str) -> Self {
+        let expression = RegexBuilder::new(text)
+            .size_limit(EXPRESSION_SIZE)
+            .nest_limit(EXPRESSION_DEPTH)
+            .build();
+        Self {
+            text: text.to_owned(),
+            expression: expression.ok(),
+        }
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        let slashed = format!("/{name}");
+        self.text == name
+            || self.text == slashed
+            || self.expression.as_ref().is_some_and(|expression| {
+                expression.is_match(name) || expression.is_match(&slashed)
+            })
+    }
+}
+
+impl PartialEq for NamePattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for NamePattern {}
 
 /// Ports such as `80/tcp` or `8000-8080/udp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +151,7 @@ impl ContainerFilter {
         let bad = || Error::invalid(format!("invalid filter '{key}={value}'"));
         match key {
             "id" => self.ids.push(value.to_owned()),
-            "name" => self.names.push(value.to_owned()),
+            "name" => self.names.push(NamePattern::new(value)),
             "label" => self.labels.push(value.to_owned()),
             "exited" => self.exited.push(value.parse().map_err(|_| bad())?),
             "status" => self.statuses.push(value.parse().map_err(|()| bad())?),
@@ -140,8 +187,8 @@ impl ContainerFilter {
     pub(crate) fn matches(&self, container: &ContainerView, around: &Surroundings<'_>) -> bool {
         any(&self.ids, |id| {
             container.id.as_str().starts_with(id.as_str())
-        }) && any(&self.names, |name| {
-            matches_name(container.name.as_str(), name)
+        }) && any(&self.names, |pattern| {
+            pattern.matches(container.name.as_str())
         }) && self.labels.iter().all(|label| match label.split_once('=') {
             Some((key, value)) => container.config.labels.get(key).is_some_and(|v| v == value),
             None => container.config.labels.contains_key(label),
@@ -208,54 +255,12 @@ fn any<T>(list: &[T], matches: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(matches)
 }
 
-/// Docker takes a regular expression here; what people write are parts of names and anchors.
-pub(crate) fn matches_name(name: &str, pattern: &str) -> bool {
-    let start = pattern.starts_with('^');
-    let end = pattern.ends_with('$');
-    let text = pattern.trim_start_matches('^').trim_end_matches('$');
-    // The API's names have a leading slash, and patterns may show it.
-    let slashed = format!("/{name}");
-    let fits = |name: &str| match (start, end) {
-        (true, true) => wild(name, text, true, true),
-        (true, false) => wild(name, text, true, false),
-        (false, true) => wild(name, text, false, true),
-        (false, false) => wild(name, text, false, false),
-    };
-    fits(name) || fits(&slashed)
-}
-
-/// Matches text in which `.*` stands for anything.
-fn wild(name: &str, pattern: &str, start: bool, end: bool) -> bool {
-    let parts: Vec<&str> = pattern.split(".*").collect();
-    let mut rest = name;
-    for (index, part) in parts.iter().enumerate() {
-        let last = index + 1 == parts.len();
-        if index == 0 && start {
-            match rest.strip_prefix(part) {
-                Some(after) => rest = after,
-                None => return false,
-            }
-        } else if last && end {
-            return rest.ends_with(part);
-        } else {
-            match rest.find(part) {
-                Some(at) => rest = &rest[at + part.len()..],
-                None => return false,
-            }
-        }
-        if last && end && parts.len() == 1 {
-            return rest.is_empty();
-        }
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_match_by_parts_and_anchors() {
+    fn names_match_as_regular_expressions() {
         for (name, pattern, fits) in [
             ("web1", "web", true),
             ("web1", "eb", true),
@@ -267,8 +272,30 @@ mod tests {
             ("web1", "^w.*1$", true),
             ("web1", "^w.*2$", false),
             ("web1", "x", false),
+            ("web1", "^/?web[0-9]$", true),
+            ("web1", "(db|web)1", true),
+            ("web1", "w.b", true),
+            ("web1", "WEB", false),
+            ("web1", "(?i)WEB", true),
+            ("web1", "web1(", false),
+            ("web1", "/web1", true),
+            ("web1", "", true),
         ] {
-            assert_eq!(matches_name(name, pattern), fits, "{name} {pattern}");
+            assert_eq!(
+                NamePattern::new(pattern).matches(name),
+                fits,
+                "{name} {pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn expressions_have_a_bound() {
+        for pattern in [
+            "(".repeat(1000) + &")".repeat(1000),
+            "((((a{1,100}){1,100}){1,100}){1,100}){1,100}".to_owned(),
+        ] {
+            assert!(NamePattern::new(&pattern).expression.is_none());
         }
     }
 
