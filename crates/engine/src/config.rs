@@ -19,6 +19,8 @@ pub struct Config {
     pub version: String,
     /// How long a stop waits where neither request nor container say so.
     pub stop_timeout: Duration,
+    /// How layers are kept and mounted.
+    pub layers: sampan_layers::Options,
     /// Images that come with the engine.
     pub bundled: Vec<crate::Bundled>,
     /// Steps at which to fail, in tests.
@@ -38,6 +40,7 @@ impl Config {
             shim: shim.into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stop_timeout: Duration::from_secs(10),
+            layers: sampan_layers::Options::default(),
             bundled: Vec::new(),
             fail_points: FailPoints::default(),
         }

@@ -112,7 +112,11 @@ impl Engine {
         let _ =
             tokio::time::timeout(CLOSING.min(Duration::from_millis(200)), self.tasks.wait()).await;
         let inner = self.inner.clone();
-        let left = blocking(move || inner.leave_host()).await;
+        let left = blocking(move || {
+            inner.images.store().layers().let_go();
+            inner.leave_host()
+        })
+        .await;
         if let Err(error) = left {
             tracing::warn!(
                 error = error.message(),
@@ -157,6 +161,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         shim,
         version,
         stop_timeout,
+        layers,
         bundled,
         fail_points,
     } = config;
@@ -169,7 +174,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     let lock = lock(&root)?;
     let executable = Executable::load(&shim)?;
     let host = Host::look()?;
-    let layers = LayerStore::open(&root, sampan_layers::Options::default())?;
+    let layers = LayerStore::open(&root, layers)?;
     let images = ImageStore::open(&root, layers, sampan_images::Options::default())?;
     let records = Store::open_as(paths.containers(), Layout::Directories)?;
     let events = EventBus::new();

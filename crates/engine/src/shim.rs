@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +47,11 @@ impl Executable {
         let mut file = File::open(path).map_err(failed)?;
         let memory = sampan_kernel::memfd::sealed_copy("sampan-shim", &mut file).map_err(failed)?;
         Ok(Self { memory })
+    }
+
+    /// The executable, which is the init of containers, too.
+    pub(crate) fn memory(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
     }
 
     /// Starts a shim that waits for its launch. Blocks until it runs.

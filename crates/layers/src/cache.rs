@@ -45,6 +45,11 @@ impl Cache {
         self.recent.retain(|m| m.diff_id != *diff_id);
     }
 
+    /// Lets go of what is only kept for the next user.
+    pub(crate) fn clear(&mut self) {
+        self.recent.clear();
+    }
+
     fn touch(&mut self, mounted: &Arc<Mounted>) {
         self.recent.retain(|m| m.diff_id != mounted.diff_id);
         self.recent.push_back(Arc::clone(mounted));

@@ -11,7 +11,8 @@
 //! * [`LayerStore`]: what exists. Opening it repairs what a kill left behind.
 //! * [`Ingest`]: takes a tar's bytes; [`Ingest::commit`] makes it a layer.
 //! * [`LayerMount`]: a mounted layer, held by descriptor and shared.
-//! * [`overlay`]: a root file system of several of them.
+//! * [`LayerStore::overlay`]: a root file system of several of them, with an
+//!   [`InitLayer`] and a writable directory.
 //! * [`worker`]: the confined child process of the directory driver.
 //!
 //! ```text
@@ -20,6 +21,7 @@
 //!                       meta.json      sizes and digests
 //!                       index.erofs    driver "tar-index"
 //!                       tree/          driver "directory"
+//! ROOT/layers/mounts/*                 mounts in use, on kernels that want them attached
 //! ROOT/layers/tmp-*                    being taken in or removed
 //! ROOT/layers/quarantine/*             damaged, for a person to look at
 //! ```
@@ -30,9 +32,11 @@ mod directory;
 mod erofs;
 mod error;
 mod ingest;
+mod init;
 mod limits;
 mod mount;
 mod overlay;
+mod place;
 mod record;
 mod store;
 mod tar;
@@ -44,7 +48,8 @@ pub mod worker;
 
 pub use error::{Error, ErrorKind, Reason, Result, TarError};
 pub use ingest::Ingest;
+pub use init::{InitEntry, InitLayer};
 pub use limits::Limits;
 pub use mount::LayerMount;
-pub use overlay::{Durability, Writable, overlay};
-pub use store::{Driver, Layer, LayerStore, Options, Quarantined, Worker};
+pub use overlay::{Durability, Writable};
+pub use store::{Driver, Layer, LayerStore, Mounts, Options, Quarantined, Worker};

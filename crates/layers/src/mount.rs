@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use sampan_kernel::mount::{MountAttributes, MountChange, Reach, change_mount};
 use sampan_oci::DiffId;
 
 use crate::context::{Context, descriptor_path};
 use crate::error::{Error, Result};
+use crate::place::Kept;
 
-/// A mounted layer. Clones share the mount; it goes away with the last of them
-/// and appears in no mount table.
+/// A mounted layer. Clones share the mount; it goes away with the last of them,
+/// and where the kernel can do without, it appears in no mount table.
 #[derive(Debug, Clone)]
 pub struct LayerMount(pub(crate) Arc<Mounted>);
 
@@ -19,7 +21,7 @@ pub struct LayerMount(pub(crate) Arc<Mounted>);
 pub(crate) struct Mounted {
     pub(crate) diff_id: DiffId,
     pub(crate) opaque: bool,
-    pub(crate) fd: OwnedFd,
+    pub(crate) mount: Kept,
 }
 
 impl LayerMount {
@@ -37,7 +39,7 @@ impl LayerMount {
 /// The top directory of the layer.
 impl AsFd for LayerMount {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.fd.as_fd()
+        self.0.mount.as_fd()
     }
 }
 
@@ -54,16 +56,23 @@ pub(crate) fn mount_index(index: &File, tar: &File) -> Result<OwnedFd> {
 
 /// Makes a detached mount of an unpacked tree.
 pub(crate) fn mount_directory(tree: &OwnedFd) -> Result<OwnedFd> {
-    open_tree(
+    let failed = |source| Error::Mount {
+        what: "directory",
+        log: None,
+        source,
+    };
+    let mount = open_tree(
         tree,
         "",
         OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH,
     )
-    .map_err(|e| Error::Mount {
-        what: "directory",
-        log: None,
-        source: e.into(),
-    })
+    .map_err(|e| failed(e.into()))?;
+    let read_only = MountChange {
+        set: MountAttributes::READ_ONLY | MountAttributes::NO_ACCESS_TIME,
+        ..MountChange::default()
+    };
+    change_mount(mount.as_fd(), &read_only, Reach::Mount).map_err(failed)?;
+    Ok(mount)
 }

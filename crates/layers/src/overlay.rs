@@ -1,20 +1,26 @@
 //! A root file system: layers, an init layer and a writable directory.
 
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, MountFlags, OpenTreeFlags, mount, open_tree};
 
 use crate::context::{Context, descriptor_path};
 use crate::error::{Error, Result};
+use crate::init::InitLayer;
 use crate::mount::LayerMount;
+use crate::place::{Kept, Place, Places};
 
 /// What overlayfs stacks at most (`OVL_MAX_STACK`).
 const LAYERS_MAX: usize = 500;
+/// What the options of mount(2) may be long: one page.
+const OPTIONS_MAX: usize = 4096;
 
 /// Where changes go. Both must be on one file system, and `work` must be used
 /// for nothing else.
@@ -36,31 +42,24 @@ pub enum Durability {
     Volatile,
 }
 
-/// Stacks layers and returns the root as a detached mount, without a place in
-/// any mount table: it lives as long as the descriptor and its clones.
-///
-/// `lowers` are in the order of an image's configuration, the bottom first; a
-/// layer that occurs twice counts at its highest place, which shows the same
-/// files. `init_layer` lies above them. Without `writable` the root is
-/// read-only. Directory renames leave `trusted.overlay.redirect` in the upper.
-///
-/// `/proc` must be mounted on kernels before 6.13.
-pub fn overlay(
+/// Stacks layers; see [`LayerStore::overlay`](crate::LayerStore::overlay).
+pub(crate) fn overlay(
     lowers: &[LayerMount],
-    init_layer: Option<&Path>,
+    init: Option<&InitLayer>,
     writable: Option<&Writable>,
     durability: Durability,
+    places: &Places,
 ) -> Result<OwnedFd> {
     let mut layers = Vec::new();
-    if let Some(path) = init_layer {
-        layers.push(open_directory(rustix::fs::CWD, path)?);
+    if let Some(init) = init {
+        layers.push(open_directory(init.as_fd(), Path::new("."))?);
     }
     for lower in visible(lowers) {
         layers.push(open_directory(lower.as_fd(), Path::new("."))?);
     }
     // Overlayfs wants one lower layer, and two where nothing is writable.
     let nothing = if layers.is_empty() || (writable.is_none() && layers.len() == 1) {
-        let nothing = empty()?;
+        let nothing = places.keep(empty()?)?;
         layers.push(open_directory(nothing.as_fd(), Path::new("."))?);
         Some(nothing)
     } else {
@@ -73,7 +72,7 @@ pub fn overlay(
         });
     }
     let writable = writable.map(Opened::new).transpose()?;
-    let root = stack_somehow(&layers, writable.as_ref(), durability);
+    let root = stack_somehow(&layers, writable.as_ref(), durability, places);
     // A detached mount is taken apart with the descriptor that made it, so it
     // must outlive the stacking; the overlay has a copy of its own then.
     drop(nothing);
@@ -84,6 +83,7 @@ fn stack_somehow(
     layers: &[OwnedFd],
     writable: Option<&Opened>,
     durability: Durability,
+    places: &Places,
 ) -> Result<OwnedFd> {
     let mut refused = None;
     for syntax in [Syntax::Descriptors, Syntax::Paths, Syntax::Joined] {
@@ -93,12 +93,57 @@ fn stack_somehow(
             Ok(root) => return Ok(root),
         }
     }
-    Err(refused.unwrap_or(Error::Aborted))
+    match places {
+        Places::Below(place) => stack_at(layers, writable, durability, place),
+        Places::Nowhere => Err(refused.unwrap_or(Error::Aborted)),
+    }
+}
+
+/// Stacks by mount(2), the only way to name more than a few layers before
+/// Linux 6.8.
+fn stack_at(
+    layers: &[OwnedFd],
+    writable: Option<&Opened>,
+    durability: Durability,
+    place: &Arc<Place>,
+) -> Result<OwnedFd> {
+    let failed = |e: Errno| Error::Mount {
+        what: "overlay",
+        log: None,
+        source: e.into(),
+    };
+    let lowers: Vec<_> = layers.iter().map(descriptor_path).collect();
+    let mut options = format!(
+        "index=off,metacopy=off,xino=auto,lowerdir={}",
+        lowers.join(":")
+    );
+    let mut flags = MountFlags::empty();
+    match writable {
+        Some(Opened { upper, work }) => {
+            let (upper, work) = (descriptor_path(upper), descriptor_path(work));
+            options.push_str(&format!(",redirect_dir=on,upperdir={upper},workdir={work}"));
+            if durability == Durability::Volatile {
+                options.push_str(",volatile");
+            }
+        }
+        None => flags |= MountFlags::RDONLY,
+    }
+    if options.len() >= OPTIONS_MAX {
+        return Err(Error::TooManyLayers {
+            count: layers.len(),
+            limit: OPTIONS_MAX / (options.len() / layers.len()),
+        });
+    }
+    let options = CString::new(options).map_err(|_| failed(Errno::INVAL))?;
+    let room = place.room()?;
+    mount("overlay", room.path(), "overlay", flags, Some(&*options)).map_err(failed)?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, room.path(), clone).map_err(failed)
 }
 
 /// The layers that show anything, the top first: nothing below an opaque one,
 /// and no layer twice, which overlayfs would refuse.
-fn visible(lowers: &[LayerMount]) -> Vec<&LayerMount> {
+pub(crate) fn visible(lowers: &[LayerMount]) -> Vec<&LayerMount> {
     let mut seen = HashSet::new();
     let mut visible = Vec::new();
     for lower in lowers.iter().rev() {
@@ -143,8 +188,8 @@ struct Opened {
 impl Opened {
     fn new(writable: &Writable) -> Result<Self> {
         Ok(Self {
-            upper: open_directory(rustix::fs::CWD, &writable.upper)?,
-            work: open_directory(rustix::fs::CWD, &writable.work)?,
+            upper: open_directory(CWD, &writable.upper)?,
+            work: open_directory(CWD, &writable.work)?,
         })
     }
 }
@@ -207,7 +252,14 @@ fn stack(
         (Some(_), Durability::Durable) => {}
         (None, _) => attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY,
     }
-    Ok(context.mount(attributes)?)
+    context.mount(attributes).map_err(|e| {
+        // Before Linux 6.5 parameters are looked at only now.
+        if is_unknown(&e) {
+            Attempt::Syntax(e)
+        } else {
+            Attempt::Failed(e)
+        }
+    })
 }
 
 fn layer_option(
@@ -247,16 +299,28 @@ fn empty() -> Result<OwnedFd> {
 
 /// Says whether this kernel can stack overlayfs on an index of ours, with the
 /// files on this very file system.
-pub(crate) fn can_stack_on(index: &File, tar: &File) -> bool {
+pub(crate) fn can_stack_on(index: &File, tar: &File, places: &Places) -> bool {
     let probe = || -> Result<()> {
-        let (lower, below) = (crate::mount::mount_index(index, tar)?, empty()?);
-        let layers = [
-            open_directory(lower.as_fd(), Path::new("."))?,
-            open_directory(below.as_fd(), Path::new("."))?,
-        ];
-        stack_somehow(&layers, None, Durability::Durable).map(drop)
+        let lower = places.keep(crate::mount::mount_index(index, tar)?)?;
+        probe_over(&lower, places)
     };
     probe().is_ok()
+}
+
+/// Says whether this kernel stacks mounts that are attached nowhere (Linux 6.15).
+pub(crate) fn can_stack_detached() -> bool {
+    let nowhere = Places::Nowhere;
+    let probe = || probe_over(&nowhere.keep(empty()?)?, &nowhere);
+    probe().is_ok()
+}
+
+fn probe_over(lower: &Kept, places: &Places) -> Result<()> {
+    let below = places.keep(empty()?)?;
+    let layers = [
+        open_directory(lower.as_fd(), Path::new("."))?,
+        open_directory(below.as_fd(), Path::new("."))?,
+    ];
+    stack_somehow(&layers, None, Durability::Durable, places).map(drop)
 }
 
 #[cfg(test)]
@@ -277,7 +341,7 @@ mod tests {
                 let path = dir(name);
                 std::fs::write(path.join("common"), name).unwrap();
                 std::fs::write(path.join(name), "").unwrap();
-                open_directory(rustix::fs::CWD, &path).unwrap()
+                open_directory(CWD, &path).unwrap()
             })
             .into();
         for syntax in [Syntax::Descriptors, Syntax::Paths, Syntax::Joined] {
@@ -287,12 +351,25 @@ mod tests {
             })
             .unwrap();
             let root = stack(&layers, Some(&writable), Durability::Durable, syntax);
-            let root = root.unwrap_or_else(|_| panic!("{syntax:?}"));
-            let path = PathBuf::from(descriptor_path(&root));
-            let common = std::fs::read_to_string(path.join("common")).unwrap();
-            assert_eq!(common, "top", "{syntax:?}");
-            assert!(path.join("bottom").exists());
-            std::fs::write(path.join("new"), "").unwrap();
+            check(&root.unwrap_or_else(|_| panic!("{syntax:?}")));
         }
+        let place = Place::open(&tmp.path().join("mounts")).unwrap();
+        let writable = Opened::new(&Writable {
+            upper: dir("upper"),
+            work: dir("work"),
+        })
+        .unwrap();
+        check(&stack_at(&layers, Some(&writable), Durability::Volatile, &place).unwrap());
+        let root = stack_at(&layers, None, Durability::Durable, &place).unwrap();
+        let path = PathBuf::from(descriptor_path(&root));
+        assert!(std::fs::write(path.join("new"), "").is_err());
+    }
+
+    fn check(root: &OwnedFd) {
+        let path = PathBuf::from(descriptor_path(root));
+        let common = std::fs::read_to_string(path.join("common")).unwrap();
+        assert_eq!(common, "top");
+        assert!(path.join("bottom").exists());
+        std::fs::write(path.join("new"), "").unwrap();
     }
 }

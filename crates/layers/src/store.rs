@@ -15,17 +15,21 @@ use sampan_fs::{DirLock, create_dir_all, open_dir, remove_all_at, rename_durable
 use sampan_oci::{DiffId, Digest};
 
 use crate::cache::Cache;
+use crate::erofs;
 use crate::error::{Error, Result};
 use crate::ingest::{self, Ingest};
+use crate::init::{self, InitEntry, InitLayer, InitLayers};
 use crate::limits::Limits;
 use crate::mount::{LayerMount, Mounted, mount_directory, mount_index};
+use crate::overlay::{self, Durability, Writable};
+use crate::place::{self, Kept, Place, Places};
 use crate::record::{self, Form, Record};
 use crate::tree::Tree;
-use crate::{erofs, overlay};
 
 const TEMPORARY: &str = "tmp-";
 const QUARANTINE: &str = "quarantine";
 const LOCK: &str = "lock";
+const MOUNTS: &str = "mounts";
 /// How long a new engine waits for the one it replaces to let go.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,6 +61,19 @@ pub enum Worker {
     },
 }
 
+/// Whether mounts of layers are attached somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mounts {
+    /// Only where this kernel cannot stack them otherwise.
+    #[default]
+    Auto,
+    /// Never: they are held by descriptors alone (Linux 6.15).
+    Detached,
+    /// Below the store, from where they are taken away when it is opened or
+    /// dropped.
+    Attached,
+}
+
 /// How to open a [`LayerStore`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -64,6 +81,8 @@ pub struct Options {
     pub driver: Driver,
     /// Who unpacks for the directory driver.
     pub worker: Worker,
+    /// Where mounts are.
+    pub mounts: Mounts,
     /// Bounds of a layer.
     pub limits: Limits,
     /// Mounts kept for reuse beyond those in use.
@@ -75,6 +94,7 @@ impl Default for Options {
         Self {
             driver: Driver::default(),
             worker: Worker::default(),
+            mounts: Mounts::default(),
             limits: Limits::default(),
             mounts_kept: 64,
         }
@@ -116,10 +136,14 @@ struct Inner {
     dir: OwnedFd,
     options: Options,
     driver: OnceLock<Driver>,
+    inits: Mutex<InitLayers>,
     records: Mutex<HashMap<DiffId, Record>>,
     mounts: Mutex<Cache>,
     quarantined: Mutex<Vec<Quarantined>>,
     counter: AtomicU64,
+    places: Mutex<Option<Places>>,
+    /// A program on a file system that is attached, and the file.
+    program: Mutex<Option<(Kept, OwnedFd)>>,
     _lock: DirLock,
 }
 
@@ -139,11 +163,16 @@ impl LayerStore {
             mounts: Mutex::new(Cache::new(options.mounts_kept)),
             options,
             driver: OnceLock::new(),
+            inits: Mutex::default(),
             records: Mutex::default(),
             quarantined: Mutex::default(),
             counter: AtomicU64::new(0),
+            places: Mutex::default(),
+            program: Mutex::default(),
             _lock: lock,
         }));
+        // Of an engine that was killed.
+        place::clear(&store.0.path.join(MOUNTS))?;
         store.recover()?;
         Ok(store)
     }
@@ -226,17 +255,18 @@ impl LayerStore {
             return Ok(LayerMount(mounted));
         }
         let record = self.record_for_driver(diff_id)?;
-        let fd = match record.form {
+        let mount = match record.form {
             Form::TarIndex { .. } => mount_index(
                 &self.open_file(diff_id, record::INDEX)?,
                 &self.open_file(diff_id, record::TAR)?,
             )?,
             Form::Directory => mount_directory(&self.open_tree(diff_id)?)?,
         };
+        let mount = self.places()?.keep(mount)?;
         let mounted = Arc::new(Mounted {
             diff_id: *diff_id,
             opaque: record.opaque,
-            fd,
+            mount,
         });
         let mut mounts = self.mounts();
         // Two may have come here at once; one mount must win, or its page
@@ -249,6 +279,85 @@ impl LayerStore {
             mounts.insert(&mounted);
         }
         Ok(LayerMount(mounted))
+    }
+
+    /// Makes the layer that lies between an image's layers and what a container
+    /// changes. Names that are directories at the top of the image and get an
+    /// entry keep their owner, mode and time; nothing else of the image matters.
+    pub fn init_layer(&self, lowers: &[LayerMount], entries: &[InitEntry]) -> Result<InitLayer> {
+        let layers: Vec<_> = overlay::visible(lowers)
+            .into_iter()
+            .map(AsFd::as_fd)
+            .collect();
+        let parents = init::parents(entries, &layers)?;
+        let places = self.places()?;
+        lock_of(&self.0.inits).get(entries, parents, &places)
+    }
+
+    /// Stacks layers and returns the root as a detached mount, without a place
+    /// in any mount table: it lives as long as the descriptor and its clones.
+    ///
+    /// `lowers` are in the order of an image's configuration, the bottom first;
+    /// a layer that occurs twice counts at its highest place, which shows the
+    /// same files. `init` lies above them. Without `writable` the root is
+    /// read-only. Directory renames leave `trusted.overlay.redirect` in the
+    /// upper.
+    ///
+    /// `/proc` must be mounted on kernels before 6.13.
+    pub fn overlay(
+        &self,
+        lowers: &[LayerMount],
+        init: Option<&InitLayer>,
+        writable: Option<&Writable>,
+        durability: Durability,
+    ) -> Result<OwnedFd> {
+        overlay::overlay(lowers, init, writable, durability, &self.places()?)
+    }
+
+    /// Returns a copy of `program`, the same for every call, on a read-only
+    /// file system from where it can be bound into a container. `None` where
+    /// the kernel binds what is attached nowhere: then whoever needs a copy
+    /// makes one that goes away with them.
+    pub fn attached_program(&self, program: impl AsFd) -> Result<Option<OwnedFd>> {
+        let Places::Below(place) = self.places()? else {
+            return Ok(None);
+        };
+        let mut copy = lock_of(&self.0.program);
+        let (_, file) = match &mut *copy {
+            Some(copy) => copy,
+            none => none.insert(place.program(program.as_fd())?),
+        };
+        let file = file.try_clone();
+        file.map(Some)
+            .map_err(|e| Error::io("duplicate", "program", e))
+    }
+
+    /// Takes the mounts away that are kept for the next container. Those in
+    /// use stay with their users.
+    pub fn let_go(&self) {
+        self.mounts().clear();
+        lock_of(&self.0.inits).clear();
+        *lock_of(&self.0.program) = None;
+        *lock_of(&self.0.places) = None;
+    }
+
+    /// Where mounts are, after trying the kernel once for `Auto`.
+    fn places(&self) -> Result<Places> {
+        let mut places = lock_of(&self.0.places);
+        if let Some(places) = &*places {
+            return Ok(places.clone());
+        }
+        let attached = match self.0.options.mounts {
+            Mounts::Auto => !overlay::can_stack_detached(),
+            Mounts::Detached => false,
+            Mounts::Attached => true,
+        };
+        let found = if attached {
+            Places::Below(Place::open(&self.0.path.join(MOUNTS))?)
+        } else {
+            Places::Nowhere
+        };
+        Ok(places.insert(found).clone())
     }
 
     /// Returns the driver in use, after trying the kernel once for `Auto`.
@@ -455,13 +564,15 @@ impl LayerStore {
     fn can_mount_index(&self) -> Result<bool> {
         let name = self.temporary_name();
         let dir = self.create_temporary(&name)?;
-        let result = try_index(&dir, self.limits());
+        let result = self
+            .places()
+            .and_then(|places| try_index(&dir, self.limits(), &places));
         remove_all_at(self.dir(), &name)?;
         result
     }
 }
 
-fn try_index(dir: &OwnedFd, limits: &Limits) -> Result<bool> {
+fn try_index(dir: &OwnedFd, limits: &Limits, places: &Places) -> Result<bool> {
     let create = |name: &'static str| {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
@@ -476,7 +587,7 @@ fn try_index(dir: &OwnedFd, limits: &Limits) -> Result<bool> {
     let index = open_at(dir, record::INDEX, OFlags::empty())
         .map(File::from)
         .map_err(|e| Error::io("open", record::INDEX, e))?;
-    Ok(overlay::can_stack_on(&index, &tar))
+    Ok(overlay::can_stack_on(&index, &tar, places))
 }
 
 fn lock(path: &Path) -> Result<DirLock> {

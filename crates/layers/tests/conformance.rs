@@ -14,25 +14,38 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode};
 use sampan_kernel::requires;
 use sampan_layers::{
-    Driver, Durability, Layer, LayerMount, LayerStore, Options, Worker, Writable, overlay,
+    Driver, Durability, InitEntry, Layer, LayerMount, LayerStore, Mounts, Options, Worker, Writable,
 };
 use sampan_oci::{DiffId, Digest};
 use tarball::{Header, Tarball};
 use view::{Kind, View};
 
-/// Both drivers run every test below.
+/// Both drivers run every test below, with the mounts where this kernel can
+/// have them and where any kernel can.
 macro_rules! for_both_drivers {
     ($($name:ident),+ $(,)?) => {
         mod tar_index {
             $(#[test] fn $name() {
                 sampan_kernel::requires!(root, overlay, erofs_file_backed);
-                super::$name(&super::Bench::new(super::Driver::TarIndex));
+                super::$name(&super::Bench::new(super::Driver::TarIndex, super::Mounts::Auto));
             })+
         }
         mod directory {
             $(#[test] fn $name() {
                 sampan_kernel::requires!(root, overlay);
-                super::$name(&super::Bench::new(super::Driver::Directory));
+                super::$name(&super::Bench::new(super::Driver::Directory, super::Mounts::Auto));
+            })+
+        }
+        mod tar_index_attached {
+            $(#[test] fn $name() {
+                sampan_kernel::requires!(root, overlay, erofs_file_backed);
+                super::$name(&super::Bench::new(super::Driver::TarIndex, super::Mounts::Attached));
+            })+
+        }
+        mod directory_attached {
+            $(#[test] fn $name() {
+                sampan_kernel::requires!(root, overlay);
+                super::$name(&super::Bench::new(super::Driver::Directory, super::Mounts::Attached));
             })+
         }
     };
@@ -74,11 +87,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(driver: Driver) -> Self {
+    fn new(driver: Driver, mounts: Mounts) -> Self {
         let tmp = tempfile::tempdir().unwrap();
         let options = Options {
             driver,
             worker: worker(),
+            mounts,
             ..Options::default()
         };
         let store = LayerStore::open(tmp.path(), options).unwrap();
@@ -107,7 +121,9 @@ impl Bench {
     /// Layers given bottom first, merged.
     fn merged(&self, tars: &[&[u8]]) -> OwnedFd {
         let mounts: Vec<_> = tars.iter().map(|tar| self.mount(tar)).collect();
-        overlay(&mounts, None, None, Durability::Durable).unwrap()
+        self.store
+            .overlay(&mounts, None, None, Durability::Durable)
+            .unwrap()
     }
 
     fn writable(&self) -> Writable {
@@ -633,7 +649,10 @@ fn device_nodes_and_fifos(bench: &Bench) {
         (&Kind::Fifo, 0o620)
     );
     assert_eq!(view["high"].kind, Kind::Character(4095, 300));
-    let root = overlay(&[mount], None, None, Durability::Durable).unwrap();
+    let root = bench
+        .store
+        .overlay(&[mount], None, None, Durability::Durable)
+        .unwrap();
     let null = std::fs::OpenOptions::new()
         .write(true)
         .open(view::path_of(&root).join("null"));
@@ -867,13 +886,15 @@ fn the_root_is_writable_and_the_layers_are_not(bench: &Bench) {
             std::fs::remove_dir_all(&writable.work).unwrap();
             std::fs::create_dir(&writable.work).unwrap();
         }
-        let root = overlay(
-            std::slice::from_ref(&mount),
-            None,
-            Some(&writable),
-            durability,
-        )
-        .unwrap();
+        let root = bench
+            .store
+            .overlay(
+                std::slice::from_ref(&mount),
+                None,
+                Some(&writable),
+                durability,
+            )
+            .unwrap();
         let path = view::path_of(&root);
         std::fs::write(path.join("dir/file"), "changed").unwrap();
         std::fs::write(path.join("new"), "new").unwrap();
@@ -892,7 +913,10 @@ fn directories_of_layers_can_be_renamed(bench: &Bench) {
     let lower = Tarball::new().file("dir/sub/file", "moved").end();
     let mount = bench.mount(&lower);
     let writable = bench.writable();
-    let root = overlay(&[mount], None, Some(&writable), Durability::Durable).unwrap();
+    let root = bench
+        .store
+        .overlay(&[mount], None, Some(&writable), Durability::Durable)
+        .unwrap();
     let path = view::path_of(&root);
     std::fs::rename(path.join("dir"), path.join("elsewhere")).unwrap();
     std::fs::write(path.join("elsewhere/sub/second"), "").unwrap();
@@ -902,28 +926,82 @@ fn directories_of_layers_can_be_renamed(bench: &Bench) {
 
 fn a_root_without_layers_and_one_without_a_writable_part(bench: &Bench) {
     let writable = bench.writable();
-    let root = overlay(&[], None, Some(&writable), Durability::Volatile).unwrap();
+    let root = bench
+        .store
+        .overlay(&[], None, Some(&writable), Durability::Volatile)
+        .unwrap();
     std::fs::write(view::path_of(&root).join("file"), "alone").unwrap();
     assert_eq!(names(&view::of(&root)), [".", "file"]);
     let mount = bench.mount(&Tarball::new().file("file", "1").end());
-    let root = overlay(&[mount], None, None, Durability::Durable).unwrap();
+    let root = bench
+        .store
+        .overlay(&[mount], None, None, Durability::Durable)
+        .unwrap();
     assert_eq!(read(&root, "file"), "1");
     assert!(std::fs::write(view::path_of(&root).join("file"), "2").is_err());
     assert!(std::fs::write(view::path_of(&root).join("other"), "2").is_err());
 }
 
 fn an_init_layer_lies_above_the_layers(bench: &Bench) {
-    let init = bench.tmp.path().join("init");
-    std::fs::create_dir_all(init.join("etc")).unwrap();
-    std::fs::write(init.join("etc/hosts"), "ours").unwrap();
+    const ENTRIES: [InitEntry; 4] = [
+        InitEntry::Directory("dev"),
+        InitEntry::Directory("proc"),
+        InitEntry::File("etc/hosts"),
+        InitEntry::Symlink("etc/mtab", "/proc/mounts"),
+    ];
+    let etc = Header::new(b'5', "etc").mode(0o2750).owner(7, 8);
+    let etc = etc.mtime(1_234_567_890);
     let lower = Tarball::new()
+        .header(&etc)
         .file("etc/hosts", "theirs")
         .file("etc/passwd", "p")
+        .header(&Header::new(b'2', "dev").link("/etc"))
         .end();
-    let mount = bench.mount(&lower);
-    let root = overlay(&[mount], Some(&init), None, Durability::Durable).unwrap();
-    assert_eq!(read(&root, "etc/hosts"), "ours");
+    let mounts = [bench.mount(&lower)];
+    let init = bench.store.init_layer(&mounts, &ENTRIES).unwrap();
+    let writable = bench.writable();
+    let writable = Some(&writable);
+    let root = bench
+        .store
+        .overlay(&mounts, Some(&init), writable, Durability::Durable);
+    let root = root.unwrap();
+    let seen = view::of(&root);
+    assert_eq!(
+        names(&seen),
+        [
+            ".",
+            "dev",
+            "etc",
+            "etc/hosts",
+            "etc/mtab",
+            "etc/passwd",
+            "proc"
+        ]
+    );
+    assert_eq!(read(&root, "etc/hosts"), "");
     assert_eq!(read(&root, "etc/passwd"), "p");
+    assert_eq!(seen["dev"].kind, Kind::Directory);
+    assert_eq!(seen["etc/mtab"].kind, Kind::Symlink("/proc/mounts".into()));
+    let etc = &seen["etc"];
+    assert_eq!((etc.mode, etc.uid, etc.gid), (0o2750, 7, 8));
+    assert_eq!(etc.mtime, (1_234_567_890, 0));
+    assert_eq!(
+        names(&view::of_path(&bench.tmp.path().join("upper"))),
+        ["."]
+    );
+    // The next container has the same one.
+    let inode = |fd: &dyn std::os::fd::AsFd| rustix::fs::fstat(fd).map(|s| (s.st_dev, s.st_ino));
+    let again = bench.store.init_layer(&mounts, &ENTRIES).unwrap();
+    assert_eq!(inode(&init), inode(&again));
+    let link = Header::new(b'2', "etc").link("/elsewhere");
+    let linked = [bench.mount(&Tarball::new().header(&link).file("elsewhere/x", "").end())];
+    let init = bench.store.init_layer(&linked, &ENTRIES).unwrap();
+    let root = bench
+        .store
+        .overlay(&linked, Some(&init), None, Durability::Durable);
+    let seen = view::of(root.unwrap());
+    assert_eq!(seen["etc"].kind, Kind::Directory);
+    assert!(!seen.contains_key("elsewhere/hosts"));
 }
 
 fn a_hundred_layers(bench: &Bench) {

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use sampan_kernel::requires;
-use sampan_layers::{Driver, Durability, LayerStore, Options, overlay};
+use sampan_layers::{Driver, Durability, LayerStore, Options};
 use view::View;
 
 /// A Debian root, made once per machine. It takes a mirror and a minute.
@@ -69,7 +69,11 @@ fn ours(tmp: &Path, tar: &Path, driver: Driver) -> View {
     println!("{driver:?}: mounted in {:?}", start.elapsed());
     let start = Instant::now();
     let mounts = std::slice::from_ref(&mount);
-    drop(overlay(mounts, None, None, Durability::Durable).unwrap());
+    drop(
+        store
+            .overlay(mounts, None, None, Durability::Durable)
+            .unwrap(),
+    );
     println!("{driver:?}: stacked and let go in {:?}", start.elapsed());
     let start = Instant::now();
     let view = view::of(mount);

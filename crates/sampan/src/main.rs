@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         .collect();
     match arguments.split_first() {
         Some((first, rest)) if first == "daemon" => daemon::main(rest),
+        Some((first, rest)) if first == daemon::UNPACK => daemon::unpack(rest),
         _ => cli::main(&arguments),
     }
 }

@@ -113,9 +113,9 @@ pub struct LaunchDescriptors {
     pub root: Option<OwnedFd>,
     /// Namespaces to join.
     pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
-    /// A detached mount of the init's executable (open_tree(2) with `OPEN_TREE_CLONE` of the file
-    /// on a read-only file system that no host path leads to). Without it the shim makes such a
-    /// copy of itself, which costs memory per container.
+    /// The init's executable, on a read-only file system from where it can be bound. Without it the
+    /// shim makes such a copy of itself on a detached one, which takes Linux 6.15 and costs memory
+    /// per container.
     pub init: Option<OwnedFd>,
     /// Kept open until the container's end (or [`crate::Request::Release`]).
     pub held: Vec<OwnedFd>,

@@ -26,6 +26,12 @@ impl TestEngine {
     /// socket answers.
     #[must_use]
     pub fn start(sampan: impl Into<PathBuf>) -> Self {
+        Self::start_with(sampan, &[])
+    }
+
+    /// The same with further arguments of `sampan daemon`.
+    #[must_use]
+    pub fn start_with(sampan: impl Into<PathBuf>, arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("sampan-test-")
             .tempdir()
@@ -39,6 +45,7 @@ impl TestEngine {
             .arg(directory.path().join("root"))
             .arg("--run")
             .arg(&run)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -62,12 +69,15 @@ impl TestEngine {
     /// Starts an engine that has the busybox image.
     #[must_use]
     pub fn with_busybox(sampan: impl Into<PathBuf>) -> Self {
-        let archive = fixture(Fixture::Busybox).archive();
         let engine = Self::start(sampan);
-        let _ = engine
-            .sampan(&["load", "-i", archive.to_str().unwrap()])
-            .ok();
+        engine.load(Fixture::Busybox);
         engine
+    }
+
+    /// Loads an image.
+    pub fn load(&self, image: Fixture) {
+        let archive = fixture(image).archive();
+        let _ = self.sampan(&["load", "-i", archive.to_str().unwrap()]).ok();
     }
 
     /// The engine's socket.

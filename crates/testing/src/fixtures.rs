@@ -14,6 +14,9 @@ use crate::command::{Ran, run, run_in};
 pub enum Fixture {
     /// `busybox-static` with its applets, some 2 MB.
     Busybox,
+    /// Busybox and two more layers: one without `/etc/passwd`, one that replaces `/root` by a
+    /// directory with the file `kept`.
+    Whiteouts,
     /// A minimal Debian.
     Debian,
     /// Debian, python3 and Flask from PyPI; serves `hello` on port 5000.
@@ -34,6 +37,7 @@ impl Fixture {
     pub fn name(self) -> &'static str {
         match self {
             Self::Busybox => "busybox",
+            Self::Whiteouts => "whiteouts",
             Self::Debian => "debian",
             Self::Flask => "flask",
             Self::Nginx => "nginx",
@@ -81,6 +85,19 @@ fn make(fixture: Fixture) {
     }
     match fixture {
         Fixture::Busybox => from_root("busybox", busybox, &["--config.cmd=sh"]),
+        Fixture::Whiteouts => {
+            make(Fixture::Busybox);
+            let base = format!("{}:busybox", layouts().display());
+            let image = format!("{}:whiteouts", layouts().display());
+            let insert = ["insert", "--image"];
+            let removal = ["--tag", "whiteouts", "--whiteout", "/etc/passwd"];
+            let _ = run("umoci", &[&insert[..], &[&base], &removal].concat()).ok();
+            let tree = tempfile::tempdir_in(directory()).unwrap();
+            fs::write(tree.path().join("kept"), "kept").unwrap();
+            let tree = tree.path().display().to_string();
+            let opaque = ["--opaque", &tree, "/root"];
+            let _ = run("umoci", &[&insert[..], &[&image], &opaque].concat()).ok();
+        }
         Fixture::Debian => from_root("debian", debian, &["--config.cmd=bash"]),
         Fixture::Flask => {
             make(Fixture::Debian);

@@ -427,7 +427,8 @@ impl Inner {
             }
             if root.is_none() {
                 let layers = self.mount_layers(&image.diff_ids())?;
-                let mount = sampan_layers::overlay(&layers, None, None, Durability::Volatile)?;
+                let store = self.images.store().layers();
+                let mount = store.overlay(&layers, None, None, Durability::Volatile)?;
                 root = Some(sampan_fs::Root::from_fd(mount));
             }
             if let Some(root) = &root {

@@ -21,6 +21,7 @@ pub(crate) mod recovery;
 pub(crate) mod registry;
 pub(crate) mod remove;
 pub(crate) mod request;
+mod resolver_file;
 pub(crate) mod security;
 pub(crate) mod service;
 pub(crate) mod spec;

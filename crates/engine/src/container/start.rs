@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
-use sampan_layers::{Durability, LayerMount, Writable};
+use sampan_layers::{Durability, InitEntry, LayerMount, Writable};
 use sampan_network::{DnsOptions, Hosts, NetworkNamespace};
 use sampan_oci::DiffId;
 use sampan_oci::runtime::{Mount, NamespaceKind};
@@ -24,7 +24,7 @@ use super::registry::Container;
 use super::service::Inner;
 use super::spec::{self, SpecInput, bind};
 use super::view::NetworkState;
-use super::{log_config, validate};
+use super::{log_config, resolver_file, validate};
 use crate::host::{DeviceNode, device_at, devices_below};
 use crate::network::{BRIDGE, Connected};
 use crate::shim::{Connection, LaunchError, LifeLock, Shim, Spawned};
@@ -32,8 +32,18 @@ use crate::{Action, Error, ErrorKind, EventKind, Result, blocking};
 
 /// How long the supervisor of the run before may take to end.
 const PREDECESSOR: Duration = Duration::from_secs(15);
-/// What a host's resolver configuration may be long.
-const RESOLV_CONF: u64 = 64 << 10;
+/// What every container has between its image and its changes, as Docker has it: what is mounted
+/// over leaves no trace among the changes, and no link of an image leads a mount elsewhere.
+const INIT_LAYER: [InitEntry; 8] = [
+    InitEntry::File(".dockerenv"),
+    InitEntry::Directory("dev"),
+    InitEntry::Directory("proc"),
+    InitEntry::Directory("sys"),
+    InitEntry::File("etc/hostname"),
+    InitEntry::File("etc/hosts"),
+    InitEntry::File("etc/resolv.conf"),
+    InitEntry::Symlink("etc/mtab", "/proc/mounts"),
+];
 
 /// What a start has made so far.
 struct Prepared {
@@ -47,6 +57,8 @@ struct Root {
     mount: OwnedFd,
     /// Kept until the shim holds the overlay.
     _layers: Vec<LayerMount>,
+    /// The init's executable, where the shim cannot make a copy of its own.
+    init: Option<OwnedFd>,
     devices: Vec<(DeviceNode, String)>,
     mounts: Vec<Mount>,
 }
@@ -157,7 +169,7 @@ impl Inner {
                 .map(|namespace| (NamespaceKind::Network, namespace.into_fd()))
                 .into_iter()
                 .collect(),
-            init: None,
+            init: root.init,
             held,
             attach: sockets,
         };
@@ -304,12 +316,22 @@ impl Inner {
             upper: directory.join("upper"),
             work: directory.join("work"),
         };
-        let mount = sampan_layers::overlay(&layers, None, Some(&writable), durability)
+        let store = self.images.store().layers();
+        let mount = store
+            .init_layer(&layers, &INIT_LAYER)
+            .and_then(|init| store.overlay(&layers, Some(&init), Some(&writable), durability))
             .map_err(|error| Error::because("mount the root file system", &error))?;
         let mounts = record.mounts.iter().map(|point| self.carry_out(point));
+        let init = match record.host.init {
+            Some(true) => store
+                .attached_program(self.executable.memory())
+                .map_err(|error| Error::because("mount the init", &error))?,
+            Some(false) | None => None,
+        };
         Ok(Root {
             mount,
             _layers: layers,
+            init,
             mounts: mounts.collect::<Result<_>>()?,
             devices: devices(record)?,
         })
@@ -503,14 +525,14 @@ impl Inner {
         let files = [
             ("hostname", sampan_network::hostname_file(&hostname)),
             ("hosts", hosts),
-            ("resolv.conf", resolver),
         ];
         for (name, content) in files {
             write_file(&directory, name, content.as_bytes()).map_err(|errno| {
                 Error::internal(format!("write the container's {name}: {errno}"))
             })?;
         }
-        Ok(())
+        write_resolver(&directory, resolver.as_bytes())
+            .map_err(|errno| Error::internal(format!("write the container's resolv.conf: {errno}")))
     }
 
     /// Mounts the files of `owner` at their places, unless something else is asked for there.
@@ -727,7 +749,7 @@ pub(crate) fn terminal_size([height, width]: [u16; 2]) -> Option<(u16, u16)> {
 }
 
 /// Writes a file that the container sees: in place of the one before, which may be mounted still.
-fn write_file(directory: &OwnedFd, name: &str, content: &[u8]) -> rustix::io::Result<()> {
+fn write_file(directory: &OwnedFd, name: &str, content: &[u8]) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::{AtFlags, OFlags};
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
@@ -742,7 +764,16 @@ fn write_file(directory: &OwnedFd, name: &str, content: &[u8]) -> rustix::io::Re
         let written = rustix::io::write(&file, rest)?;
         rest = &rest[written..];
     }
-    Ok(())
+    Ok(file)
+}
+
+fn write_resolver(directory: &OwnedFd, content: &[u8]) -> rustix::io::Result<()> {
+    const NAME: &str = "resolv.conf";
+    if resolver_file::is_changed(directory, NAME)? {
+        return Ok(());
+    }
+    let file = write_file(directory, NAME, content)?;
+    resolver_file::note_written(&file, content)
 }
 
 /// A file of the host's administrator; one that is missing says nothing.
@@ -751,7 +782,7 @@ fn read_host_file(path: &str) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = std::fs::File::open(path) {
         // What could be read is better than nothing.
-        let _ = file.take(RESOLV_CONF).read_to_end(&mut bytes);
+        let _ = file.take(resolver_file::LENGTH_MAX).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

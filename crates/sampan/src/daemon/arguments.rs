@@ -3,6 +3,8 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+use sampan_layers::{Driver, Mounts};
+
 use super::Paths;
 
 pub(super) const HELP: &str = "\
@@ -16,6 +18,13 @@ Options:
       --help               Print usage
   -H, --host list          Socket to listen on: unix://PATH, or fd:// for a
                            socket of systemd (default unix://RUN/sampan.sock)
+      --layer-driver string
+                           How layers are kept: erofs (not unpacked), directory,
+                           or auto, by what the kernel can (default \"auto\")
+      --layer-mounts string
+                           Where layers are mounted: detached, attached (below
+                           the root directory), or auto, by what the kernel can
+                           (default \"auto\")
   -l, --log-level string   error, warn, info, debug or trace (default \"info\")
       --root string        Directory of the persistent state (default
                            \"/var/lib/sampan\" or $SAMPAN_ROOT)
@@ -38,6 +47,59 @@ pub(super) struct Settings {
     pub(super) sockets: Vec<PathBuf>,
     pub(super) group: Option<String>,
     pub(super) log_level: String,
+    pub(super) layers: Layers,
+}
+
+/// How layers are kept and mounted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Layers {
+    pub(super) driver: Driver,
+    pub(super) mounts: Mounts,
+}
+
+impl Layers {
+    fn set_driver(&mut self, name: &str) -> Result<(), String> {
+        self.driver = match name {
+            "auto" => Driver::Auto,
+            "erofs" => Driver::TarIndex,
+            "directory" => Driver::Directory,
+            other => {
+                return Err(format!(
+                    "invalid layer driver {other:?}: use erofs, directory or auto"
+                ));
+            }
+        };
+        Ok(())
+    }
+
+    fn set_mounts(&mut self, name: &str) -> Result<(), String> {
+        self.mounts = match name {
+            "auto" => Mounts::Auto,
+            "detached" => Mounts::Detached,
+            "attached" => Mounts::Attached,
+            other => {
+                return Err(format!(
+                    "invalid place for layer mounts {other:?}: use detached, attached or auto"
+                ));
+            }
+        };
+        Ok(())
+    }
+
+    /// What hands these on.
+    pub(super) fn arguments(self) -> [&'static str; 4] {
+        let driver = match self.driver {
+            Driver::Auto => "auto",
+            Driver::TarIndex => "erofs",
+            Driver::Directory => "directory",
+        };
+        let mounts = match self.mounts {
+            Mounts::Auto => "auto",
+            Mounts::Detached => "detached",
+            Mounts::Attached => "attached",
+        };
+        ["--layer-driver", driver, "--layer-mounts", mounts]
+    }
 }
 
 /// Which of the two processes this is.
@@ -62,6 +124,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut group = None;
     let mut docker_socket = false;
     let mut log_level = "info".to_owned();
+    let mut layers = Layers::default();
     let mut listeners = None;
     let mut keeper = None;
     let mut rest = arguments.iter();
@@ -84,6 +147,8 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             "--group" | "-G" => group = Some(value()?),
             "--docker-socket" => docker_socket = true,
             "--log-level" | "-l" => log_level = value()?,
+            "--layer-driver" => layers.set_driver(&value()?)?,
+            "--layer-mounts" => layers.set_mounts(&value()?)?,
             // Between the keeper and the engine only.
             "--listener-descriptors" => listeners = Some(descriptors(&value()?)?),
             "--keeper-descriptor" => keeper = descriptors(&value()?)?.first().copied(),
@@ -128,6 +193,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         sockets,
         group,
         log_level,
+        layers,
     }))
 }
 
@@ -192,11 +258,20 @@ mod tests {
         assert!(settings(&["--bogus"]).is_err());
         assert!(settings(&["--log-level", "loud"]).is_err());
         assert!(settings(&["--root"]).is_err());
+        assert!(settings(&["--layer-driver", "overlay2"]).is_err());
+        assert!(settings(&["--layer-mounts", "/mnt"]).is_err());
     }
 
     #[test]
     fn descriptors_make_it_the_engine() {
         let settings = settings(&["--listener-descriptors", "3,4"]).unwrap();
         assert!(matches!(settings.mode, Mode::Engine { listeners, .. } if listeners == [3, 4]));
+    }
+
+    #[test]
+    fn the_engine_behind_a_keeper_has_the_keepers_layers() {
+        let asked = ["--layer-driver", "directory", "--layer-mounts", "attached"];
+        let first = settings(&asked).unwrap();
+        assert_eq!(first.layers.arguments(), asked);
     }
 }

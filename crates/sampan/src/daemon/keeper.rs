@@ -110,6 +110,7 @@ fn spawn(
         .arg("--run")
         .arg(&settings.paths.run)
         .args(["--log-level", &settings.log_level])
+        .args(settings.layers.arguments())
         .args(["--listener-descriptors", &numbers.join(",")])
         .args(["--keeper-descriptor", &alive.as_raw_fd().to_string()]);
     for socket in &settings.sockets {
@@ -153,7 +154,8 @@ pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
             .arg(&settings.paths.root)
             .arg("--run")
             .arg(&settings.paths.run)
-            .args(["--log-level", &settings.log_level]);
+            .args(["--log-level", &settings.log_level])
+            .args(settings.layers.arguments());
         for socket in &settings.sockets {
             // It listens anew in their place; who waits in the old queue is
             // refused and tries again.

@@ -6,12 +6,14 @@ mod hello;
 mod keeper;
 mod listen;
 mod start;
+mod unpack;
 mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(crate) use start::ensure_running;
+pub(crate) use unpack::{WORD as UNPACK, main as unpack};
 
 use arguments::{Mode, Parsed};
 

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Mode, Settings};
-use super::{hello, keeper, private_directory};
+use super::{hello, keeper, private_directory, unpack};
 
 /// Threads that may block at once: each serves a follower of logs, a pull's
 /// decompression or a start.
@@ -62,6 +62,12 @@ async fn serve(
         &settings.paths.run,
         shim_executable()?,
     );
+    config.layers = sampan_layers::Options {
+        driver: settings.layers.driver,
+        mounts: settings.layers.mounts,
+        worker: unpack::worker(),
+        ..sampan_layers::Options::default()
+    };
     config.bundled = vec![Bundled {
         name: hello::REFERENCE,
         archive: hello::archive,

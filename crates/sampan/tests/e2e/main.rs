@@ -6,6 +6,8 @@
 mod failures;
 mod hostile;
 mod kills;
+mod layers;
+mod limits;
 mod network;
 mod services;
 mod sessions;
