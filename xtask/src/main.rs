@@ -6,6 +6,7 @@ mod layers;
 mod packages;
 mod run;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -14,6 +15,9 @@ Usage: cargo xtask COMMAND
 
   check              format, lints, licences and the dependency picture
   test [FILTER…]     install what the tests need, build, run every test
+  test --vm [FILTER…]
+                     tests of what depends on the kernel, on an older one with control groups of
+                     version 2 alone, in an emulated machine
   bench [NAME…]      runtime, start, exec, burst, pull, memory: against runc, crun, podman
                      and docker in the same run
   layers [--write]   compare the crates' dependencies with docs/layers.txt
@@ -24,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["check"] => check::run(),
+        ["test", "--vm", filters @ ..] => vm::test(filters),
         ["test", filters @ ..] => test::run(filters),
         ["bench", rest @ ..] => bench::run(rest),
         ["layers"] => layers::run(layers::Mode::Compare),

@@ -47,6 +47,12 @@ const PEERS: &[Needed] = &[
     needed("iptables", "iptables"),
 ];
 
+/// What the emulated machine takes, besides what the tests need.
+const MACHINE: &[Needed] = &[
+    needed("qemu-system-x86_64", "qemu-system-x86"),
+    needed("mkfs.ext4", "e2fsprogs"),
+];
+
 /// Installs what the tests need and is missing. On a system without apt, says
 /// what is missing.
 pub(crate) fn install() -> Result<()> {
@@ -56,6 +62,12 @@ pub(crate) fn install() -> Result<()> {
 /// The same for the benchmarks.
 pub(crate) fn install_peers() -> Result<()> {
     install_missing(PEERS)
+}
+
+/// The same for the tests in an emulated machine.
+pub(crate) fn install_machine() -> Result<()> {
+    install()?;
+    install_missing(MACHINE)
 }
 
 fn install_missing(needed: &[Needed]) -> Result<()> {
