@@ -415,6 +415,20 @@ fn joins(hierarchies: &Hierarchies, hierarchy: &Hierarchy, wanted: &[Controller]
     hierarchy.controllers.iter().any(|c| wanted.contains(c))
 }
 
+/// Makes the directory of `path` in the v2 tree and opens it, for a process
+/// that is to be born there; `None` where there is no such tree or no way to
+/// make it.
+#[must_use]
+pub fn birthplace(hierarchies: &Hierarchies, path: &CgroupPath) -> Option<OwnedFd> {
+    let directory = hierarchies.unified()?.directory(path.as_str());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = || rustix::fs::open(&directory, flags, Mode::empty()).ok();
+    open().or_else(|| {
+        fs::create_dir_all(&directory).ok()?;
+        open()
+    })
+}
+
 /// Removes the directories of `path` in every hierarchy, as long as nothing
 /// is below them, and says whether none is left. For the cgroup that encloses
 /// an engine's containers.

@@ -20,7 +20,7 @@ mod hierarchy;
 mod path;
 mod settings;
 
-pub use cgroup::{AttachPlan, Cgroup, ControllerMount, remove_parent};
+pub use cgroup::{AttachPlan, Cgroup, ControllerMount, birthplace, remove_parent};
 pub use error::{Error, ErrorKind};
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, Layout};
 pub use path::CgroupPath;

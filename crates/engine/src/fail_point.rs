@@ -4,6 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{Error, Result};
 
+/// The target of the log at which every step is told, for whoever asks where the time goes.
+pub(crate) const STEP: &str = "sampan_engine::step";
+
 /// What happens at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -42,6 +45,7 @@ impl FailPoints {
     }
 
     pub(crate) async fn pass(&self, step: &'static str) -> Result<()> {
+        tracing::trace!(target: STEP, "{step}");
         let failure = {
             let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
             let Some((wanted, failure)) = armed.as_ref() else {

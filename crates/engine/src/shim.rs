@@ -54,8 +54,9 @@ impl Executable {
         self.memory.as_fd()
     }
 
-    /// Starts a shim that waits for its launch. Blocks until it runs.
-    pub(crate) fn start(&self, id: &str) -> Result<Spawned> {
+    /// Starts a shim that waits for its launch, in `cgroup` of the v2 tree if that is known. Blocks
+    /// until it runs.
+    pub(crate) fn start(&self, id: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned> {
         let failed =
             |error: &dyn std::fmt::Display| Error::internal(format!("start a shim: {error}"));
         let (ours, theirs) = rustix::net::socketpair(
@@ -83,6 +84,7 @@ impl Executable {
                 (theirs.as_fd(), CONTROL),
             ],
             new_session: true,
+            cgroup,
         })
         .map_err(|e| failed(&e))?;
         Ok(Spawned {
@@ -118,7 +120,10 @@ impl Spawned {
         let mut connection =
             Connection::new(self.client, Some(self.process)).map_err(LaunchError::Lost)?;
         let descriptors = descriptors.declare(&mut launch);
-        connection.hello().await.map_err(LaunchError::Lost)?;
+        // The launch does not wait for the answer: this shim is of this engine's own version.
+        let hello = Request::Hello { version: PROTOCOL };
+        let greeted = connection.client.send(&hello, Vec::new());
+        greeted.map_err(|error| LaunchError::Lost(Error::because("talk to a shim", &error)))?;
         let request = Request::Launch(Box::new(launch));
         let answer = connection.call(&request, descriptors, LAUNCH).await;
         match answer.map_err(LaunchError::Lost)? {

@@ -1,6 +1,6 @@
 //! Bridges and veth pairs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -95,6 +95,19 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct HostNetwork {
     route: Mutex<NetlinkSocket>,
+    /// Removals have a socket of their own: they take long (some 20 ms), for the most part without
+    /// the kernel's routing lock, and shall not hold up those who connect.
+    removals: Mutex<NetlinkSocket>,
+    queue: Mutex<Queue>,
+}
+
+/// Removals that have been asked for. Whoever gets the socket does all that wait, since the kernel
+/// takes no longer for many than for one.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<InterfaceName>,
+    /// Those that could not be removed by somebody else than who asked.
+    failed: HashMap<InterfaceName, Fault>,
 }
 
 impl HostNetwork {
@@ -103,9 +116,11 @@ impl HostNetwork {
     /// # Errors
     /// When there is no netlink.
     pub fn open() -> Result<Self> {
-        let socket = NetlinkSocket::open(Subsystem::Route).map_err(Error::OpenNetlink)?;
+        let socket = || NetlinkSocket::open(Subsystem::Route).map_err(Error::OpenNetlink);
         Ok(Self {
-            route: Mutex::new(socket),
+            route: Mutex::new(socket()?),
+            removals: Mutex::new(socket()?),
+            queue: Mutex::default(),
         })
     }
 
@@ -166,7 +181,7 @@ impl HostNetwork {
     /// # Errors
     /// When the kernel refuses.
     pub fn remove_bridge(&self, name: &InterfaceName) -> Result<()> {
-        delete_link(&mut self.lock(), name).map_err(|source| Error::Bridge {
+        delete_link(&mut self.removals(), name).map_err(|source| Error::Bridge {
             step: "remove",
             bridge: name.clone(),
             source,
@@ -219,11 +234,24 @@ impl HostNetwork {
     /// # Errors
     /// When the kernel refuses.
     pub fn disconnect(&self, host_interface: &InterfaceName) -> Result<()> {
-        delete_link(&mut self.lock(), host_interface).map_err(|source| Error::Endpoint {
-            step: "remove",
-            interface: host_interface.clone(),
-            source,
-        })
+        self.queue().waiting.push(host_interface.clone());
+        let mut route = self.removals();
+        let batch = std::mem::take(&mut self.queue().waiting);
+        if delete_links(&mut route, &batch).is_err() {
+            for interface in &batch {
+                if let Err(fault) = delete_link(&mut route, interface) {
+                    self.queue().failed.insert(interface.clone(), fault);
+                }
+            }
+        }
+        match self.queue().failed.remove(host_interface) {
+            None => Ok(()),
+            Some(source) => Err(Error::Endpoint {
+                step: "remove",
+                interface: host_interface.clone(),
+                source,
+            }),
+        }
     }
 
     /// Lists the interfaces on a bridge; none when there is no such bridge.
@@ -251,37 +279,14 @@ impl HostNetwork {
     /// # Errors
     /// When the kernel refuses.
     pub fn disconnect_all(&self, host_interfaces: &[InterfaceName]) -> Result<()> {
-        let [first, _, ..] = host_interfaces else {
-            return host_interfaces
-                .iter()
-                .try_for_each(|interface| self.disconnect(interface));
+        let Some(first) = host_interfaces.first() else {
+            return Ok(());
         };
-        let failed = |source| Error::Endpoint {
+        delete_links(&mut self.removals(), host_interfaces).map_err(|source| Error::Endpoint {
             step: "remove",
             interface: first.clone(),
             source,
-        };
-        let mut route = self.lock();
-        // A whole group of interfaces can be removed in one message; nobody
-        // else's interface is in a group of a random number.
-        let group = random_group();
-        for interface in host_interfaces {
-            let mut link = LinkMessage::default();
-            link.attributes = vec![
-                LinkAttribute::IfName(interface.to_string()),
-                LinkAttribute::Group(group),
-            ];
-            match route.execute(vec![(RouteNetlinkMessage::SetLink(link), 0)]) {
-                Err(refusal) if refusal.fault.is(Errno::NODEV) => {}
-                other => other.map_err(|refusal| failed(refusal.fault))?,
-            }
-        }
-        let mut all = LinkMessage::default();
-        all.attributes.push(LinkAttribute::Group(group));
-        match route.execute(vec![(RouteNetlinkMessage::DelLink(all), 0)]) {
-            Err(refusal) if refusal.fault.is(Errno::NODEV) => Ok(()),
-            other => other.map_err(|refusal| failed(refusal.fault)),
-        }
+        })
     }
 
     /// Removes every interface on the bridge that no live endpoint owns
@@ -342,6 +347,43 @@ impl HostNetwork {
 
     fn lock(&self) -> MutexGuard<'_, NetlinkSocket> {
         self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn removals(&self) -> MutexGuard<'_, NetlinkSocket> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes interfaces. Those that are not there are no error.
+fn delete_links(route: &mut NetlinkSocket, interfaces: &[InterfaceName]) -> Result<(), Fault> {
+    let [_, _, ..] = interfaces else {
+        return interfaces
+            .iter()
+            .try_for_each(|interface| delete_link(route, interface));
+    };
+    // A whole group of interfaces can be removed in one message; nobody
+    // else's interface is in a group of a random number.
+    let group = random_group();
+    for interface in interfaces {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName(interface.to_string()),
+            LinkAttribute::Group(group),
+        ];
+        match route.execute(vec![(RouteNetlinkMessage::SetLink(link), 0)]) {
+            Err(refusal) if refusal.fault.is(Errno::NODEV) => {}
+            other => other.map_err(|refusal| refusal.fault)?,
+        }
+    }
+    let mut all = LinkMessage::default();
+    all.attributes.push(LinkAttribute::Group(group));
+    match route.execute(vec![(RouteNetlinkMessage::DelLink(all), 0)]) {
+        Err(refusal) if refusal.fault.is(Errno::NODEV) => Ok(()),
+        other => other.map_err(|refusal| refusal.fault),
     }
 }
 

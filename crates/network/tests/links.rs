@@ -224,6 +224,26 @@ fn orphans_are_found_and_removed() {
 }
 
 #[test]
+fn removals_asked_for_at_once_are_all_done() {
+    requires!(root, nftables);
+    let world = World::new();
+    let containers: Vec<_> = (2..10).map(|number| world.container(number)).collect();
+    std::thread::scope(|scope| {
+        for container in &containers {
+            let remove = || {
+                let interface = &container.endpoint.host_interface;
+                world.links.disconnect(interface).unwrap();
+            };
+            // Twice, as a failed start and its recovery may.
+            scope.spawn(remove);
+            scope.spawn(remove);
+        }
+    });
+    let left = world.links.interfaces_of(&world.bridge.name).unwrap();
+    assert_eq!(left, []);
+}
+
+#[test]
 fn a_namespace_ends_with_its_descriptor_and_takes_the_veth_with_it() {
     requires!(root, nftables);
     let world = World::new();

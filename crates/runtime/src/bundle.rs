@@ -26,6 +26,8 @@ pub struct Bundle {
     pub descriptors: Vec<OwnedFd>,
     /// What relative paths on the host are relative to.
     pub directory: PathBuf,
+    /// Called when a step was done, for whoever measures.
+    pub on_step: fn(&'static str),
 }
 
 impl Bundle {
@@ -41,6 +43,7 @@ impl Bundle {
             seccomp: None,
             descriptors: Vec::new(),
             directory: PathBuf::from("/"),
+            on_step: |_| {},
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::{Error, devices, sysctl};
 /// One sentence about the first thing that could not be done; nothing is left.
 pub fn create(hierarchies: &Hierarchies, bundle: Bundle) -> Result<Created, Error> {
     let linux = bundle.spec.linux.clone().unwrap_or_default();
+    let done = bundle.on_step;
     refuse_unsupported(&bundle.spec, &linux)?;
     let cgroup = match &bundle.cgroup {
         Some(path) => {
@@ -44,8 +45,11 @@ pub fn create(hierarchies: &Hierarchies, bundle: Bundle) -> Result<Created, Erro
         None => None,
     };
     let mut cgroup = NewCgroup(cgroup);
+    done("cgroup made");
     let mut prepared = Prepared::new(hierarchies, bundle, &linux, cgroup.0.as_ref())?;
+    done("mounts prepared");
     let child = prepared.spawn()?;
+    done("process cloned");
     let mut created = Created::new(
         Parts {
             child,
@@ -59,6 +63,7 @@ pub fn create(hierarchies: &Hierarchies, bundle: Bundle) -> Result<Created, Erro
         prepared.plan,
     );
     created.wait_until_ready()?;
+    done("process in its root");
     Ok(created)
 }
 

@@ -57,6 +57,9 @@ pub struct Launch {
     /// Clients that attached before the start, in the order of their descriptors.
     #[serde(default)]
     pub attach: Vec<AttachSpec>,
+    /// Whether the shim notes when it did what ([`crate::Event::Steps`]).
+    #[serde(default)]
+    pub note_steps: bool,
 }
 
 /// Where the root file system of a container comes from.

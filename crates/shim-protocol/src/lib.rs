@@ -28,7 +28,7 @@ pub use client::{Client, ClientError, Incoming, socket_path_in};
 pub use launch::{DescriptorError, Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource};
 pub use message::{
     Event, ExecStart, ExecState, Failure, FailureKind, Reply, Request, StartFailure,
-    StartFailureKind, State, Status,
+    StartFailureKind, State, Status, Step,
 };
 pub use record::{Exit, JournalEntry, JournalEvent};
 pub use server::{Server, ServerMessage};

@@ -135,6 +135,17 @@ pub enum Event {
         /// The exec it was attached to; absent for the container's first process.
         exec: Option<String>,
     },
+    /// What the shim did and when, before [`Event::Exited`], where the launch asked for it.
+    Steps(Vec<Step>),
+}
+
+/// One step on the way of a container through its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What was done.
+    pub name: String,
+    /// When it was done (RFC 3339, nanoseconds).
+    pub at: String,
 }
 
 /// Why a start failed.

@@ -24,6 +24,7 @@ use sampan_shim_protocol::{
 use crate::isolate;
 use crate::poller::Poller;
 use crate::record::{Record, chain, now};
+use crate::steps;
 use crate::streams::{Log, StdinPolicy, Streams};
 
 /// Where the init's executable appears in a container.
@@ -69,6 +70,10 @@ pub(crate) fn launch(
     oom_score: i32,
 ) -> Result<(Container, Streams), StartFailure> {
     let Launch { id, mut spec, .. } = launch;
+    if launch.note_steps {
+        steps::begin();
+        steps::done("launch heard");
+    }
     let sync = if launch.auto_remove {
         Sync::Volatile
     } else {
@@ -82,6 +87,7 @@ pub(crate) fn launch(
     if let Some(path) = &launch.shim_cgroup {
         isolate::enter_cgroup(&hierarchies, &parse_cgroup(path)?);
     }
+    steps::done("own cgroup entered");
     let log = open_log(&launch.log, launch.directory, &id)?;
     let process = spec.process.get_or_insert_with(Process::default);
     // The shim's own must not be handed down.
@@ -111,7 +117,9 @@ pub(crate) fn launch(
             .map_err(|error| system("making pipes", &error))?;
         (streams, ends.into())
     };
+    steps::done("log and pipes made");
     let seccomp = compile_filter(&spec)?;
+    steps::done("filter compiled");
     let mut held = descriptors.held;
     let mut hold = |descriptor: &OwnedFd| -> Result<(), StartFailure> {
         let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
@@ -138,6 +146,7 @@ pub(crate) fn launch(
         cgroup: Some(cgroup),
         stdio,
         seccomp: seccomp.clone(),
+        on_step: steps::done,
         ..Bundle::new(spec, Root::Directory(PathBuf::new()))
     };
     let mut created =
@@ -153,6 +162,7 @@ pub(crate) fn launch(
     streams.settle();
     let started_at = now();
     let running = created.start().map_err(|error| failure(&error))?;
+    steps::done("program runs");
     record.note(JournalEvent::Started {
         pid: running.pid().as_raw_nonzero().get(),
     });

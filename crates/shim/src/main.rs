@@ -12,6 +12,7 @@
 //! * [`exec`]: further processes;
 //! * [`control`]: the socket and its connections;
 //! * [`record`]: what is left on disk, below `<container directory>/shim/`;
+//! * [`steps`]: where the time goes;
 //! * [`isolate`]: away from whoever started it;
 //! * [`init`]: the other face of the executable, process 1 of a container with `--init`.
 
@@ -25,6 +26,7 @@ mod launch;
 mod poller;
 mod queue;
 mod record;
+mod steps;
 mod streams;
 mod supervisor;
 

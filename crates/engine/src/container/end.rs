@@ -16,6 +16,7 @@ use super::registry::Container;
 use super::request::RemoveVolumes;
 use super::service::Inner;
 use super::view::ExecState;
+use crate::fail_point::STEP;
 use crate::{Action, Result, blocking, signal};
 
 /// How long a shim may take to end after it was released.
@@ -38,6 +39,11 @@ impl Inner {
                     let ended = Ended::from(&exit);
                     self.ended(&container, ended).await;
                     return;
+                }
+                Event::Steps(steps) => {
+                    for step in steps {
+                        tracing::trace!(target: STEP, at = step.at, "shim: {}", step.name);
+                    }
                 }
                 Event::Oom => self.tell(&container.record(), Action::Oom, []),
                 Event::ExecExited(state) => self.exec_ended(&container, &state.id, state.exit_code),
@@ -74,6 +80,7 @@ impl Inner {
 
     /// Deals with the end of a run: stores it, tells it, takes everything back.
     pub(crate) async fn ended(self: &Arc<Self>, container: &Arc<Container>, ended: Ended) {
+        tracing::trace!(target: STEP, "end:heard");
         let before = container.record();
         let stored = self.note_end(container, ended).await;
         if let Err(error) = stored {
@@ -95,6 +102,7 @@ impl Inner {
                 }
             }
         }
+        tracing::trace!(target: STEP, "end:told");
         container.tell_end();
         for network in before.network.endpoints.keys() {
             self.tell_network(&record, Action::Disconnect, network);
@@ -110,7 +118,9 @@ impl Inner {
         if removes && !holds_ports {
             self.auto_remove(container).await;
         }
+        tracing::trace!(target: STEP, "end:removed");
         self.take_back(container, &before).await;
+        tracing::trace!(target: STEP, "end:taken_back");
         if removes && holds_ports {
             self.auto_remove(container).await;
         }

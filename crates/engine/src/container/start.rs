@@ -1,12 +1,13 @@
 //! Starting a container.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
+use sampan_cgroups::birthplace;
 use sampan_layers::{Durability, InitEntry, LayerMount, Writable};
 use sampan_network::{DnsOptions, Hosts, NetworkNamespace};
 use sampan_oci::DiffId;
@@ -25,6 +26,7 @@ use super::service::Inner;
 use super::spec::{self, SpecInput, bind};
 use super::view::NetworkState;
 use super::{log_config, resolver_file, validate};
+use crate::fail_point::STEP;
 use crate::host::{DeviceNode, device_at, devices_below};
 use crate::network::{BRIDGE, Connected};
 use crate::shim::{Connection, LaunchError, LifeLock, Shim, Spawned};
@@ -115,19 +117,7 @@ impl Inner {
             network,
         } = prepared;
         steps.pass("start:prepared").await?;
-        // Seen by the next engine if this one dies from here on: which addresses are in use.
-        let state = network.state.clone();
-        let record = self
-            .registry
-            .update_async(container, Sync::Volatile, move |record| {
-                Some(Record {
-                    network: state,
-                    launching: true,
-                    stopped_by_hand: false,
-                    ..record.clone()
-                })
-            })
-            .await?;
+        let record = container.record();
         steps.pass("start:recorded").await?;
         let mut mounts = network.mounts;
         mounts.extend(root.mounts);
@@ -145,13 +135,14 @@ impl Inner {
             id: container.id.to_string(),
             root: RootSource::Descriptor,
             cgroup: self.cgroup(container),
-            shim_cgroup: Some(format!("{}/shims", self.networks.names().instance())),
+            shim_cgroup: Some(self.shims_cgroup()),
             terminal_size: terminal_size(record.host.console_size),
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
             init: record.host.init == Some(true),
             log: log_config::read(&record.host.log, &record.config)?,
             auto_remove: record.host.auto_remove,
+            note_steps: tracing::enabled!(target: STEP, tracing::Level::TRACE),
             directory: self.paths.container(&container.id),
             socket_directory: self.paths.shim(&container.id),
             namespaces: Vec::new(),
@@ -220,34 +211,37 @@ impl Inner {
             let (inner, container) = (self.clone(), container.clone());
             async move {
                 inner.fail_points.pass("start:shim").await?;
-                blocking(move || inner.spawn_shim(&container)).await
+                told(
+                    "shim spawned",
+                    blocking(move || inner.spawn_shim(&container)).await,
+                )
             }
         };
         let root = {
             let (inner, record) = (self.clone(), record.clone());
             async move {
                 inner.fail_points.pass("start:root").await?;
-                blocking(move || inner.prepare_root(&record)).await
+                told(
+                    "root mounted",
+                    blocking(move || inner.prepare_root(&record)).await,
+                )
             }
         };
         let network = {
-            let (inner, record) = (self.clone(), record.clone());
+            let (inner, container) = (self.clone(), container.clone());
+            let record = record.clone();
             async move {
                 inner.fail_points.pass("start:network").await?;
-                blocking(move || inner.prepare_network(&record)).await
+                let connected = blocking(move || {
+                    let network = inner.prepare_network(&record)?;
+                    inner.note_network(&container, &network.state)?;
+                    Ok(network)
+                });
+                told("network connected", connected.await)
             }
         };
         let (spawned, root, network) = tokio::join!(spawn, root, network);
-        // A network that was made is taken back by the caller, who must know of it.
-        let network = match network {
-            Ok(network) => {
-                container.live().connected = Some(network.state.clone());
-                network
-            }
-            Err(error) => {
-                return Err(error.into());
-            }
-        };
+        let network = network?;
         let (spawned, lock) = spawned?;
         Ok(Prepared {
             spawned,
@@ -255,6 +249,22 @@ impl Inner {
             root: root?,
             network,
         })
+    }
+
+    /// Notes what a start has made of the network: for the caller, who takes it back should the
+    /// start fail, and for the next engine, should this one die from here on. Blocks.
+    fn note_network(&self, container: &Container, state: &NetworkState) -> Result<()> {
+        container.live().connected = Some(state.clone());
+        self.registry
+            .update(container, Sync::Volatile, |record| {
+                Some(Record {
+                    network: state.clone(),
+                    launching: true,
+                    stopped_by_hand: false,
+                    ..record.clone()
+                })
+            })
+            .map(drop)
     }
 
     fn spawn_shim(&self, container: &Container) -> Result<(Spawned, LifeLock)> {
@@ -296,7 +306,17 @@ impl Inner {
             }
             _ => {}
         }
-        Ok((self.executable.start(container.id.as_str())?, lock))
+        let cgroup = self.shims_cgroup().parse().ok();
+        let cgroup = cgroup.and_then(|path| birthplace(&self.host.hierarchies, &path));
+        let spawned = self
+            .executable
+            .start(container.id.as_str(), cgroup.as_ref().map(AsFd::as_fd))?;
+        Ok((spawned, lock))
+    }
+
+    /// The cgroup of the shims, away from the engine's own.
+    fn shims_cgroup(&self) -> String {
+        format!("{}/shims", self.networks.names().instance())
     }
 
     pub(crate) fn mount_layers(&self, layers: &[DiffId]) -> Result<Vec<LayerMount>> {
@@ -742,6 +762,12 @@ impl NetworkState {
             ..Self::default()
         }
     }
+}
+
+/// Tells when a step was done that goes on beside others.
+fn told<T>(step: &'static str, done: T) -> T {
+    tracing::trace!(target: STEP, "{step}");
+    done
 }
 
 pub(crate) fn terminal_size([height, width]: [u16; 2]) -> Option<(u16, u16)> {

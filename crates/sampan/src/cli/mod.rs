@@ -203,6 +203,9 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
             output::line(&format!("Sampan version {}", env!("CARGO_PKG_VERSION")));
             return Ok(0);
         }
+        if parsed.switch("debug")? || parsed.text("log-level") == Some("debug") {
+            tell_steps();
+        }
         let hosts = parsed.texts("host");
         if hosts.len() > 1 {
             return Err(Failure::message("specify only one -H"));
@@ -233,10 +236,20 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
             Ok(0)
         }
         Call::Run(parsed) => {
+            tracing::debug!("arguments parsed");
             let session = Session::open(host.as_deref(), configuration.as_deref())?;
             (command.run)(&session, &parsed).map_err(|failure| point_to_help(failure, called))
         }
     }
+}
+
+/// Tells on standard error what the command does and when.
+fn tell_steps() {
+    tracing_subscriber::fmt()
+        .with_env_filter("warn,sampan=debug")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
 /// Makes the message of `run` and its like complete.

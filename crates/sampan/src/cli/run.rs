@@ -47,10 +47,12 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let client = session
         .client()
         .map_err(|failure| in_command(failure, 125))?;
+    tracing::debug!("engine found");
     session.wait(async {
         let id = create(session, client, &wanted)
             .await
             .map_err(|failure| in_command(failure, 125))?;
+        tracing::debug!("created");
         if detach {
             output::line(&id);
             return match client.start_container(&id, None).await {
@@ -94,6 +96,7 @@ async fn attached(
         client.wait_container(id, condition),
     )
     .map_err(|error| in_command(error.into(), 125))?;
+    tracing::debug!("attached, wait registered");
     let attached = Attached {
         client,
         target: Target::Container(id.to_owned()),
@@ -110,10 +113,16 @@ async fn attached(
             .start_container(id, options.detach_keys.as_deref())
             .await
             .map_err(|error| start_failure(error.into()))
+            .inspect(|()| tracing::debug!("start answered"))
     };
     match attached.run(hijacked, started).await {
         Ok(Outcome::Detached) => Ok(0),
-        Ok(Outcome::Ended) => exit_code(client, id, condition, pending).await,
+        Ok(Outcome::Ended) => {
+            tracing::debug!("output ended");
+            let code = exit_code(client, id, condition, pending).await;
+            tracing::debug!("wait answered");
+            code
+        }
         Err(failure) => Err(in_command(failure, 125)),
     }
 }

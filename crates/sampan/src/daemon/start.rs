@@ -97,6 +97,7 @@ fn spawn_keeper(paths: &Paths, log: &Path) -> anyhow::Result<sampan_kernel::clon
         environment: &environment,
         descriptors: &[(null.as_fd(), 0), (log.as_fd(), 1), (log.as_fd(), 2)],
         new_session: true,
+        cgroup: None,
     })
     .context("cannot start the engine")
 }

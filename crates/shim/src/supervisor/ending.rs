@@ -11,6 +11,7 @@ use super::phase::{Ending, Phase};
 use super::{RELEASE_PATIENCE, Supervisor};
 use crate::launch::Container;
 use crate::record::now;
+use crate::steps;
 
 /// How long processes that do not die of SIGKILL (they wait for a dead disk) hold up the exit.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +39,7 @@ impl Supervisor {
         }
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Running(container) if container.running.pid() == pid => {
+                steps::done("program's end seen");
                 self.phase = Phase::Exiting {
                     container,
                     ending,
@@ -117,6 +119,7 @@ impl Supervisor {
         finished_at: String,
         strays: usize,
     ) {
+        steps::done("nobody left");
         self.reap();
         while !self.execs.current.is_empty() {
             let exec = &mut self.execs.current[0];
@@ -153,6 +156,10 @@ impl Supervisor {
             .note(JournalEvent::Exited { exit: exit.clone() });
         // Told only when it is safe: who hears of it may act on it.
         let saved = container.record.exit(&exit).is_ok();
+        steps::done("exit written");
+        if let Some(steps) = steps::take() {
+            self.tell(&Event::Steps(steps));
+        }
         self.tell(&Event::Exited(exit.clone()));
         self.phase = Phase::Exited {
             container,

@@ -76,6 +76,7 @@ impl Shim {
             has_init_descriptor: false,
             held: 0,
             attach: Vec::new(),
+            note_steps: false,
         };
         let (mut client, child) = Client::spawn(executable(), &launch.id).unwrap();
         client.hello(SOON).unwrap();
@@ -176,7 +177,7 @@ impl Shim {
         loop {
             match self.client.wait_event(SOON).unwrap() {
                 Event::ExecExited(state) if state.id == id => return state,
-                Event::ExecExited(_) | Event::Oom | Event::Detached { .. } => {}
+                Event::ExecExited(_) | Event::Oom | Event::Detached { .. } | Event::Steps(_) => {}
                 other @ Event::Exited(_) => panic!("{other:?}"),
             }
         }

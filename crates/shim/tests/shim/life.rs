@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use sampan_oci::runtime::{LinuxResources, MemoryResources};
 use sampan_shim_protocol::{
-    FailureKind, LaunchDescriptors, Reply, Request, StartFailureKind, Status,
+    Event, FailureKind, LaunchDescriptors, Reply, Request, StartFailureKind, Status,
 };
 
-use crate::harness::{Shim, eventually, framed};
+use crate::harness::{SOON, Shim, eventually, framed};
 use crate::needs_containers;
 
 #[test]
@@ -35,6 +35,26 @@ fn output_log_and_exit_are_complete() {
     let journal = shim.launch.directory.join("shim/journal.jsonl");
     let journal = std::fs::read_to_string(journal).unwrap();
     assert_eq!(journal.lines().count(), 2, "{journal}");
+    shim.release();
+}
+
+#[test]
+fn steps_are_told_before_the_end_where_asked_for() {
+    needs_containers!();
+    let mut shim = Shim::with_command(&["/bin/true"]);
+    shim.launch.note_steps = true;
+    shim.start();
+    let first = shim.client.wait_event(SOON).unwrap();
+    let Event::Steps(steps) = first else {
+        panic!("{first:?}");
+    };
+    let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names.first(), Some(&"launch heard"));
+    assert_eq!(names.last(), Some(&"exit written"));
+    assert!(names.contains(&"program runs"), "{names:?}");
+    let times: Vec<jiff::Timestamp> = steps.iter().map(|step| step.at.parse().unwrap()).collect();
+    assert!(times.is_sorted(), "{steps:?}");
+    assert_eq!(shim.exited().code, 0);
     shim.release();
 }
 
