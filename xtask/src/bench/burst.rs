@@ -7,11 +7,12 @@ use anyhow::{Result, ensure};
 
 use super::measure::{Contestant, in_turn, show};
 use super::peers::Peers;
+use super::table::Table;
 
 const STARTS: usize = 50;
 const ROUNDS: usize = 3;
 
-pub(super) fn run(peers: &Peers) -> Result<()> {
+pub(super) fn run(peers: &Peers, table: &mut Table) -> Result<()> {
     let peers = peers.all();
     let contestants: Vec<Contestant<'_>> = peers
         .iter()
@@ -30,18 +31,9 @@ pub(super) fn run(peers: &Peers) -> Result<()> {
         })
         .collect();
     let samples = in_turn(&contestants, ROUNDS)?;
-    show(
-        &format!("{STARTS} times run --rm busybox true at once"),
-        &samples,
-    );
-    #[allow(clippy::cast_precision_loss)]
-    for row in &samples {
-        println!(
-            "{:<12} {:>6.1} starts/s",
-            row.name,
-            STARTS as f64 / row.median().as_secs_f64()
-        );
-    }
+    let title = format!("{STARTS} times `run --rm busybox true` at once");
+    show(&title, &samples);
+    table.times(&title, &samples);
     Ok(())
 }
 

@@ -5,52 +5,57 @@ use std::fs;
 use anyhow::Result;
 
 use super::measure::time;
-use super::peers::{Peer, Peers};
+use super::peers::Peers;
+use super::table::Table;
 
 const CONTAINERS: usize = 20;
 
-pub(super) fn run(peers: &Peers) -> Result<()> {
-    let peer = Peer::Sampan(&peers.sampan);
-    let engine = peers.sampan.pid().as_raw_nonzero().get();
-    println!("\nmemory");
-    println!(
-        "{:<44} {:>8} KiB",
-        "engine, idle: RSS",
-        field(engine, "status", "VmRSS:")
+pub(super) fn run(peers: &Peers, table: &mut Table) -> Result<()> {
+    let engine = resident(&[peers.sampan.pid().as_raw_nonzero().get()]);
+    let docker = resident(&[processes("dockerd"), processes("containerd")].concat());
+    table.quantities(
+        "engine, idle: resident",
+        "MB",
+        &[("sampan", engine / 1024.0), ("docker", docker / 1024.0)],
     );
-    for n in 0..CONTAINERS {
-        let name = format!("memory{n}");
-        time(peer.command(&["run", "-d", "--name", &name, "busybox", "sleep", "100000"]))?;
-    }
-    let shims = processes("sampan-shim");
-    let sizes: Vec<u64> = shims
-        .iter()
-        .map(|pid| field(*pid, "smaps_rollup", "Pss:"))
-        .collect();
-    let sum: u64 = sizes.iter().sum();
-    println!(
-        "{:<44} {:>8} KiB (largest {} KiB)",
-        format!("shim, {} running: mean PSS", sizes.len()),
-        sum / sizes.len().max(1) as u64,
-        sizes.iter().max().unwrap_or(&0)
-    );
-    println!(
-        "{:<44} {:>8} KiB",
-        format!("engine with {CONTAINERS} containers: RSS"),
-        field(engine, "status", "VmRSS:")
-    );
-    for (name, program) in [("docker", "dockerd"), ("docker", "containerd")] {
-        for pid in processes(program) {
-            let line = format!("{name}'s {program}, idle: RSS");
-            println!("{line:<44} {:>8} KiB", field(pid, "status", "VmRSS:"));
+    let mut supervisors = Vec::new();
+    for (peer, supervisor) in
+        peers
+            .all()
+            .into_iter()
+            .zip(["sampan-shim", "containerd-shim-runc-v2", "conmon"])
+    {
+        let names: Vec<String> = (0..CONTAINERS).map(|n| format!("memory{n}")).collect();
+        for name in &names {
+            let arguments = ["run", "-d", "--name", name, "busybox", "sleep", "100000"];
+            time(peer.command(&arguments))?;
         }
+        supervisors.push((peer.name(), mean_share(&processes(supervisor))));
+        let mut remove = peer.command(&["rm", "-f"]);
+        remove.args(&names);
+        time(remove)?;
     }
-    peers.sampan.remove_all();
+    let title = format!("supervisor of each of {CONTAINERS} containers: proportional share");
+    table.quantities(&title, "KiB", &supervisors);
     Ok(())
 }
 
+/// Resident memory of processes, in KiB.
+fn resident(processes: &[i32]) -> f64 {
+    let each = processes.iter();
+    each.map(|pid| field(*pid, "status", "VmRSS:")).sum()
+}
+
+/// The mean of what processes have in memory, where a page that several share counts in parts.
+#[allow(clippy::cast_precision_loss)]
+fn mean_share(processes: &[i32]) -> f64 {
+    let each = processes.iter();
+    let sum: f64 = each.map(|pid| field(*pid, "smaps_rollup", "Pss:")).sum();
+    sum / processes.len().max(1) as f64
+}
+
 /// A number of KiB out of a file of /proc.
-fn field(pid: i32, file: &str, name: &str) -> u64 {
+fn field(pid: i32, file: &str, name: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     text.lines()
         .find_map(|line| {
@@ -61,7 +66,7 @@ fn field(pid: i32, file: &str, name: &str) -> u64 {
                 .parse()
                 .ok()
         })
-        .unwrap_or(0)
+        .unwrap_or(0.0)
 }
 
 fn processes(name: &str) -> Vec<i32> {

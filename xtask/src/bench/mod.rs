@@ -2,6 +2,7 @@
 //! run on the same images. Machines are noisy and differ: the samples of all
 //! are taken in turn, and ratios of medians are what counts.
 
+mod breakdown;
 mod burst;
 mod measure;
 mod memory;
@@ -9,12 +10,15 @@ mod peers;
 mod pull;
 mod runtime;
 mod single;
+mod table;
+mod world;
 
 use anyhow::{Result, bail};
-use sampan_testing::TestEngine;
+use sampan_testing::{Fixture, TestEngine, fixture};
 
 use crate::packages;
 use crate::run::{cargo, run as command, workspace};
+use table::Table;
 
 /// The benchmarks by name, in the order in which they run.
 const NAMES: [&str; 6] = ["runtime", "start", "exec", "burst", "pull", "memory"];
@@ -27,8 +31,12 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| !NAMES.contains(name)) {
         bail!("no benchmark {unknown}: there are {}", NAMES.join(", "));
     }
-    if let Some(unknown) = flags.first() {
-        bail!("unknown flag {unknown}");
+    match flags.as_slice() {
+        [] => {}
+        [world::INSIDE] => return inside(&names),
+        [world::INSIDE, breakdown::FLAG] => return breakdown::run(),
+        [breakdown::FLAG] => {}
+        [unknown, ..] => bail!("unknown flag {unknown}"),
     }
     packages::install()?;
     packages::install_peers()?;
@@ -40,26 +48,38 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         "sampan-runtime",
         "--examples",
     ]))?;
+    // Made where packages can be downloaded.
+    for image in [Fixture::Busybox, Fixture::FiveLayers] {
+        let _ = fixture(image);
+    }
+    world::run(arguments)
+}
+
+fn inside(names: &[&str]) -> Result<()> {
     let wanted = |name: &str| names.is_empty() || names.contains(&name);
+    let mut table = Table::default();
     if wanted("runtime") {
-        runtime::run()?;
+        runtime::run(&mut table)?;
     }
-    let peers = peers::Peers::start()?;
-    if wanted("start") {
-        single::start(&peers)?;
+    if names != ["runtime"] {
+        let peers = peers::Peers::start()?;
+        if wanted("start") {
+            single::start(&peers, &mut table)?;
+        }
+        if wanted("exec") {
+            single::exec(&peers, &mut table)?;
+        }
+        if wanted("burst") {
+            burst::run(&peers, &mut table)?;
+        }
+        if wanted("pull") {
+            pull::run(&peers, &mut table)?;
+        }
+        if wanted("memory") {
+            memory::run(&peers, &mut table)?;
+        }
     }
-    if wanted("exec") {
-        single::exec(&peers)?;
-    }
-    if wanted("burst") {
-        burst::run(&peers)?;
-    }
-    if wanted("pull") {
-        pull::run(&peers)?;
-    }
-    if wanted("memory") {
-        memory::run(&peers)?;
-    }
+    println!("\n{table}");
     Ok(())
 }
 
@@ -71,6 +91,9 @@ fn release(program: &str) -> std::path::PathBuf {
     target.join(host).join("release").join(program)
 }
 
-fn engine() -> TestEngine {
-    TestEngine::with_busybox(release("sampan"))
+/// An engine that has the busybox image.
+fn engine(level: &str) -> TestEngine {
+    let engine = TestEngine::start_with(release("sampan"), &["--log-level", level]);
+    engine.load(Fixture::Busybox);
+    engine
 }

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use sampan_testing::{Fixture, TestEngine, fixture, until};
 use tempfile::TempDir;
 
+use super::world::CGROUP;
+
 /// All engines, running.
 pub(super) struct Peers {
     pub(super) sampan: TestEngine,
@@ -29,7 +31,7 @@ impl Peers {
         let docker = Docker::start()?;
         let podman = Podman::new()?;
         let peers = Self {
-            sampan: super::engine(),
+            sampan: super::engine("info"),
             docker,
             podman,
         };
@@ -89,7 +91,7 @@ impl Docker {
             .arg(path("pid"))
             .arg("--host")
             .arg(format!("unix://{}", path("sock").display()))
-            .args(["--bip", "10.201.0.1/16"])
+            .args(["--cgroup-parent", &format!("/{CGROUP}")])
             .env(
                 "PATH",
                 format!("{}:/usr/sbin:/sbin", std::env::var("PATH")?),
@@ -130,10 +132,6 @@ impl Drop for Docker {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.daemon.wait();
-        // The bridge stays when dockerd ends.
-        let _ = Command::new("ip")
-            .args(["link", "delete", "docker0"])
-            .output();
     }
 }
 

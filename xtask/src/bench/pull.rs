@@ -5,10 +5,11 @@ use sampan_testing::{Fixture, Registry, fixture};
 
 use super::measure::{Contestant, in_turn, show, time};
 use super::peers::{Peer, Peers};
+use super::table::Table;
 
 const ROUNDS: usize = 5;
 
-pub(super) fn run(peers: &Peers) -> Result<()> {
+pub(super) fn run(peers: &Peers, table: &mut Table) -> Result<()> {
     let registry = Registry::start();
     let reference = registry.push(&fixture(Fixture::FiveLayers));
     let peers = peers.all();
@@ -28,9 +29,9 @@ pub(super) fn run(peers: &Peers) -> Result<()> {
             }),
         })
         .collect();
-    show(
-        "pull of five layers, some 300 MB unpacked",
-        &in_turn(&contestants, ROUNDS)?,
-    );
+    let samples = in_turn(&contestants, ROUNDS)?;
+    let title = "`pull` of five layers, 300 MB, from loopback";
+    show(title, &samples);
+    table.times(title, &samples);
     Ok(())
 }

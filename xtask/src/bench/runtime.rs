@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 
 use super::measure::{Contestant, in_turn, show, time};
 use super::release;
+use super::table::Table;
 
 const ROUNDS: usize = 60;
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(table: &mut Table) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("bundle-").tempdir()?;
     bundle(directory.path())?;
     let path = directory.path().to_str().context("the path is text")?;
@@ -20,45 +21,58 @@ pub(super) fn run() -> Result<()> {
         Contestant {
             name: "sampan",
             once: Box::new(|| {
-                let example = example.to_str().context("the path is text")?;
-                time(wrapped(":", &[example, "--bundle", path, "bench-sampan"]))
+                let mut command = Command::new(&example);
+                command.args(["--bundle", path, "bench-sampan"]);
+                time(command)
             }),
         },
-        Contestant {
-            name: "crun",
-            once: Box::new(|| time(hybrid(&["crun", "run", "--bundle", path, "bench-crun"]))),
-        },
-        Contestant {
-            name: "runc",
-            once: Box::new(|| time(hybrid(&["runc", "run", "--bundle", path, "bench-runc"]))),
-        },
+        peer("crun", path),
+        peer("runc", path),
     ];
-    show(
-        "runtime: create, start, wait, delete of /bin/true",
-        &in_turn(&contestants, ROUNDS)?,
-    );
+    let hidden = HiddenTree::hide()?;
+    let samples = in_turn(&contestants, ROUNDS)?;
+    drop(hidden);
+    let title = "runtime alone: create, start, wait, delete of `/bin/true`";
+    show(title, &samples);
+    table.times(title, &samples);
     Ok(())
 }
 
-/// crun refuses a hybrid of cgroup v1 and v2: it gets a mount namespace in
-/// which the v2 tree is hidden, by a shell whose time (some 2 ms) is part of
-/// its figure. So that it is fair, the others get such a shell too.
-fn hybrid(arguments: &[&str]) -> Command {
-    let unified = "/sys/fs/cgroup/unified";
-    let hide = if Path::new(unified).exists() {
-        "umount /sys/fs/cgroup/unified"
-    } else {
-        ":"
-    };
-    wrapped(hide, arguments)
+/// crun 1.8 refuses a hybrid of cgroup v1 and v2, so that the v2 tree is hidden from all three.
+struct HiddenTree;
+
+impl HiddenTree {
+    const PATH: &str = "/sys/fs/cgroup/unified";
+
+    fn hide() -> Result<Option<Self>> {
+        if !Path::new(Self::PATH).exists() {
+            return Ok(None);
+        }
+        let status = Command::new("umount").arg(Self::PATH).status()?;
+        anyhow::ensure!(status.success(), "cannot hide the v2 tree");
+        Ok(Some(Self))
+    }
 }
 
-fn wrapped(first: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("unshare");
-    command
-        .args(["-m", "sh", "-c", &format!("{first}; exec \"$@\""), "sh"])
-        .args(arguments);
-    command
+impl Drop for HiddenTree {
+    fn drop(&mut self) {
+        let mount = ["-t", "cgroup2", "cgroup2", Self::PATH];
+        let status = Command::new("mount").args(mount).status();
+        if !status.is_ok_and(|status| status.success()) {
+            eprintln!("xtask: cannot show the v2 tree again");
+        }
+    }
+}
+
+fn peer<'a>(program: &'a str, bundle: &'a str) -> Contestant<'a> {
+    Contestant {
+        name: program,
+        once: Box::new(move || {
+            let mut command = Command::new(program);
+            command.args(["run", "--bundle", bundle, &format!("bench-{program}")]);
+            time(command)
+        }),
+    }
 }
 
 fn bundle(directory: &Path) -> Result<()> {
