@@ -7,8 +7,12 @@ use sampan_oci::media_type::Compression;
 
 use crate::{Error, Result};
 
-/// Streams that want more memory than this to look back are refused: 128 MiB, zstd's own bound.
-const ZSTD_WINDOW_LOG: u32 = 27;
+/// Streams that want more memory than this to look back are refused: 64 MiB, as with Docker. Several
+/// layers are unpacked at once, and no usual level of zstd wants more than 8 MiB.
+const ZSTD_WINDOW_LOG: u32 = 26;
+/// Packed bytes that may unpack to nothing, one after the other: empty members and frames to be
+/// skipped could go on for ever.
+const MAX_QUIET: u64 = 16 << 20;
 /// Enough bytes to tell every format.
 const MAGIC: usize = 6;
 
@@ -49,6 +53,7 @@ impl<R: BufRead> Decoder<R> {
         let reader = Prefixed {
             prefix,
             taken: 0,
+            quiet: 0,
             inner: reader,
         };
         let inner = match compression {
@@ -76,11 +81,13 @@ impl<R: BufRead> Decoder<R> {
 
 impl<R: BufRead> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.inner {
-            Inner::Plain(reader) => reader.read(buffer),
-            Inner::Gzip(reader) => reader.read(buffer),
-            Inner::Zstd(reader) => reader.read(buffer),
-        }
+        let (n, packed) = match &mut self.inner {
+            Inner::Plain(reader) => return reader.read(buffer),
+            Inner::Gzip(reader) => (reader.read(buffer)?, reader.get_mut()),
+            Inner::Zstd(reader) => (reader.read(buffer)?, reader.get_mut()),
+        };
+        packed.quiet = 0;
+        Ok(n)
     }
 }
 
@@ -92,10 +99,12 @@ impl<R: BufRead> std::fmt::Debug for Decoder<R> {
     }
 }
 
-/// Puts bytes that were looked at back in front.
+/// Puts bytes that were looked at back in front, and counts those that came to nothing.
 struct Prefixed<R> {
     prefix: Vec<u8>,
     taken: usize,
+    /// Bytes taken by a decoder since it gave some.
+    quiet: u64,
     inner: R,
 }
 
@@ -112,6 +121,12 @@ impl<R: BufRead> Read for Prefixed<R> {
 
 impl<R: BufRead> BufRead for Prefixed<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.quiet > MAX_QUIET {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the compressed stream goes on and unpacks to nothing",
+            ));
+        }
         if self.taken == self.prefix.len() {
             return self.inner.fill_buf();
         }
@@ -119,6 +134,7 @@ impl<R: BufRead> BufRead for Prefixed<R> {
     }
 
     fn consume(&mut self, amount: usize) {
+        self.quiet += amount as u64;
         if self.taken == self.prefix.len() {
             self.inner.consume(amount);
         } else {
@@ -186,6 +202,47 @@ mod tests {
             let error = unpack(bytes).unwrap_err();
             assert!(matches!(error, Error::Compression(n) if n == name));
             assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn streams_that_unpack_to_nothing_end() {
+        let frame = |length: u32| {
+            let head = [[0x50, 0x2a, 0x4d, 0x18], length.to_le_bytes()].concat();
+            [head, vec![0; length as usize]].concat()
+        };
+        for nothing in [
+            frame(1 << 20),
+            frame(0).repeat(1000),
+            gzip(b"").repeat(1000),
+        ] {
+            let endless = io::BufReader::new(Repeat {
+                bytes: &nothing,
+                at: 0,
+            });
+            let mut decoder = Decoder::new(endless).unwrap();
+            let error = decoder.read(&mut [0; 10]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            let some = [nothing.repeat(3), zstd::encode_all(&b"x"[..], 1).unwrap()].concat();
+            if detect(&some).unwrap() == Compression::Zstd {
+                assert_eq!(unpack(&some).unwrap(), b"x");
+            }
+        }
+        // One whose length is a lie.
+        assert!(unpack(&frame(1000)[..500]).is_err());
+    }
+
+    /// The same bytes again and again.
+    struct Repeat<'a> {
+        bytes: &'a [u8],
+        at: usize,
+    }
+
+    impl Read for Repeat<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = (&self.bytes[self.at..]).read(buffer)?;
+            self.at = (self.at + n) % self.bytes.len();
+            Ok(n)
         }
     }
 

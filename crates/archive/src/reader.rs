@@ -11,6 +11,8 @@ use crate::{Error, Result};
 const BLOCK: usize = 512;
 /// Members that an archive may have; an image of a thousand layers has some three thousand.
 const MAX_MEMBERS: u64 = 100_000;
+/// Bytes that may follow the end. Writers pad to a record, of some KiB or a few MiB.
+const MAX_PADDING: u64 = 64 << 20;
 /// Bytes that the extended headers of one member may have.
 const MAX_EXTENDED: u64 = 64 << 10;
 
@@ -147,7 +149,10 @@ impl<R: BufRead> Reader<R> {
         if block.iter().all(|b| *b == 0) {
             // One block of zeros ends it; what follows means nothing, but a writer into a pipe
             // wants it read.
-            io::copy(&mut self.inner, &mut io::sink()).map_err(Error::Io)?;
+            let rest = &mut (&mut self.inner).take(MAX_PADDING + 1);
+            if io::copy(rest, &mut io::sink()).map_err(Error::Io)? > MAX_PADDING {
+                return Err(Error::Bound("more than 64 MiB behind its end"));
+            }
             return Ok(None);
         }
         self.members += 1;
@@ -451,6 +456,12 @@ mod tests {
         endless.set_size(1 << 40);
         endless.set_cksum();
         assert!(matches!(members(endless.as_bytes()), Err(Error::Bound(_))));
+        let end = Reader::new(BufReader::new(io::repeat(0)))
+            .unwrap()
+            .next_member();
+        assert!(matches!(end, Err(Error::Bound(_))), "an end without an end");
+        let padded = [&good[..], &vec![0; 4 << 20]].concat();
+        assert_eq!(members(&padded).unwrap().len(), 1);
     }
 
     #[test]

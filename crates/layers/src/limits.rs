@@ -19,7 +19,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            entries: 4 << 20,
+            // Some 200 bytes of memory each while the layer is taken in.
+            entries: 2 << 20,
             metadata: 256 << 20,
             sparse: 256 << 20,
         }

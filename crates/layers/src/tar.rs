@@ -21,6 +21,8 @@ use sparse::{MapReader, OldMap};
 /// Size of everything in a tar: headers, and data rounded up.
 pub(crate) const BLOCK: usize = 512;
 
+/// Bytes that may follow the end: writers pad to a record, of some KiB or a few MiB.
+const BEHIND_MAX: u64 = 64 << 20;
 /// Bound of one extension header (PAX records, GNU long name), as in Go.
 const EXTENSION_MAX: u64 = 1 << 20;
 
@@ -48,6 +50,9 @@ pub enum TarError {
     /// A sparse map that is unordered, overlaps, exceeds the file or is too long.
     #[error("bad sparse map")]
     SparseMap,
+    /// What follows the end means nothing, and there is too much of it.
+    #[error("more than {} MiB behind the end of the archive", BEHIND_MAX >> 20)]
+    Behind,
     /// The stream ended inside a member.
     #[error("unexpected end of the archive")]
     Truncated,
@@ -147,7 +152,10 @@ enum State {
     },
     /// One block of zeros was seen.
     HalfEnd,
-    End,
+    End {
+        /// Bytes that came after it.
+        behind: u64,
+    },
 }
 
 /// A member whose sparse map is not complete yet.
@@ -198,7 +206,13 @@ impl Parser {
     ) -> Result<(), M::Error> {
         while !bytes.is_empty() {
             let taken = match &mut self.state {
-                State::End => bytes.len(),
+                State::End { behind } => {
+                    *behind += bytes.len() as u64;
+                    if *behind > BEHIND_MAX {
+                        return Err(TarError::Behind.into());
+                    }
+                    bytes.len()
+                }
                 State::Data { remaining, .. } => {
                     let taken =
                         usize::try_from(*remaining).map_or(bytes.len(), |r| r.min(bytes.len()));
@@ -242,7 +256,7 @@ impl Parser {
     pub(crate) fn finish(&self) -> Result<(), TarError> {
         let dangling = self.pax.is_some() || self.long_name.is_some() || self.long_link.is_some();
         match self.state {
-            State::End => Ok(()),
+            State::End { .. } => Ok(()),
             State::Header | State::HalfEnd if self.filled == 0 && !dangling => Ok(()),
             State::Data { remaining, padding } if remaining <= padding => Ok(()),
             _ => Err(TarError::Truncated),
@@ -294,11 +308,11 @@ impl Parser {
                 if block.iter().any(|b| *b != 0) {
                     return Err(TarError::Malformed("end of the archive").into());
                 }
-                self.state = State::End;
+                self.state = State::End { behind: 0 };
                 Ok(())
             }
             // Handled byte-wise in `push`.
-            state @ (State::Data { .. } | State::End) => {
+            state @ (State::Data { .. } | State::End { .. }) => {
                 self.state = state;
                 Ok(())
             }

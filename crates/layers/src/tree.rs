@@ -425,7 +425,7 @@ impl Tree {
         let mut kept: Vec<Xattr> = Vec::new();
         let mut total = 0;
         for (name, value) in xattrs {
-            if !is_kept(&name) {
+            if !is_kept(&name) || is_of_another_root(&name, &value) {
                 continue;
             }
             if name.len() > NAME_MAX || value.len() > XATTR_MAX {
@@ -608,6 +608,15 @@ fn is_kept(name: &[u8]) -> bool {
         || starts(b"security.")
         || name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"
+}
+
+/// Whether these are capabilities in a user namespace whose root is some other
+/// user of the host (version 3 with a root of its own, linux/capability.h). No
+/// maker of an image can know that user.
+fn is_of_another_root(name: &[u8], value: &[u8]) -> bool {
+    name == b"security.capability"
+        && value.get(3) == Some(&3)
+        && value.get(20..24).is_some_and(|root| root != [0; 4])
 }
 
 /// The parts of a path that are not empty and not `.`.

@@ -332,9 +332,28 @@ fn attributes_that_an_image_must_not_set_are_dropped(bench: &Bench) {
         .dir("dir")
         .pax(&[("SCHILY.xattr.trusted.overlay.whiteout", b"")])
         .file("dir/file", "")
+        .pax(&[
+            ("SCHILY.xattr.security.capability", &capability(1000)),
+            ("SCHILY.xattr.user.overlay.redirect", b"/dir/file"),
+        ])
+        .file("dir/another-root", "")
         .end();
     let view = bench.view(&tar);
     assert!(view.values().all(|e| e.xattrs.is_empty()), "{view:?}");
+    let tar = Tarball::new()
+        .pax(&[("SCHILY.xattr.security.capability", &capability(0))])
+        .file("own-root", "")
+        .end();
+    let view = bench.view(&tar);
+    assert!(view["own-root"].xattrs.contains_key("security.capability"));
+}
+
+/// CAP_NET_RAW, effective, in the user namespaces of this root.
+fn capability(root: u32) -> Vec<u8> {
+    let mut value = vec![1, 0, 0, 3, 0, 0x20, 0, 0];
+    value.resize(20, 0);
+    value.extend(root.to_le_bytes());
+    value
 }
 
 fn hard_links_share_an_inode(bench: &Bench) {

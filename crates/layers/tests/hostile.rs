@@ -6,7 +6,9 @@
 mod tarball;
 mod view;
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -203,6 +205,83 @@ fn whiteouts_of_nothing_are_refused() {
 }
 
 #[test]
+fn strange_names_are_names_and_nothing_more() {
+    requires!(root, erofs_file_backed);
+    let names: [&[u8]; 19] = [
+        b"...",
+        b"a.",
+        b".. ",
+        b" ..",
+        b"..;",
+        b"..\\..\\x",
+        b"C:\\x",
+        b"\\\\host\\share",
+        b"..%2f..%2fx",
+        b"~",
+        b"-rf",
+        b"\x1b[2J",
+        b"line\nbreak",
+        b"\x7f",
+        b"..\xc0\xaf..\xc0\xafx",
+        b"\xff\xfe",
+        "..\u{2215}x".as_bytes(),
+        "\u{ff0e}\u{ff0e}".as_bytes(),
+        "\u{202e}txt.exe".as_bytes(),
+    ];
+    let tar = names.iter().fold(Tarball::new(), |tar, name| {
+        tar.pax(&[("path", name)]).file("x", "content")
+    });
+    let (_tmp, store) = store(Limits::default());
+    let layer = ingest(&store, &tar.end()).unwrap();
+    let mount = store.mount(&layer.diff_id).unwrap();
+    let found: BTreeSet<Vec<u8>> = std::fs::read_dir(view::path_of(&mount))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_vec())
+        .collect();
+    let expected: BTreeSet<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn whiteouts_stay_in_their_layer() {
+    requires!(root, erofs_file_backed);
+    let tar = Tarball::new()
+        .symlink("out", "/../../../etc")
+        .file("out/.wh.passwd", "")
+        .file("/../../.wh.top", "")
+        // A directory of that name, as Docker has it.
+        .file(".wh../x", "1")
+        .file(".wh..wh.", "bookkeeping")
+        .file(".wh.d/.wh..wh..opq", "")
+        .end();
+    let (_tmp, store) = store(Limits::default());
+    let layer = ingest(&store, &tar).unwrap();
+    let view = view::of(store.mount(&layer.diff_id).unwrap());
+    assert_eq!(view["etc/passwd"].kind, view::Kind::Character(0, 0));
+    assert_eq!(view["top"].kind, view::Kind::Character(0, 0));
+    assert!(view.contains_key(".wh../x"));
+    assert!(!view.contains_key(".wh..wh."));
+}
+
+#[test]
+fn a_hard_link_to_a_file_of_a_lower_layer_is_refused() {
+    let (_tmp, store) = store(Limits::default());
+    ingest(&store, &Tarball::new().file("etc/shadow", "secret").end()).unwrap();
+    let upper = Tarball::new().hard_link("x", "etc/shadow").end();
+    let error = ingest(&store, &upper).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Member {
+                reason: Reason::TargetMissing,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn numbers_out_of_range_are_refused() {
     let pax = |key: &str, value: &str| {
         Tarball::new()
@@ -341,6 +420,21 @@ fn malformed_archives_are_refused() {
             .end(),
         &TarError::Malformed("PAX record"),
     );
+    let (_tmp, store) = store(Limits::default());
+    let mut ingest = store.ingest().unwrap();
+    ingest.push(&good).unwrap();
+    let behind = vec![0; 1 << 20];
+    let error = (0..65).find_map(|_| ingest.push(&behind).err()).unwrap();
+    assert!(
+        matches!(
+            error,
+            Error::Tar {
+                source: TarError::Behind,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     let huge = Header::new(b'x', "p").size(2 << 20);
     is_tar(
         &Tarball::new().header(&huge).end(),
@@ -467,6 +561,42 @@ fn attributes_beyond_bounds_are_refused() {
             .end(),
         large,
     );
+}
+
+#[test]
+fn floods_of_attributes_are_bounded() {
+    let start = Instant::now();
+    let attributes = |count: usize, size: usize| -> Vec<u8> {
+        (0..count)
+            .flat_map(|i| record(&format!("SCHILY.xattr.user.{i}"), &vec![b'v'; size]))
+            .collect()
+    };
+    let (_tmp, store) = store(Limits::default());
+    // A hundred thousand on one file are more than its header may have.
+    let one = Tarball::new()
+        .member(Header::new(b'x', "p"), &attributes(100_000, 1))
+        .file("f", "")
+        .end();
+    let error = ingest(&store, &one).unwrap_err();
+    assert!(matches!(error, Error::Tar { .. }), "{error:?}");
+    // As many on a thousand files.
+    let hundred = attributes(100, 1);
+    let many = (0..1000).fold(Tarball::new(), |tar, i| {
+        tar.member(Header::new(b'x', "p"), &hundred)
+            .file(i.to_string(), "")
+    });
+    let layer = ingest(&store, &many.end()).unwrap();
+    assert_eq!(layer.entries, 1001);
+    // Large ones, until there are too many of them.
+    let mut ingest = store.ingest().unwrap();
+    let large = attributes(3, 60_000);
+    let file = Tarball::new()
+        .member(Header::new(b'x', "p"), &large)
+        .file("f", "")
+        .0;
+    let error = (0..10_000).find_map(|_| ingest.push(&file).err()).unwrap();
+    assert!(matches!(error, Error::TooMuchMetadata { .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
