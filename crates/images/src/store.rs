@@ -60,7 +60,7 @@ impl Default for Options {
             limits: Limits::default(),
             platform: Platform::host(),
             registry: sampan_registry_client::Config::default(),
-            downloads: 4,
+            downloads: 8,
         }
     }
 }

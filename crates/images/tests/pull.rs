@@ -220,8 +220,17 @@ async fn an_index_gives_the_image_for_this_machine() {
         entry.platform = Some(platform);
         entries.push(entry);
     }
-    let digest = repository.index(Some("latest"), entries).digest;
+    let index = repository.index(Some("latest"), entries.clone());
     repository.index(Some("none"), Vec::new());
+    // Docker's form of the same.
+    let list = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::DockerManifestList,
+        "manifests": entries,
+    });
+    let list = list.to_string();
+    repository.document(Some("list"), MediaType::DockerManifestList, list.as_bytes());
+    let digest = index.digest;
     let server = repository.serve();
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
@@ -231,6 +240,8 @@ async fn an_index_gives_the_image_for_this_machine() {
         pulled.image.config.architecture,
         sampan_oci::Platform::host().architecture
     );
+    let by_list = pull(&store, &format!("{}:list", name(&server))).await;
+    assert_eq!(by_list.unwrap().image.id, pulled.image.id);
     let reference: Reference = name(&server).parse().unwrap();
     let options = PullOptions {
         platform: Some("linux/s390x".parse().unwrap()),
@@ -403,6 +414,39 @@ async fn a_layer_of_two_pulls_is_fetched_once() {
 }
 
 #[tokio::test]
+async fn all_layers_of_an_image_come_at_once() {
+    sampan_kernel::requires!(root);
+    let layers: Vec<Vec<u8>> = (0..8u8).map(|n| tar(&[("n", &[n])])).collect();
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    let mut repository = Repository::default();
+    repository.image("latest", &layers);
+    let blobs: HashSet<String> = layers
+        .iter()
+        .map(|layer| Digest::of(&gzip(layer)).to_string())
+        .collect();
+    // Nobody is answered before all have asked.
+    let all = Arc::new(std::sync::Barrier::new(layers.len()));
+    let server = ScriptedServer::start(move |asked| {
+        if blobs.contains(asked.path.rsplit('/').next().unwrap()) {
+            let _ = all.wait();
+        }
+        repository.answer(asked)
+    });
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = name(&server);
+    let pulled = tokio::time::timeout(Duration::from_secs(30), pull(&store, &image)).await;
+    let pulled = pulled
+        .expect("the layers come one after the other")
+        .unwrap();
+    assert_eq!(pulled.image.layers.len(), 8);
+    // One pass: each blob was asked for once.
+    let asked = server.asked();
+    let fetched = asked.iter().filter(|asked| asked.path.contains("/blobs/"));
+    assert_eq!(fetched.count(), 9);
+}
+
+#[tokio::test]
 async fn an_image_may_have_one_layer_twice() {
     sampan_kernel::requires!(root);
     let mut repository = Repository::default();
@@ -492,6 +536,28 @@ async fn wrong_bytes_are_refused() {
     let blob = other.blob(MediaType::OciLayerGzip, &cut[..cut.len() - 4]);
     other.manifest(Some("latest"), &config(&[&good]), vec![blob]);
     refused(other, "a gzip that ends early").await;
+
+    let mut other = Repository::default();
+    let nested = gzip(&good);
+    let blob = other.blob(MediaType::OciLayerGzip, &gzip(&nested));
+    other.manifest(Some("latest"), &config(&[&nested]), vec![blob]);
+    refused(other, "gzip in gzip").await;
+
+    // Empty members without end, and frames to be skipped.
+    let skip = [
+        &[0x50, 0x2a, 0x4d, 0x18, 0, 0, 16, 0][..],
+        &vec![0; 1 << 20],
+    ]
+    .concat();
+    for (nothing, count, media_type) in [
+        (gzip(b""), 1_000_000, MediaType::OciLayerGzip),
+        (skip, 20, MediaType::OciLayerZstd),
+    ] {
+        let mut other = Repository::default();
+        let blob = other.blob(media_type, &nothing.repeat(count));
+        other.manifest(Some("latest"), &config(&[&good]), vec![blob]);
+        refused(other, "a blob of nothing").await;
+    }
 
     let mut other = Repository::default();
     let blob = other.blob(MediaType::OciLayerGzip, b"BZh91AY&SY rest");
@@ -598,6 +664,71 @@ async fn nested_indexes_end() {
     let long = Descriptor { size: 1, ..entry };
     repository.index(Some("latest"), vec![long]);
     refused(repository, "wrong length").await;
+}
+
+#[tokio::test]
+async fn long_lists_are_bounded() {
+    sampan_kernel::requires!(root);
+    let layer = tar(&[("a", b"")]);
+    let mut repository = Repository::default();
+    let blob = repository.blob(MediaType::OciLayerGzip, &gzip(&layer));
+    let many: Vec<&[u8]> = vec![&layer; 10_000];
+    repository.manifest(Some("latest"), &config(&many), vec![blob; 10_000]);
+    let error = refused(repository, "10,000 layers").await;
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("10000 layers"), "{cause}");
+
+    // As many as the bytes of an index may name, and none of them fits.
+    let mut repository = Repository::default();
+    let mut entry = repository.image("inner", &[&layer]);
+    entry.platform = Some("linux/s390x".parse().unwrap());
+    repository.index(Some("latest"), vec![entry.clone(); 20_000]);
+    let server = repository.serve();
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let start = Instant::now();
+    let error = pull(&store, &name(&server)).await.unwrap_err();
+    assert!(matches!(error, Error::NoPlatform { .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert_eq!(server.asked().len(), 1);
+    assert_nothing(&store);
+
+    let mut repository = Repository::default();
+    repository.index(Some("latest"), vec![entry; 100_000]);
+    let server = repository.serve();
+    let error = pull(&store, &name(&server)).await.unwrap_err();
+    assert!(error.to_string().contains("larger than"), "{error}");
+    assert_nothing(&store);
+}
+
+#[tokio::test]
+async fn an_index_cannot_lie_about_an_images_platform() {
+    sampan_kernel::requires!(root);
+    let layer = tar(&[("a", b"")]);
+    let mut repository = Repository::default();
+    let blob = repository.blob(MediaType::OciLayerGzip, &gzip(&layer));
+    let mut foreign = config(&[&layer]);
+    foreign.architecture = "s390x".into();
+    let mut entry = repository.manifest(None, &foreign, vec![blob]);
+    entry.platform = Some(sampan_oci::Platform::host());
+    repository.index(Some("latest"), vec![entry]);
+    let server = repository.serve();
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let reference: Reference = name(&server).parse().unwrap();
+    let options = PullOptions {
+        platform: Some(sampan_oci::Platform::host()),
+        ..PullOptions::default()
+    };
+    let error = store
+        .pull(&reference, &options, &quiet())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::WrongPlatform { .. }), "{error:?}");
+    assert_nothing(&store);
+    // Without a wish the image comes, and says itself what it is.
+    let pulled = pull(&store, &name(&server)).await.unwrap();
+    assert_eq!(pulled.image.config.architecture, "s390x");
 }
 
 #[tokio::test]
