@@ -108,6 +108,12 @@ impl Error {
 
     /// Puts what was being done in front of the message.
     #[must_use]
+    /// The same, seen as of another class.
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
         self.message = format!("{doing}: {}", self.message);
         self

@@ -24,19 +24,28 @@ use super::view::{Endpoint, NetworkState};
 use super::{names, spec, validate};
 use crate::network::{BRIDGE, network_of};
 use crate::volume::{CreateVolume, LOCAL, Pin};
-use crate::{Action, Error, EventKind, Result};
+use crate::{Action, Error, ErrorKind, EventKind, Result};
 
 impl Inner {
     /// Makes a container. Blocks.
     pub(crate) fn create(self: &Arc<Self>, request: CreateContainer) -> Result<Created> {
+        let image = self.image_of(&request.config, request.platform.as_deref())?;
+        self.create_from(&image, request)
+            .map_err(|error| match error.kind() {
+                // Clients that hear of something not found pull the image.
+                ErrorKind::NotFound => error.of_kind(ErrorKind::Invalid),
+                _ => error,
+            })
+    }
+
+    fn create_from(self: &Arc<Self>, image: &Image, request: CreateContainer) -> Result<Created> {
         let CreateContainer {
             name,
             mut config,
             mut host,
             endpoints,
-            platform,
+            platform: _,
         } = request;
-        let image = self.image_of(&config, platform.as_deref())?;
         merge(&mut config, &image.config.config);
         let (path, args) = command(&config)?;
         let mut warnings = validate::check(&config, &host, self.cpus())?;
@@ -75,7 +84,7 @@ impl Inner {
             .map(|pin| pin.name().to_owned())
             .collect();
         self.prepare_directory(&id)?;
-        self.fill_volumes(&mounts, &image)?;
+        self.fill_volumes(&mounts, image)?;
         if host.network_mode == NetworkMode::Host && host.publish_all_ports {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }

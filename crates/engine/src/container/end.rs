@@ -68,11 +68,11 @@ impl Inner {
         if let Ok(id) = id.parse()
             && let Some(exec) = container.live().execs.get_mut(&id)
         {
-            let pid = match exec.state {
+            let pid = match exec.state() {
                 ExecState::Running { pid } | ExecState::Exited { pid, .. } => pid,
                 ExecState::Created | ExecState::Starting => 0,
             };
-            exec.state = ExecState::Exited { pid, code };
+            exec.change(ExecState::Exited { pid, code });
         }
         let more = [("exitCode", code.to_string()), ("execID", id.to_owned())];
         self.tell(&container.record(), Action::ExecDie, more);
@@ -94,11 +94,11 @@ impl Inner {
                 follower.finish();
             }
             for exec in live.execs.values_mut() {
-                if let ExecState::Running { pid } = exec.state {
-                    exec.state = ExecState::Exited {
+                if let ExecState::Running { pid } = exec.state() {
+                    exec.change(ExecState::Exited {
                         pid,
                         code: 128 + signal::KILL,
-                    };
+                    });
                 }
             }
         }

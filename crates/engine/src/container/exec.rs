@@ -25,8 +25,6 @@ use crate::{Action, Error, ErrorKind, Result};
 const RESIZE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an inspect waits for the shim.
 const INSPECT_PATIENCE: Duration = Duration::from_millis(500);
-/// Execs that a container remembers after their end.
-const REMEMBERED: usize = 1024;
 
 /// An exec start that has been checked: the head of the answer may be written.
 #[derive(Debug)]
@@ -73,26 +71,15 @@ impl Inner {
         }
         let id = ExecId::random();
         let command = config.cmd.join(" ");
-        let exec = Exec {
-            config: Arc::new(config),
-            state: ExecState::Created,
-        };
-        {
-            let mut live = container.live();
-            if live.execs.len() >= REMEMBERED {
-                live.execs
-                    .retain(|_, exec| !matches!(exec.state, ExecState::Exited { .. }));
-            }
-            if live.execs.len() >= REMEMBERED {
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "container {} has too many execs that have not ended",
-                        container.id
-                    ),
-                ));
-            }
-            live.execs.insert(id.clone(), exec);
+        let exec = Exec::new(Arc::new(config), ExecState::Created);
+        if !container.live().remember(id.clone(), exec) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "container {} has too many execs that have not ended",
+                    container.id
+                ),
+            ));
         }
         let more = [("execID", id.to_string())];
         self.tell(&container.record(), Action::ExecCreate(command), more);
@@ -104,7 +91,7 @@ impl Inner {
         (container, id, exec): (Arc<Container>, ExecId, Exec),
         options: ExecStartOptions,
     ) -> Result<ExecStarter> {
-        match exec.state {
+        match exec.state() {
             ExecState::Created => {}
             ExecState::Starting | ExecState::Running { .. } => {
                 return Err(Error::conflict(format!(
@@ -129,12 +116,12 @@ impl Inner {
             let Some(stored) = live.execs.get_mut(&id) else {
                 return Err(no_such_exec(id.as_str()));
             };
-            if stored.state != ExecState::Created {
+            if stored.state() != ExecState::Created {
                 return Err(Error::conflict(format!(
                     "Error: Exec command {id} is already running"
                 )));
             }
-            stored.state = ExecState::Starting;
+            stored.change(ExecState::Starting);
         }
         Ok(ExecStarter {
             tty: exec.config.tty,
@@ -167,15 +154,21 @@ impl Inner {
             id,
             container: container.id.clone(),
             config: (*exec.config).clone(),
-            state: exec.state,
+            state: exec.state(),
         })
     }
 
     /// Returns an exec. A client that saw its stream end asks at once for the exit code, when the
     /// news of the end may still be on their way: one that seems to run is asked for at its shim.
     pub(crate) async fn exec_inspect(&self, text: &str) -> Result<ExecView> {
+        let deadline = tokio::time::Instant::now() + INSPECT_PATIENCE;
         let mut view = self.exec_view(text)?;
-        if !matches!(view.state, ExecState::Starting | ExecState::Running { .. }) {
+        // The client of one that cannot be started may hear so before the engine does.
+        while view.state == ExecState::Starting && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            view = self.exec_view(text)?;
+        }
+        if !matches!(view.state, ExecState::Running { .. }) {
             return Ok(view);
         }
         let (container, id, _) = self.find_exec(text)?;
@@ -199,7 +192,7 @@ impl Inner {
         let deadline = tokio::time::Instant::now() + RESIZE_PATIENCE;
         loop {
             let (container, id, exec) = self.find_exec(text)?;
-            match exec.state {
+            match exec.state() {
                 ExecState::Running { .. } => {
                     let request = Request::Resize {
                         height: size.height,
@@ -281,10 +274,12 @@ impl ExecStarter {
                 Ok(())
             }
             Reply::StartFailed(failure) => {
-                self.set_state(ExecState::Exited {
-                    pid: 0,
-                    code: failure.exit_code,
-                });
+                let code = match failure.kind {
+                    // Docker looks the user up before the runtime is asked.
+                    StartFailureKind::BadUser => 126,
+                    _ => failure.exit_code,
+                };
+                self.set_state(ExecState::Exited { pid: 0, code });
                 Err(start_error(&failure))
             }
             Reply::Error(failure) => {
@@ -301,9 +296,9 @@ impl ExecStarter {
     /// Moves the exec on; one that has ended stays ended, since its end may be heard first.
     fn set_state(&self, state: ExecState) {
         if let Some(exec) = self.container.live().execs.get_mut(&self.id)
-            && !matches!(exec.state, ExecState::Exited { .. })
+            && !matches!(exec.state(), ExecState::Exited { .. })
         {
-            exec.state = state;
+            exec.change(state);
         }
     }
 }
@@ -319,13 +314,14 @@ fn start_error(failure: &StartFailure) -> Error {
         | StartFailureKind::System
         | StartFailureKind::Other => ErrorKind::Internal,
     };
-    Error::new(
-        kind,
-        format!(
+    let message = match failure.kind {
+        StartFailureKind::BadUser => failure.message.clone(),
+        _ => format!(
             "OCI runtime exec failed: exec failed: unable to start container process: {}",
             failure.message
         ),
-    )
+    };
+    Error::new(kind, message)
 }
 
 fn check_runs(container: &Container) -> Result<()> {

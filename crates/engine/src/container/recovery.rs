@@ -251,7 +251,7 @@ impl Inner {
                         },
                     };
                     let config = Arc::new(ExecConfig::default());
-                    live.execs.insert(id, Exec { config, state });
+                    live.execs.insert(id, Exec::new(config, state));
                 }
             }
         }

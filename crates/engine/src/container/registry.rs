@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use sampan_shim_protocol::AttachSpec;
 use sampan_state::{Store, Sync};
@@ -15,6 +16,11 @@ use super::request::{ExecConfig, Wait, WaitCondition, WaitOutcome};
 use super::view::{ExecState, NetworkState};
 use crate::shim::Shim;
 use crate::{Error, ErrorKind, OPERATION_DEADLINE, Result};
+
+/// Execs that a container remembers.
+const REMEMBERED: usize = 1024;
+/// How long an exec that nobody starts is remembered when there are many.
+const UNSTARTED: Duration = Duration::from_secs(60);
 
 /// The containers there are. A cheap clone; reads never wait for operations.
 #[derive(Debug, Clone)]
@@ -73,7 +79,57 @@ pub(crate) struct Live {
 #[derive(Debug, Clone)]
 pub(crate) struct Exec {
     pub(crate) config: Arc<ExecConfig>,
-    pub(crate) state: ExecState,
+    state: ExecState,
+    /// When its state changed.
+    changed: Instant,
+}
+
+impl Exec {
+    pub(crate) fn new(config: Arc<ExecConfig>, state: ExecState) -> Self {
+        Self {
+            config,
+            state,
+            changed: Instant::now(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> ExecState {
+        self.state
+    }
+
+    pub(crate) fn change(&mut self, state: ExecState) {
+        self.state = state;
+        self.changed = Instant::now();
+    }
+
+    /// Whether nobody will miss it: it has ended, or was made long ago and never started.
+    fn may_go(&self) -> bool {
+        match self.state {
+            ExecState::Exited { .. } => true,
+            ExecState::Created => self.changed.elapsed() > UNSTARTED,
+            ExecState::Starting | ExecState::Running { .. } => false,
+        }
+    }
+}
+
+impl Live {
+    /// Remembers one more exec, for which older ones may have to go. False when all of them run.
+    pub(crate) fn remember(&mut self, id: ExecId, exec: Exec) -> bool {
+        if self.execs.len() >= REMEMBERED {
+            let idle = self.execs.iter().filter(|(_, exec)| exec.may_go());
+            let mut idle: Vec<_> = idle.map(|(id, exec)| (exec.changed, id.clone())).collect();
+            // Those that ended last are about to be asked for their exit codes.
+            idle.sort_unstable();
+            for (_, id) in idle.iter().take(REMEMBERED / 2) {
+                self.execs.remove(id);
+            }
+        }
+        let room = self.execs.len() < REMEMBERED;
+        if room {
+            self.execs.insert(id, exec);
+        }
+        room
+    }
 }
 
 impl Registry {
@@ -459,5 +515,41 @@ impl Record {
             lifecycle,
             ..self.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec(state: ExecState) -> Exec {
+        Exec::new(Arc::new(ExecConfig::default()), state)
+    }
+
+    #[test]
+    fn many_execs_push_out_the_oldest_that_have_ended() {
+        let mut live = Live::default();
+        let ended = ExecState::Exited { pid: 1, code: 0 };
+        let running = ExecId::random();
+        assert!(live.remember(running.clone(), exec(ExecState::Running { pid: 1 })));
+        let ids: Vec<ExecId> = (0..5 * REMEMBERED).map(|_| ExecId::random()).collect();
+        for id in &ids {
+            assert!(live.remember(id.clone(), exec(ended)));
+        }
+        assert!(live.execs.len() <= REMEMBERED);
+        assert!(live.execs.contains_key(&running));
+        let latest = &ids[ids.len() - REMEMBERED / 4..];
+        assert!(latest.iter().all(|id| live.execs.contains_key(id)));
+    }
+
+    #[test]
+    fn execs_that_nobody_starts_go_after_a_while() {
+        let mut live = Live::default();
+        while live.remember(ExecId::random(), exec(ExecState::Created)) {}
+        assert_eq!(live.execs.len(), REMEMBERED);
+        for exec in live.execs.values_mut() {
+            exec.changed -= 2 * UNSTARTED;
+        }
+        assert!(live.remember(ExecId::random(), exec(ExecState::Created)));
     }
 }

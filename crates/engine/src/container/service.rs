@@ -318,7 +318,7 @@ impl Inner {
         let execs = execs
             .execs
             .iter()
-            .filter(|(_, exec)| running(exec.state))
+            .filter(|(_, exec)| running(exec.state()))
             .map(|(id, _)| id.clone())
             .collect();
         let mounts: Vec<MountPoint> = record
