@@ -446,6 +446,9 @@ fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
         .map(device::parse)
         .collect();
     let devices = devices.map_err(|message| Failure::Command { message, code: 125 })?;
+    let mut ulimits = parsed.values("ulimit", ulimit::parse)?;
+    // As Docker sends them.
+    ulimits.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Resources {
         cpu_shares: parsed.value("cpu-shares", integer)?.unwrap_or(0),
         memory: parsed.value("memory", size::bytes)?.unwrap_or(0),
@@ -461,7 +464,7 @@ fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
         memory_swappiness: Some(-1),
         oom_kill_disable: Some(false),
         pids_limit: Some(parsed.value("pids-limit", integer)?.unwrap_or(0)),
-        ulimits: Some(parsed.values("ulimit", ulimit::parse)?),
+        ulimits: Some(ulimits),
         ..Resources::default()
     })
 }

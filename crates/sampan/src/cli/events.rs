@@ -77,7 +77,16 @@ const SCOPE: Scope<'static> = Scope {
         (_, "Status" | "ID" | "From" | "Scope") => Some(Data::Text(String::new())),
         _ => None,
     },
-    alias: |_| None,
+    // Names of fields in Go whose names in JSON are others.
+    alias: |field| match field {
+        "ID" => Some("id"),
+        "Status" => Some("status"),
+        "From" => Some("from"),
+        "Scope" => Some("scope"),
+        "Time" => Some("time"),
+        "TimeNano" => Some("timeNano"),
+        _ => None,
+    },
     header: false,
 };
 

@@ -374,6 +374,14 @@ fn alias(field: &str) -> Option<&'static str> {
         "DNSOptions" => Some("DnsOptions"),
         "DNSSearch" => Some("DnsSearch"),
         "OSVersion" => Some("OsVersion"),
+        "CPUShares" => Some("CpuShares"),
+        "CPUPeriod" => Some("CpuPeriod"),
+        "CPUQuota" => Some("CpuQuota"),
+        "CPURealtimePeriod" => Some("CpuRealtimePeriod"),
+        "CPURealtimeRuntime" => Some("CpuRealtimeRuntime"),
+        "CPUCount" => Some("CpuCount"),
+        "CPUPercent" => Some("CpuPercent"),
+        "NanoCPUs" => Some("NanoCpus"),
         _ => None,
     }
 }

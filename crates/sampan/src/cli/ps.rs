@@ -131,7 +131,7 @@ fn format(given: Option<&str>, session: &Session, quiet: bool, size: bool) -> St
 
 /// Whether a template shows the size, by itself or as part of the whole row.
 fn asks_for_size(format: &str) -> bool {
-    format.contains(".Size") || format == "json" || format.replace(' ', "").contains("{json.}")
+    format.contains(".Size") || format.replace(' ', "").contains("{json.}")
 }
 
 async fn fetch(

@@ -4,6 +4,7 @@ use super::command::{Arguments, Command, Flag, Parsed};
 use super::each::each;
 use super::failure::Failure;
 use super::flags::integer;
+use super::output;
 use super::session::Session;
 
 /// Flags that `stop` and `restart` share.
@@ -40,6 +41,9 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
 /// Seconds of `--timeout` or of its old name.
 pub(crate) fn timeout(parsed: &Parsed<'_>) -> Result<Option<i64>, Failure> {
     let old = parsed.value("time", integer)?;
+    if old.is_some() {
+        output::line("Flag --time has been deprecated, use --timeout instead");
+    }
     let new = parsed.value("timeout", integer)?;
     if old.is_some() && new.is_some() {
         return Err(Failure::message(

@@ -53,7 +53,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
                 all.to_json() + "\n"
             } else {
                 Template::parse(format)
-                    .and_then(|template| template.render(&all, Scope::default()))
+                    .and_then(|template| template.render(&all, SCOPE))
                     .map_err(Failure::from)?
                     + "\n"
             }
@@ -62,6 +62,14 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     output::text(&text);
     failure.map_or(Ok(0), Err)
 }
+
+const SCOPE: Scope<'static> = Scope {
+    type_name: "map[string]interface {}",
+    label: None,
+    absent: |_, _| None,
+    alias: |field| (field == "APIVersion").then_some("ApiVersion"),
+    header: false,
+};
 
 fn client() -> Data {
     let text = |name: &str, value: &str| (name.to_owned(), Data::from(value));
