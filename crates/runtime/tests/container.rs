@@ -812,7 +812,11 @@ fn working_directories_do_not_lead_out() {
             format!("/proc/self/fd/{number}"),
             format!("/proc/1/fd/{number}/.."),
         ] {
-            let mut spec = shell("readlink /proc/self/cwd; ls /work/main 2>&1");
+            let mut spec = shell(concat!(
+                "readlink /proc/self/cwd; ls ",
+                env!("CARGO_MANIFEST_DIR"),
+                " 2>&1"
+            ));
             spec.process.as_mut().unwrap().cwd = path.clone();
             match run(spec, image.root()) {
                 Err(_) => {}

@@ -176,22 +176,13 @@ impl TestEngine {
     /// Runs `sampan` to its end with `input` on its standard input.
     #[track_caller]
     pub fn sampan_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        let mut child = self
-            .command(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        // Beside reading the output: neither may wait for the other.
-        let writer = std::thread::spawn(move || {
-            let _ = stdin.write_all(&input);
-        });
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        output.into()
+        with_input(self.command(arguments), input)
+    }
+
+    /// Runs the real docker client to its end with `input` on its standard input.
+    #[track_caller]
+    pub fn docker_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        with_input(self.docker_command(arguments), input)
     }
 
     /// What of this engine is on the machine.
@@ -232,4 +223,22 @@ impl Drop for TestEngine {
             self.ledger.assert_balanced();
         }
     }
+}
+
+fn with_input(mut command: Command, input: &[u8]) -> Ran {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // Beside reading the output: neither may wait for the other.
+    let writer = std::thread::spawn(move || {
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output.into()
 }

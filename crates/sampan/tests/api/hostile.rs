@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit};
 use sampan_testing::TestEngine;
 
-use crate::http::{ask, connect, tell};
+use crate::http::{Answer, ask, connect, read_answer, send, tell};
 use crate::{engine, engine_with_busybox};
 
 /// Bytes of memory that no abuse may make the engine exceed.
@@ -233,4 +233,346 @@ fn requests_that_are_no_http_are_refused() {
     assert!(peak_memory(&engine) < MEMORY);
     assert_descriptors_return(&engine, before);
     assert_serves(&engine);
+}
+
+/// Sends a body in chunks until `pieces` ends or the engine stops reading, and reads its answer.
+fn pour(
+    engine: &TestEngine,
+    path: &str,
+    pieces: impl Iterator<Item = std::sync::Arc<[u8]>>,
+) -> Answer {
+    let mut stream = connect(engine);
+    // A gigabyte may have to be unpacked first.
+    let patience = Some(Duration::from_secs(300));
+    stream.set_read_timeout(patience).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut whole = true;
+    for piece in pieces {
+        let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
+        if stream.write_all(&chunk).is_err() {
+            whole = false;
+            break;
+        }
+    }
+    if whole {
+        let _ = stream.write_all(b"0\r\n\r\n");
+    }
+    read_answer(&mut stream)
+}
+
+/// What went wrong, whether it was told by a status or by the last line of a stream.
+#[track_caller]
+fn trouble(answer: &Answer) -> String {
+    if answer.status >= 400 {
+        return answer.message();
+    }
+    let text = answer.text();
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let message = last["errorDetail"]["message"].as_str();
+    message.unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+/// A header of a tar, of this type and size.
+fn tar_header(path: &str, kind: u8, size: u64) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..path.len()].copy_from_slice(path.as_bytes());
+    block[100..108].copy_from_slice(b"0000644\0");
+    block[108..116].copy_from_slice(b"0000000\0");
+    block[116..124].copy_from_slice(b"0000000\0");
+    block[124] = 0x80;
+    block[128..136].copy_from_slice(&size.to_be_bytes());
+    block[136..148].copy_from_slice(b"00000000000\0");
+    block[148..156].copy_from_slice(b"        ");
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Empty files with names of their own, without end.
+fn endless_files() -> impl Iterator<Item = std::sync::Arc<[u8]>> {
+    (0u64..).map(|batch| {
+        let files = (0..2048).flat_map(|n| tar_header(&format!("{batch}/{n}"), b'0', 0));
+        files.collect()
+    })
+}
+
+#[test]
+fn archives_that_are_bombs_or_never_end_are_refused_in_bounded_memory() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    const IMPORT: &str = "/images/create?fromSrc=-&repo=bomb";
+    const LOAD: &str = "/images/load";
+    let engine = engine_with_busybox();
+    let before = settled(&engine);
+    let zeros: std::sync::Arc<[u8]> = vec![0; 1 << 20].into();
+    let packed_zeros: std::sync::Arc<[u8]> = gzip(&zeros).into();
+    let ten_gigabytes = || {
+        let head = gzip(&tar_header("zeros", b'0', 10 << 30)).into();
+        std::iter::once(head).chain(std::iter::repeat_n(packed_zeros.clone(), 10 << 10))
+    };
+    let endless = |head: Vec<u8>| {
+        let head: std::sync::Arc<[u8]> = head.into();
+        std::iter::once(head).chain(std::iter::repeat(zeros.clone()))
+    };
+    let check = |what: &str, answer: Answer, started: Instant| {
+        let message = trouble(&answer);
+        println!(
+            "{what}: {message:?} after {:?}, at most {} MiB so far",
+            started.elapsed(),
+            peak_memory(&engine) >> 20
+        );
+        assert!(!message.is_empty() && message.len() < 500, "{message}");
+        assert!(started.elapsed() < Duration::from_secs(300), "{what}");
+        assert_serves(&engine);
+    };
+    let now = Instant::now;
+    let started = now();
+    check(
+        "ten gigabytes",
+        pour(&engine, IMPORT, ten_gigabytes()),
+        started,
+    );
+    let started = now();
+    let nested = std::iter::once(gzip(&gzip(&tar_header("a", b'0', 0))).into());
+    check("nested gzip", pour(&engine, IMPORT, nested), started);
+    let started = now();
+    check(
+        "what follows the end",
+        pour(&engine, LOAD, endless(vec![0; 512])),
+        started,
+    );
+    let started = now();
+    let document = endless(tar_header("manifest.json", b'0', 1 << 40));
+    check(
+        "an endless document",
+        pour(&engine, LOAD, document),
+        started,
+    );
+    let started = now();
+    let name = endless(tar_header("x", b'L', 1 << 40));
+    check("an endless name", pour(&engine, IMPORT, name), started);
+    let started = now();
+    check(
+        "members without end",
+        pour(&engine, LOAD, endless_files()),
+        started,
+    );
+    assert!(peak_memory(&engine) < MEMORY, "{}", peak_memory(&engine));
+    assert_descriptors_return(&engine, before);
+    let images = ask(&engine, "GET", "/images/json?all=1").expect(200).json();
+    assert_eq!(images.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn json_that_is_ambiguous_or_no_text_is_refused() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let deep = format!(
+        r#"{{"Image":"busybox","Labels":{}1{}}}"#,
+        r#"{"a":"#.repeat(100_000),
+        "}".repeat(100_000)
+    );
+    let many = format!(
+        r#"{{"Image":"busybox","Env":["{}"]}}"#,
+        r"A\u0000".repeat(9)
+    );
+    let bodies: [&[u8]; 9] = [
+        br#"{"Image":"busybox","HostConfig":{"Memory":99999999,"Memory":1}}"#,
+        b"{\"Image\":\"busybox\",\"Cmd\":[\"\xff\xfe\"]}",
+        b"{\"Image\":\"\xed\xa0\x80\"}",
+        br#"{"Image":"\ud800"}"#,
+        br#"{"Image":"busybox","Cmd":["a\u0000b"]}"#,
+        br#"{"Image":"busybox","HostConfig":{"Memory":9223372036854775808}}"#,
+        br#"{"Image":"busybox","HostConfig":{"CpusetCpus":"0-4294967295"}}"#,
+        deep.as_bytes(),
+        many.as_bytes(),
+    ];
+    for body in bodies {
+        let kind = ["Content-Type: application/json"];
+        let answer = send(&engine, "POST", "/containers/create", &kind, body);
+        let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
+        assert_eq!(answer.status, 400, "{shown}: {}", answer.text());
+        assert!(answer.message().len() < 500, "{shown}");
+    }
+    let left = ask(&engine, "GET", "/containers/json?all=1").expect(200);
+    assert_eq!(left.json(), serde_json::json!([]));
+    // Of a field that comes twice the last one counts, in whatever case.
+    for (body, status) in [
+        (r#"{"Image":"busybox","Image":"nonesuch"}"#, 404),
+        (r#"{"Image":"busybox","image":"nonesuch"}"#, 404),
+        (r#"{"image":"nonesuch","Image":"busybox"}"#, 201),
+    ] {
+        let _ = tell(&engine, "POST", "/containers/create", body).expect(status);
+    }
+    assert!(peak_memory(&engine) < MEMORY);
+    assert_serves(&engine);
+}
+
+#[test]
+fn filters_that_are_bombs_are_answered_at_once() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    for number in 0..20 {
+        let name = "a".repeat(60 + number);
+        let body = r#"{"Image":"busybox"}"#;
+        let path = format!("/containers/create?name={name}");
+        let _ = tell(&engine, "POST", &path, body).expect(201);
+    }
+    let escape =
+        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02x}")).collect() };
+    let names: Vec<String> = (0..4000).map(|n| format!("\"n{n}\"")).collect();
+    let keys: Vec<String> = (0..4000).map(|n| format!("\"k{n}\":[\"v\"]")).collect();
+    for filters in [
+        "[".repeat(50_000),
+        r#"{"a":"#.repeat(10_000),
+        format!("{{{}}}", keys.join(",")),
+        format!("{{\"name\":[{}]}}", names.join(",")),
+        r#"{"name":["^(a+)+$"]}"#.to_owned(),
+        r#"{"name":["((((a{99}){99}){99}){99}){99}"]}"#.to_owned(),
+        format!("{{\"name\":[\"{}\"]}}", "(a*)*".repeat(2000)),
+        format!("{{\"name\":[\"{}\"]}}", "(".repeat(20_000)),
+        format!("{{\"label\":[\"{}\"]}}", "x".repeat(40_000)),
+        r#"{"name":{"a":{"b":true}}}"#.to_owned(),
+        r#"{"name":true}"#.to_owned(),
+    ] {
+        for list in [
+            "/containers/json?all=1&",
+            "/images/json?",
+            "/volumes?",
+            "/networks?",
+        ] {
+            let started = Instant::now();
+            let answer = ask(
+                &engine,
+                "GET",
+                &format!("{list}filters={}", escape(&filters)),
+            );
+            let shown = format!("{list} {filters:.60}");
+            assert!(
+                matches!(answer.status, 200 | 400 | 414 | 431),
+                "{shown}: {}",
+                answer.status
+            );
+            assert!(answer.body.len() < 100_000, "{shown}");
+            assert!(started.elapsed() < Duration::from_secs(5), "{shown}");
+        }
+    }
+    assert!(peak_memory(&engine) < MEMORY);
+    assert_serves(&engine);
+}
+
+#[test]
+fn upgrades_where_there_is_nothing_to_upgrade_are_plain_answers() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine();
+    let before = settled(&engine);
+    for (request, upgrade, statuses) in [
+        ("GET /info", "tcp", [200, 200]),
+        ("GET /_ping", "h2c", [200, 200]),
+        ("GET /events?since=1&until=2", "tcp", [200, 200]),
+        ("POST /containers/create", "tcp", [400, 400]),
+        (
+            "POST /containers/nonesuch/attach?stream=1",
+            "tcp",
+            [404, 404],
+        ),
+        ("POST /exec/nonesuch/start", "tcp", [400, 404]),
+        (
+            "GET /containers/nonesuch/attach/ws",
+            "websocket",
+            [404, 501],
+        ),
+        ("POST /session", "h2c", [404, 501]),
+        ("POST /grpc", "h2c", [404, 501]),
+    ] {
+        let mut stream = connect(&engine);
+        let head = format!(
+            "{request} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\
+             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let answer = read_answer(&mut stream);
+        assert!(
+            statuses.contains(&answer.status),
+            "{request}: {} {}",
+            answer.status,
+            answer.text()
+        );
+    }
+    assert_descriptors_return(&engine, before);
+}
+
+#[test]
+fn execs_that_are_made_and_left_cost_little() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["sleep","1000"],"StopSignal":"KILL"}"#;
+    let _ = tell(&engine, "POST", "/containers/create?name=left", body).expect(201);
+    let _ = ask(&engine, "POST", "/containers/left/start").expect(204);
+    let before = settled(&engine);
+    // Much output, and nobody who reads it.
+    let loud = r#"{"Cmd":["sh","-c","while echo loud; do :; done"],"AttachStdout":true}"#;
+    let mut held = Vec::new();
+    for round in 0..50 {
+        let created = tell(&engine, "POST", "/containers/left/exec", loud).expect(201);
+        let id = created.json()["Id"].as_str().unwrap().to_owned();
+        let mut stream = connect(&engine);
+        let start = format!(
+            "POST /exec/{id}/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\n\r\n{{}}"
+        );
+        stream.write_all(start.as_bytes()).unwrap();
+        if round % 2 == 0 {
+            held.push(stream);
+        }
+    }
+    // Ten thousand that are never started, over few connections.
+    let quiet = r#"{"Cmd":["true"],"AttachStdout":true}"#;
+    let request = format!(
+        "POST /containers/left/exec HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{quiet}",
+        quiet.len()
+    );
+    let mut refused = 0;
+    for _ in 0..10 {
+        let mut stream = connect(&engine);
+        let mut reader = stream.try_clone().unwrap();
+        let answers = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = reader.read_to_string(&mut text);
+            text
+        });
+        for _ in 0..1000 {
+            stream.write_all(request.as_bytes()).unwrap();
+        }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let text = answers.join().unwrap();
+        let made = text.matches("HTTP/1.1 201 ").count();
+        let other = text.matches("HTTP/1.1 503 ").count();
+        assert_eq!(made + other, 1000, "{text:.300}");
+        refused += other;
+    }
+    println!(
+        "{refused} of 10,000 execs were refused, {} MiB at most",
+        peak_memory(&engine) >> 20
+    );
+    assert!(peak_memory(&engine) < MEMORY, "{}", peak_memory(&engine));
+    assert_serves(&engine);
+    drop(held);
+    let _ = ask(&engine, "POST", "/containers/left/kill").expect(204);
+    let _ = ask(&engine, "DELETE", "/containers/left?force=1").expect(204);
+    assert_descriptors_return(&engine, before);
 }

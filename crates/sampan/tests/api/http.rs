@@ -82,8 +82,15 @@ pub(crate) fn send(
     stream.write_all(head.as_bytes()).unwrap();
     // The engine may answer before it has read everything.
     let _ = stream.write_all(body);
+    read_answer(&mut stream)
+}
+
+/// Reads an answer that ends with the connection.
+#[track_caller]
+pub(crate) fn read_answer(stream: &mut UnixStream) -> Answer {
     let mut raw = Vec::new();
-    stream.read_to_end(&mut raw).unwrap();
+    // A reset behind the answer says that not all of the body was wanted.
+    let _ = stream.read_to_end(&mut raw);
     parse(&raw)
 }
 

@@ -1,12 +1,14 @@
 //! One table of commands, typed with the real `docker` client and with
 //! `sampan`: the same observable results, and the ones that are expected.
 
+use std::path::Path;
+
 use sampan_testing::{Ran, TestEngine};
 
 use crate::engine_with_busybox;
 
 /// What a row expects on standard output.
-enum Expect {
+pub(crate) enum Expect {
     /// Exactly this (without the last line break).
     Text(&'static str),
     /// Every one of these somewhere.
@@ -19,82 +21,162 @@ enum Expect {
 
 use Expect::{Has, Id, Same, Text};
 
-struct Row {
-    command: &'static [&'static str],
+/// A command, typed with both clients.
+pub(crate) struct Row {
+    command: Vec<String>,
+    input: &'static str,
     code: i32,
     stdout: Expect,
     /// Parts of standard error.
     stderr: &'static [&'static str],
 }
 
-const fn row(command: &'static [&'static str], stdout: Expect) -> Row {
+fn row(command: &[&str], stdout: Expect) -> Row {
     Row {
-        command,
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        input: "",
         code: 0,
         stdout,
         stderr: &[],
     }
 }
 
-const fn fails(
-    command: &'static [&'static str],
-    code: i32,
-    stderr: &'static [&'static str],
-) -> Row {
+fn fails(command: &[&str], code: i32, stderr: &'static [&'static str]) -> Row {
     Row {
-        command,
         code,
-        stdout: Same,
         stderr,
+        ..row(command, Same)
     }
+}
+
+/// A row as it is typed in a shell. `{dir}` is a directory of the table's own.
+pub(crate) fn line(command: &str, stdout: Expect) -> Row {
+    Row {
+        command: words(command),
+        ..row(&[], stdout)
+    }
+}
+
+/// A row as it is typed in a shell, that fails.
+pub(crate) fn wrong(command: &str, code: i32, stderr: &'static [&'static str]) -> Row {
+    Row {
+        command: words(command),
+        ..fails(&[], code, stderr)
+    }
+}
+
+impl Row {
+    /// With something on standard input.
+    pub(crate) fn input(mut self, text: &'static str) -> Self {
+        self.input = text;
+        self
+    }
+
+    /// What of it does not fit.
+    fn mistake(&self, ran: &Ran) -> Option<String> {
+        if ran.code != self.code {
+            return Some(format!("not code {}", self.code));
+        }
+        let stdout = ran.stdout.trim_end_matches('\n');
+        let fits = match self.stdout {
+            Text(text) => stdout == text,
+            Has(parts) => parts.iter().all(|part| stdout.contains(part)),
+            Same => true,
+            Id => is_id(stdout),
+        };
+        if !fits {
+            return Some(match self.stdout {
+                Text(text) => format!("not {text:?}"),
+                Has(parts) => format!("not with {parts:?}"),
+                Same | Id => "no identifier".to_owned(),
+            });
+        }
+        let mut parts = self.stderr.iter();
+        let missing = parts.find(|part| !ran.stderr.contains(**part));
+        missing.map(|part| format!("{part:?} is missing"))
+    }
+
+    /// Of a command that ends with another code than 0.
+    pub(crate) fn ends(mut self, code: i32) -> Self {
+        self.code = code;
+        self
+    }
+}
+
+/// Splits as a shell does: single quotes hold words together.
+pub(crate) fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                let _ = word.get_or_insert_default();
+            }
+            ' ' if !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    assert!(!quoted, "{line}");
+    words.extend(word);
+    words
 }
 
 /// Runs the rows with both clients, one after the other on one engine.
 fn play(rows: &[Row]) {
-    let engine = engine_with_busybox();
-    let run_sampan = |args: &[&str]| engine.sampan(args);
-    let run_docker = |args: &[&str]| engine.docker(args);
-    let by_sampan = play_with(&engine, "sampan", &run_sampan, rows);
-    let by_docker = play_with(&engine, "docker", &run_docker, rows);
-    for ((row, sampan), docker) in rows.iter().zip(by_sampan).zip(by_docker) {
-        assert_eq!(
-            normal(&sampan.stdout),
-            normal(&docker.stdout),
-            "sampan (left) and docker differ: {:?}",
-            row.command
-        );
-    }
+    play_in(&engine_with_busybox(), &|_| {}, rows);
 }
 
+/// The same on this engine; `prepare` fills the directory of the table.
+pub(crate) fn play_in(engine: &TestEngine, prepare: &dyn Fn(&Path), rows: &[Row]) {
+    let directory = engine.scratch().join("table");
+    let client = |name: &str, run: &dyn Fn(&[&str], &[u8]) -> Ran| {
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        prepare(&directory);
+        play_with(engine, name, &directory, run, rows)
+    };
+    let (by_sampan, mut mistakes) = client("sampan", &|args, input| {
+        engine.sampan_with_input(args, input)
+    });
+    let (by_docker, of_docker) = client("docker", &|args, input| {
+        engine.docker_with_input(args, input)
+    });
+    mistakes.extend(of_docker);
+    for ((row, sampan), docker) in rows.iter().zip(by_sampan).zip(by_docker) {
+        let (sampan, docker) = (normal(&sampan.stdout), normal(&docker.stdout));
+        if sampan != docker {
+            let command = &row.command;
+            mistakes.push(format!("{command:?} differ:\n{sampan}docker:\n{docker}"));
+        }
+    }
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n\n"));
+}
+
+/// Runs the rows with one client; returns what it did and what is wrong with that.
 fn play_with(
     engine: &TestEngine,
     name: &str,
-    client: &dyn Fn(&[&str]) -> Ran,
+    directory: &Path,
+    client: &dyn Fn(&[&str], &[u8]) -> Ran,
     rows: &[Row],
-) -> Vec<Ran> {
+) -> (Vec<Ran>, Vec<String>) {
+    let directory = directory.to_str().unwrap();
+    let mut mistakes = Vec::new();
     let results = rows.iter().map(|row| {
-        let ran = client(row.command);
-        let context = format!("{name} {:?}: {ran:?}", row.command);
-        assert_eq!(ran.code, row.code, "{context}");
-        let stdout = ran.stdout.trim_end_matches('\n');
-        match row.stdout {
-            Text(text) => assert_eq!(stdout, text, "{context}"),
-            Has(parts) => {
-                for part in parts {
-                    assert!(stdout.contains(part), "{part:?} is missing: {context}");
-                }
-            }
-            Same => {}
-            Id => assert!(is_id(stdout), "{context}"),
-        }
-        for part in row.stderr {
-            assert!(ran.stderr.contains(part), "{part:?} is missing: {context}");
+        let words = row.command.iter();
+        let words: Vec<String> = words.map(|word| word.replace("{dir}", directory)).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let ran = client(&words, row.input.as_bytes());
+        if let Some(mistake) = row.mistake(&ran) {
+            mistakes.push(format!("{mistake}: {name} {words:?}: {ran:?}"));
         }
         ran
     });
     let results = results.collect();
     engine.remove_all();
-    results
+    (results, mistakes)
 }
 
 fn is_id(text: &str) -> bool {
@@ -102,7 +184,7 @@ fn is_id(text: &str) -> bool {
 }
 
 /// Takes out what differs from one container to the next: identifiers.
-fn normal(text: &str) -> String {
+pub(crate) fn normal(text: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
     for c in text.chars().chain(['\n']) {
@@ -533,7 +615,7 @@ fn the_life_of_a_container() {
 fn listing_and_filters() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     play(
-        &[
+        [
             row(
                 &[
                     "create", "--name", "a1", "-l", "tier=web", "busybox", "true",
@@ -553,7 +635,7 @@ fn listing_and_filters() {
         ]
         .into_iter()
         .map(|mut row| {
-            if row.command.contains(&"a3") {
+            if row.command.iter().any(|word| word == "a3") {
                 row.code = 4;
             }
             row
