@@ -16,11 +16,16 @@
 //!
 //! Each file holds one JSON object: `{"format":1,"checksum":"sha256:<hex>","record":{...}}`, the
 //! checksum being that of the bytes of `record` as they stand in the file.
+//!
+//! A [`Journal`] owns a directory, too: `<dir>/current` and `<dir>/previous` hold one entry a line,
+//! each behind a checksum. It survives the death of the process, not every power cut.
 
 mod envelope;
 mod error;
+mod journal;
 mod store;
 
 pub use error::{Error, ErrorKind, Result};
+pub use journal::{Journal, JournalReader};
 pub use sampan_fs::Sync;
 pub use store::{Damaged, Layout, Store};
