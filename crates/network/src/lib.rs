@@ -40,7 +40,9 @@ pub use files::{
     DnsOptions, Hosts, RESOLVED_FILE, host_mode_resolv_conf, hostname_file, is_resolved_stub,
     resolv_conf,
 };
-pub use firewall::{Applied, Firewall, FirewallBridge, ForwardBlock, Policy, Published};
+pub use firewall::{
+    Applied, Firewall, FirewallBridge, FirewallWatch, ForwardBlock, Policy, Published,
+};
 pub use interface::{InterfaceName, MacAddress};
 pub use ipam::Ipam;
 pub use link::{Bridge, Endpoint, Ensured, HostNetwork, Isolation};

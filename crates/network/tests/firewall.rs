@@ -149,6 +149,38 @@ fn a_published_port_changes_elements_only() {
 }
 
 #[test]
+fn changes_of_the_table_are_heard_and_those_of_others_are_not() {
+    requires!(root, nftables);
+    let world = World::new();
+    let one = world.container(2);
+    let watch = inside(&world.host, || world.firewall.watch().unwrap());
+    assert!(!watch.take());
+    world.run("nft add table inet theirs");
+    world.run("nft add chain inet theirs sampan");
+    world.run("nft delete table inet theirs");
+    assert!(!watch.take());
+    world.publish("0.0.0.0:8080", &one, 80, Protocol::Tcp);
+    assert!(watch.take());
+    for damage in [
+        "nft flush ruleset",
+        "nft flush chain ip sampan prerouting",
+        "nft delete element ip sampan published_anywhere '{ tcp . 8080 }'",
+        "nft add rule ip sampan forward drop",
+    ] {
+        world.run(damage);
+        assert!(watch.take(), "{damage}");
+        assert_ne!(
+            world.firewall.ensure().unwrap(),
+            Applied::Unchanged,
+            "{damage}"
+        );
+        assert!(watch.take(), "the repair of {damage}");
+        assert_eq!(world.firewall.ensure().unwrap(), Applied::Unchanged);
+        assert!(!watch.take(), "{damage}");
+    }
+}
+
+#[test]
 fn damage_by_others_is_repaired() {
     requires!(root, nftables);
     let world = World::new();

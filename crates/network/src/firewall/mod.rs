@@ -11,6 +11,7 @@ mod conntrack;
 mod diff;
 mod policy;
 mod ruleset;
+mod watch;
 mod wire;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use diff::{Plan, Seen};
 use ruleset::{BY_ADDRESS, BY_PORT, Ruleset};
 
 pub use policy::{FirewallBridge, Policy, Published};
+pub use watch::FirewallWatch;
 
 /// Attempts against others who change the ruleset at the same time.
 const ATTEMPTS: usize = 20;
@@ -144,7 +146,27 @@ impl Firewall {
     /// # Errors
     /// When the kernel refuses.
     pub fn ensure(&self) -> Result<Applied> {
-        self.update(|_| ())
+        let mut state = self.lock();
+        if state.policy == Policy::default() {
+            // Nothing was asked for, so there is no table.
+            return Ok(Applied::Unchanged);
+        }
+        if let Some((known, _)) = state.known
+            && self.generation(&mut state.socket)? == known
+        {
+            return Ok(Applied::Unchanged);
+        }
+        let policy = state.policy.clone();
+        self.bring(&mut state, &policy)
+    }
+
+    /// Hears of changes of the table from here on; who made them is for [`Firewall::ensure`] to
+    /// find out. To be opened in the network namespace that the firewall was opened in.
+    ///
+    /// # Errors
+    /// When there is no netlink.
+    pub fn watch(&self) -> Result<FirewallWatch> {
+        FirewallWatch::open(&self.table)
     }
 
     /// Returns the policy that the table was last made equal to.
