@@ -37,6 +37,8 @@ pub struct Engine {
     events: EventBus,
     tasks: TaskTracker,
     inner: Arc<Inner>,
+    /// Repairs the firewall.
+    warden: tokio::task::JoinHandle<()>,
     _lock: DirLock,
 }
 
@@ -60,6 +62,8 @@ impl Engine {
                 "could not remove layers that nothing needs"
             );
         }
+        let networks = inner.networks.clone();
+        let warden = tokio::spawn(async move { networks.keep_firewall().await });
         Ok(Self {
             containers: ContainerService::new(inner.clone()),
             images: inner.images.clone(),
@@ -69,6 +73,7 @@ impl Engine {
             events: inner.events.clone(),
             tasks: inner.tasks.clone(),
             inner,
+            warden,
             _lock: lock,
         })
     }
@@ -107,6 +112,8 @@ impl Engine {
     /// listen to them, until the process ends. When none runs, nothing of the engine stays on the
     /// host but its files.
     pub async fn close(&self) {
+        // Before the table goes, which it would make anew.
+        self.warden.abort();
         self.tasks.close();
         // Listeners of running containers never end by themselves.
         let _ =
@@ -123,6 +130,12 @@ impl Engine {
                 "could not remove the default network"
             );
         }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.warden.abort();
     }
 }
 
@@ -177,7 +190,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     let layers = LayerStore::open(&root, layers)?;
     let images = ImageStore::open(&root, layers, sampan_images::Options::default())?;
     let records = Store::open_as(paths.containers(), Layout::Directories)?;
-    let events = EventBus::new();
+    let events = EventBus::open(&paths.events())?;
     let registry = Registry::new(records);
     let volumes = VolumeService::open(&paths.volumes(), registry.clone(), events.clone())?;
     let names = NetworkNames::for_run_root(&run);

@@ -18,6 +18,7 @@
 //!                      hosts, hostname, resolv.conf
 //!                      <id>-json.log*         written by the shim
 //!                      shim/                  written by the shim
+//! ROOT/events/                                 the journal of what was told
 //! ROOT/volumes/<name>/{record.json,_data}
 //! RUN/shims/<id>/shim.sock
 //! ```

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use sampan_network::{
-    Bridge, Endpoint as Link, Firewall, FirewallBridge, HostNetwork, HostPort, InterfaceName, Ipam,
-    Isolation, NetworkNames, NetworkNamespace, Policy, Pool, PortAllocator, PortBinding,
-    PortRequest, Published,
+    Applied, Bridge, Endpoint as Link, Firewall, FirewallBridge, FirewallWatch, HostNetwork,
+    HostPort, InterfaceName, Ipam, Isolation, NetworkNames, NetworkNamespace, Policy, Pool,
+    PortAllocator, PortBinding, PortRequest, Published,
 };
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 
 use crate::container::config::{ContainerPort, HostConfig, NetworkMode, Protocol};
 use crate::container::id::{ContainerId, NetworkId};
@@ -21,6 +23,8 @@ use crate::container::view::{Endpoint, NetworkState, PublishedPort};
 use crate::error::chain;
 use crate::{Error, ErrorKind, Result};
 
+/// The shortest time between two repairs of the firewall.
+const BETWEEN_REPAIRS: std::time::Duration = std::time::Duration::from_millis(50);
 /// Namespaces kept ready.
 const READY: usize = 3;
 /// The default network's name.
@@ -345,6 +349,48 @@ impl NetworkService {
         shared.host.remove_orphans(&opened.bridge.name, &live)?;
         shared.firewall.apply(policy)?;
         Ok(())
+    }
+
+    /// Repairs the firewall's table whenever somebody else has changed or flushed it. Costs nothing
+    /// while nobody does. Ends only when it is dropped.
+    pub(crate) async fn keep_firewall(&self) {
+        let (watch, readiness) = match self.watch_firewall() {
+            Ok(watched) => watched,
+            Err(error) => {
+                tracing::warn!(error = error.message(), "nobody watches the firewall");
+                return;
+            }
+        };
+        while readiness.readable().await.is_ok() {
+            let mut concerned = false;
+            // Makes the runtime wait for the socket anew.
+            let _ = readiness.try_io(Interest::READABLE, || {
+                concerned = watch.take();
+                Err::<(), _>(std::io::ErrorKind::WouldBlock.into())
+            });
+            if !concerned {
+                continue;
+            }
+            let shared = self.shared.clone();
+            match crate::blocking(move || Ok(shared.firewall.ensure()?)).await {
+                Ok(Applied::Unchanged) => continue,
+                Ok(_) => tracing::warn!("somebody else changed the firewall's table: repaired"),
+                Err(error) => {
+                    tracing::error!(error = error.message(), "could not repair the firewall");
+                }
+            }
+            // Somebody who takes it away again and again does not keep the engine busy.
+            tokio::time::sleep(BETWEEN_REPAIRS).await;
+        }
+    }
+
+    /// Returns the watch, and another descriptor of its socket by which the runtime tells when there
+    /// is something.
+    fn watch_firewall(&self) -> Result<(FirewallWatch, UnixStream)> {
+        let watch = self.shared.firewall.watch()?;
+        let readiness = || UnixStream::from_std(watch.as_fd().try_clone_to_owned()?.into());
+        let readiness = readiness().map_err(|e| Error::because("watch the firewall", &e))?;
+        Ok((watch, readiness))
     }
 
     /// Takes the bridge and the firewall's table away, of which nobody has anything any more.

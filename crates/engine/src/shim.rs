@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{Error, ErrorKind, Result};
 
 /// How long a shim may take to answer anything but a launch.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long a launch may take: sources on a slow disk, a big cgroup.
 const LAUNCH: Duration = Duration::from_secs(100);
 /// Number of the control connection in the shim.
@@ -153,7 +153,8 @@ pub(crate) struct Connection {
     readiness: UnixStream,
     /// The shim's process, when it is a child of this engine.
     process: Option<OwnedFd>,
-    events: Vec<Event>,
+    /// With the numbers of the journal's entries that tell the same.
+    events: Vec<(u64, Event)>,
 }
 
 impl Connection {
@@ -209,7 +210,7 @@ impl Connection {
             loop {
                 match self.step().await? {
                     Incoming::Reply { sequence, reply } if sequence == wanted => return Ok(reply),
-                    Incoming::Event(event) => self.events.push(event),
+                    Incoming::Event { entry, event } => self.events.push((entry, event)),
                     Incoming::Reply { .. } | Incoming::Unknown => {}
                 }
             }
@@ -296,7 +297,7 @@ impl Connection {
     pub(crate) async fn serve(
         mut self,
         mut requests: mpsc::Receiver<Ask>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedSender<(u64, Event)>,
     ) {
         let mut pending: HashMap<u64, oneshot::Sender<Reply>> = HashMap::new();
         for event in std::mem::take(&mut self.events) {
@@ -322,8 +323,8 @@ impl Connection {
                             let _ = answer.send(reply);
                         }
                     }
-                    Ok(Incoming::Event(event)) => {
-                        let _ = events.send(event);
+                    Ok(Incoming::Event { entry, event }) => {
+                        let _ = events.send((entry, event));
                     }
                     Ok(Incoming::Unknown) => {}
                     Err(_) => break,

@@ -16,7 +16,7 @@ use crate::container::id::random_hex;
 use crate::container::mount::{MountKind, check_volume_name};
 use crate::container::registry::Registry;
 use crate::copy::Copier;
-use crate::{Action, Error, ErrorKind, EventBus, EventKind, Result};
+use crate::{Action, Error, ErrorKind, Event, EventBus, EventKind, Result};
 
 /// The only driver.
 pub(crate) const LOCAL: &str = "local";
@@ -65,6 +65,10 @@ struct Record {
     created: Timestamp,
     labels: BTreeMap<String, String>,
     options: BTreeMap<String, String>,
+    /// Made for a container that is still in the making: should a kill come between, nobody would
+    /// ever ask for it.
+    #[serde(default)]
+    pending: bool,
 }
 
 /// Everything that can be done to volumes. A cheap clone.
@@ -110,6 +114,14 @@ impl Pin {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    /// The volume is here to stay: its container is, or somebody asked for it alone. Blocks.
+    pub(crate) fn confirm(&self, sync: Sync) -> Result<()> {
+        if self.is_new && self.anonymous {
+            self.shared.confirm(&self.name, sync)?;
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -119,6 +131,17 @@ impl Shared {
 
     fn is_pinned(&self, name: &str) -> bool {
         self.pins().contains_key(name)
+    }
+
+    fn confirm(&self, name: &str, sync: Sync) -> Result<()> {
+        let Some(record) = self.store.get(name).filter(|record| record.pending) else {
+            return Ok(());
+        };
+        let record = Record {
+            pending: false,
+            ..(*record).clone()
+        };
+        Ok(self.store.put(name, &record, sync)?)
     }
 }
 
@@ -136,7 +159,21 @@ impl VolumeService {
             }),
         };
         service.sweep();
+        service.settle_pending();
         Ok(service)
+    }
+
+    /// Removes volumes that were made for containers which never came to be.
+    fn settle_pending(&self) {
+        let pending = |(name, record): (String, Arc<Record>)| record.pending.then_some(name);
+        let pending: Vec<String> = self.shared.store.iter().filter_map(pending).collect();
+        for name in &pending {
+            if self.users(name).is_empty() {
+                self.remove_unused(std::slice::from_ref(name));
+            } else if let Err(error) = self.shared.confirm(name, Sync::Durable) {
+                tracing::warn!(volume = name, error = error.message(), "could not store a volume");
+            }
+        }
     }
 
     /// Removes directories without a record (a volume half made or half removed) and copies that
@@ -173,6 +210,7 @@ impl VolumeService {
         let service = self.clone();
         crate::blocking(move || {
             let pin = service.ensure(&request, Sync::Durable)?;
+            pin.confirm(Sync::Durable)?;
             service.look(pin.name())
         })
         .await
@@ -314,6 +352,7 @@ impl VolumeService {
             created: Timestamp::now(),
             labels,
             options: request.options.clone(),
+            pending: anonymous,
         };
         shared.store.put(&name, &record, sync)?;
         shared.events.publish(
@@ -398,6 +437,11 @@ impl VolumeService {
         records
             .iter()
             .filter(|record| {
+                use crate::Lifecycle::{Dead, Removing};
+                // What is being removed uses nothing any more.
+                !matches!(record.lifecycle, Removing { .. } | Dead { .. })
+            })
+            .filter(|record| {
                 let mut mounts = record.mounts.iter();
                 mounts.any(|mount| mount.kind == MountKind::Volume && mount.name == name)
             })
@@ -423,32 +467,42 @@ impl VolumeService {
             }
         }
     }
+}
 
-    pub(crate) fn tell_mounted(
-        &self,
-        name: &str,
-        container: &str,
-        destination: &str,
-        writable: bool,
-    ) {
-        let attributes = BTreeMap::from([
-            ("container".to_owned(), container.to_owned()),
-            ("destination".to_owned(), destination.to_owned()),
-            ("driver".to_owned(), LOCAL.to_owned()),
-            ("propagation".to_owned(), String::new()),
-            ("read/write".to_owned(), writable.to_string()),
-        ]);
-        self.shared
-            .events
-            .publish(EventKind::Volume, Action::Mount, name, attributes);
+/// The news that a volume came into use by a container.
+pub(crate) fn mounted(
+    name: &str,
+    container: &str,
+    destination: &str,
+    writable: bool,
+    at: Timestamp,
+) -> Event {
+    let attributes = BTreeMap::from([
+        ("container".to_owned(), container.to_owned()),
+        ("destination".to_owned(), destination.to_owned()),
+        ("driver".to_owned(), LOCAL.to_owned()),
+        ("propagation".to_owned(), String::new()),
+        ("read/write".to_owned(), writable.to_string()),
+    ]);
+    Event {
+        kind: EventKind::Volume,
+        action: Action::Mount,
+        actor: name.to_owned(),
+        attributes,
+        at,
     }
+}
 
-    pub(crate) fn tell_unmounted(&self, name: &str, container: &str) {
-        let mut attributes = driver_attribute();
-        attributes.insert("container".to_owned(), container.to_owned());
-        self.shared
-            .events
-            .publish(EventKind::Volume, Action::Unmount, name, attributes);
+/// The news that a volume went out of use by a container.
+pub(crate) fn unmounted(name: &str, container: &str, at: Timestamp) -> Event {
+    let mut attributes = driver_attribute();
+    attributes.insert("container".to_owned(), container.to_owned());
+    Event {
+        kind: EventKind::Volume,
+        action: Action::Unmount,
+        actor: name.to_owned(),
+        attributes,
+        at,
     }
 }
 

@@ -7,7 +7,8 @@ mod harness;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::{EngineExt, Host, SOON, abandon, import, script};
+use harness::{EngineExt, Host, SOON, abandon, assert_whole_lives, import, lives, script};
+use jiff::Timestamp;
 use sampan_engine::{
     CreateContainer, Engine, ErrorKind, Failure, ListOptions, NetworkMode, PortBinding, Status,
     WaitCondition,
@@ -69,6 +70,7 @@ async fn a_failure_at_any_step_of_start_leaves_nothing() {
         engine.remove_all().await;
         host.assert_nothing_left();
     }
+    assert_whole_lives(&engine, Timestamp::UNIX_EPOCH);
 }
 
 fn abandon_start(host: &Host, step: &'static str, auto_remove: bool) {
@@ -117,6 +119,7 @@ async fn an_engine_gone_at_any_step_of_start_is_made_up_for_by_the_next() {
             }
             engine.remove_all().await;
             host.assert_nothing_left();
+            assert_whole_lives(&engine, Timestamp::UNIX_EPOCH);
         }
     }
 }
@@ -194,6 +197,90 @@ async fn containers_outlive_their_engine() {
         numbers.iter().copied().eq(0..numbers.len() as u32),
         "{numbers:?}"
     );
+    engine.remove_all().await;
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_without_an_engine_is_told_by_the_next_one() {
+    needs_host!();
+    let host = Host::new();
+    let id = abandon(&host, async |engine| {
+        import(engine, "busybox", &[]).await;
+        let mut request = script("exec sleep 1000");
+        request.name = Some("box".into());
+        let id = engine.start_new(request).await;
+        for command in [["sleep", "0.3"], ["sleep", "1000"]] {
+            let config = sampan_engine::ExecConfig {
+                cmd: command.map(str::to_owned).into(),
+                ..sampan_engine::ExecConfig::default()
+            };
+            let exec = engine.containers().exec_create(&id, config).await.unwrap();
+            let options = sampan_engine::ExecStartOptions::default();
+            let starter = engine
+                .containers()
+                .exec_start(exec.as_str(), options)
+                .await
+                .unwrap();
+            starter.detached().await.unwrap();
+        }
+        id
+    });
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let so_far = [
+        "create",
+        "start",
+        "exec_create: sleep 0.3",
+        "exec_start: sleep 0.3",
+        "exec_create: sleep 1000",
+        "exec_start: sleep 1000",
+        "exec_die",
+    ];
+    // Told once, however often engines come and go.
+    for _ in 0..3 {
+        abandon(&host, async |engine| {
+            assert_eq!(lives(engine, Timestamp::UNIX_EPOCH)[&id], so_far);
+        });
+    }
+    abandon(&host, async |engine| {
+        let wait = engine
+            .containers()
+            .wait(&id, WaitCondition::NotRunning)
+            .await
+            .unwrap();
+        engine.containers().kill(&id, None).await.unwrap();
+        wait.outcome().await.unwrap();
+        let told = lives(engine, Timestamp::UNIX_EPOCH);
+        let rest: Vec<&str> = told[&id][so_far.len()..]
+            .iter()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(rest, ["kill", "exec_die", "die"]);
+    });
+    let engine = host.open().await;
+    assert_eq!(
+        lives(&engine, Timestamp::UNIX_EPOCH)[&id].len(),
+        so_far.len() + 3
+    );
+    engine.remove_all().await;
+    assert_whole_lives(&engine, Timestamp::UNIX_EPOCH);
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_is_lost_is_no_reason_to_tell_old_news() {
+    needs_host!();
+    let host = Host::new();
+    let id = abandon(&host, async |engine| {
+        import(engine, "busybox", &[]).await;
+        engine.run(script("true")).await;
+        engine.start_new(script("exec sleep 1000")).await
+    });
+    std::fs::remove_dir_all(host.root().join("events")).unwrap();
+    let engine = host.open().await;
+    assert!(lives(&engine, Timestamp::UNIX_EPOCH).is_empty());
+    engine.containers().kill(&id, None).await.unwrap();
+    assert_eq!(lives(&engine, Timestamp::UNIX_EPOCH)[&id], ["kill", "die"]);
     engine.remove_all().await;
     host.assert_nothing_left();
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{EngineExt, Host, SOON, abandon, import, script};
+use harness::{EngineExt, Host, SOON, abandon, assert_whole_lives, import, script};
 use sampan_engine::{
     Config, Engine, ErrorKind, Lifecycle, NetworkMode, PortBinding, WaitCondition,
 };
@@ -158,16 +158,18 @@ async fn nothing_acknowledged_is_lost_when_the_engine_is_killed() {
         seed ^= seed >> 17;
         seed ^= seed << 5;
         let life = Duration::from_micros(u64::from(seed % 300_000));
+        let began = jiff::Timestamp::now();
         let acknowledged = run_and_kill(&host, life);
         abandon(&host, async |engine| {
-            let began = Instant::now();
+            let checking = Instant::now();
             check(engine, &acknowledged).await;
             println!(
                 "round {round}: {} acknowledged in {life:?}, checked in {:?}",
                 acknowledged.len(),
-                began.elapsed()
+                checking.elapsed()
             );
             engine.remove_all().await;
+            assert_whole_lives(engine, began);
         });
         host.assert_nothing_left();
     }

@@ -69,7 +69,12 @@ pub enum Incoming {
         reply: Reply,
     },
     /// News.
-    Event(Event),
+    Event {
+        /// The number of the journal's entry that tells the same; 0 where none does.
+        entry: u64,
+        /// What happened.
+        event: Event,
+    },
     /// Something of a newer version; to be ignored.
     Unknown,
 }
@@ -82,8 +87,12 @@ enum MessageIn<'a> {
         #[serde(borrow)]
         reply: &'a RawValue,
     },
-    #[serde(borrow)]
-    Event(&'a RawValue),
+    Event {
+        #[serde(default)]
+        entry: u64,
+        #[serde(borrow)]
+        event: &'a RawValue,
+    },
 }
 
 /// The engine's end of a connection to a shim.
@@ -202,7 +211,7 @@ impl Client {
             while let Some(message) = self.next_message()? {
                 match message {
                     Incoming::Reply { sequence, reply } if sequence == wanted => return Ok(reply),
-                    Incoming::Event(event) => self.events.push_back(event),
+                    Incoming::Event { event, .. } => self.events.push_back(event),
                     Incoming::Reply { .. } | Incoming::Unknown => {}
                 }
             }
@@ -218,7 +227,7 @@ impl Client {
                 return Ok(event);
             }
             match self.next_message()? {
-                Some(Incoming::Event(event)) => return Ok(event),
+                Some(Incoming::Event { event, .. }) => return Ok(event),
                 Some(Incoming::Reply { .. } | Incoming::Unknown) => {}
                 None => self.read_until(deadline, timeout)?,
             }
@@ -268,9 +277,8 @@ impl Client {
                 sequence,
                 reply: serde_json::from_str(reply.get()).map_err(ProtocolError::Body)?,
             },
-            Ok(MessageIn::Event(event)) => {
-                serde_json::from_str(event.get()).map_or(Incoming::Unknown, Incoming::Event)
-            }
+            Ok(MessageIn::Event { entry, event }) => serde_json::from_str(event.get())
+                .map_or(Incoming::Unknown, |event| Incoming::Event { entry, event }),
             Err(error) if error.is_data() => Incoming::Unknown,
             Err(error) => return Err(ProtocolError::Body(error)),
         };

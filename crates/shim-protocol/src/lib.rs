@@ -45,3 +45,5 @@ pub const SHIM_DIRECTORY: &str = "shim";
 pub const EXIT_FILE: &str = "exit.json";
 /// Name of the journal inside the shim's directory.
 pub const JOURNAL_FILE: &str = "journal.jsonl";
+/// Name of what the journal held before it became too long.
+pub const OLD_JOURNAL_FILE: &str = "journal-old.jsonl";

@@ -22,6 +22,9 @@ pub struct Exit {
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
+    /// Its number: 1 for the start of the run, and so on without a gap.
+    #[serde(default)]
+    pub number: u64,
     /// When (RFC 3339, nanoseconds).
     pub at: String,
     /// What happened.
@@ -33,13 +36,26 @@ pub struct JournalEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JournalEvent {
-    /// The first process was started.
+    /// The first process was started; the entry's time is that of the run's start.
     Started {
         /// Its process id on the host.
         pid: i32,
     },
     /// A process was killed for want of memory.
     Oom,
+    /// An exec ended.
+    ExecExited {
+        /// The exec's id.
+        id: String,
+        /// Its exit code (128 + n for signal n).
+        exit_code: i32,
+    },
+    /// A client detached by its key sequence.
+    Detached {
+        /// The exec it was attached to; absent for the container's first process.
+        #[serde(default)]
+        exec: Option<String>,
+    },
     /// Log entries could not be written (disk full).
     LogFailed {
         /// The cause.

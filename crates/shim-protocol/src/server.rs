@@ -24,7 +24,7 @@ struct RequestIn<'a> {
 #[serde(rename_all = "snake_case")]
 enum MessageOut<'a> {
     Reply { sequence: u64, reply: &'a Reply },
-    Event(&'a Event),
+    Event { entry: u64, event: &'a Event },
 }
 
 /// One request as it arrived.
@@ -85,9 +85,10 @@ impl Server {
             .queue(&MessageOut::Reply { sequence, reply }, Vec::new())
     }
 
-    /// Queues an event.
-    pub fn event(&mut self, event: &Event) -> Result<(), ProtocolError> {
-        self.channel.queue(&MessageOut::Event(event), Vec::new())
+    /// Queues an event, which the entry `entry` of the journal tells, too; 0 where none does.
+    pub fn event(&mut self, entry: u64, event: &Event) -> Result<(), ProtocolError> {
+        let message = MessageOut::Event { entry, event };
+        self.channel.queue(&message, Vec::new())
     }
 
     /// Whether something is waiting to be written.

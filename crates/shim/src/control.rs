@@ -137,8 +137,8 @@ impl Connection {
     }
 
     /// Tells the news.
-    pub(crate) fn event(&mut self, event: &Event) {
-        self.broken |= self.server.inner_mut().event(event).is_err();
+    pub(crate) fn event(&mut self, entry: u64, event: &Event) {
+        self.broken |= self.server.inner_mut().event(entry, event).is_err();
         self.settle();
     }
 

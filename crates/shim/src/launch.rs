@@ -17,8 +17,7 @@ use sampan_fs::Sync;
 use sampan_oci::runtime::{Mount, Process};
 use sampan_runtime::{Bundle, ErrorKind, Root, Running, SeccompProgram, Stdio};
 use sampan_shim_protocol::{
-    JournalEvent, Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource, StartFailure,
-    StartFailureKind,
+    Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource, StartFailure, StartFailureKind,
 };
 
 use crate::isolate;
@@ -39,7 +38,6 @@ pub(crate) struct Container {
     pub(crate) running: Running,
     pub(crate) started_at: String,
     pub(crate) paused: bool,
-    pub(crate) record: Record,
     /// The filter that execs get too.
     pub(crate) seccomp: Option<SeccompProgram>,
     /// Kept open until the engine releases the container: its root, namespaces, host ports.
@@ -68,7 +66,7 @@ pub(crate) fn launch(
     launch: Launch,
     descriptors: LaunchDescriptors,
     oom_score: i32,
-) -> Result<(Container, Streams), StartFailure> {
+) -> Result<(Container, Record, Streams), StartFailure> {
     let Launch { id, mut spec, .. } = launch;
     if launch.note_steps {
         steps::begin();
@@ -163,19 +161,16 @@ pub(crate) fn launch(
     let started_at = now();
     let running = created.start().map_err(|error| failure(&error))?;
     steps::done("program runs");
-    record.note(JournalEvent::Started {
-        pid: running.pid().as_raw_nonzero().get(),
-    });
+    record.started(running.pid().as_raw_nonzero().get(), &started_at);
     let container = Container {
         id,
         running,
         started_at,
         paused: false,
-        record,
         seccomp,
         held,
     };
-    Ok((container, streams))
+    Ok((container, record, streams))
 }
 
 fn parse_cgroup(path: &str) -> Result<CgroupPath, StartFailure> {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use sampan_kernel::signalfd;
-use sampan_shim_protocol::{Event, JournalEvent};
+use sampan_shim_protocol::{Event, Exit, JournalEvent};
 
 use self::phase::Phase;
 use crate::control::{Connection, Listener};
@@ -25,6 +25,7 @@ use crate::exec::Execs;
 use crate::isolate::{self, Inherited};
 use crate::launch::CONTAINER_STREAMS;
 use crate::poller::{Poller, Readiness, Source, Watched};
+use crate::record::Record;
 use crate::streams::{Notice, Streams};
 
 /// Read from one descriptor at once.
@@ -40,6 +41,8 @@ struct Supervisor {
     connections: Vec<Connection>,
     next_connection: u32,
     phase: Phase,
+    /// From the launch on.
+    record: Option<Record>,
     streams: Vec<Streams>,
     next_streams: u32,
     execs: Execs,
@@ -75,6 +78,7 @@ impl Supervisor {
             connections: Vec::new(),
             next_connection: 0,
             phase: Phase::Waiting,
+            record: None,
             streams: Vec::new(),
             next_streams: CONTAINER_STREAMS + 1,
             execs: Execs::default(),
@@ -182,21 +186,32 @@ impl Supervisor {
                             .iter()
                             .find(|exec| exec.streams == Some(number))
                             .map(|exec| exec.id.clone());
-                        self.tell(&Event::Detached { exec });
+                        let entry = self.note(JournalEvent::Detached { exec: exec.clone() });
+                        self.tell(entry, &Event::Detached { exec });
                     }
                     Notice::LogFailed(message) => {
-                        if let Some(container) = self.phase.container_mut() {
-                            container.record.note(JournalEvent::LogFailed { message });
-                        }
+                        self.note(JournalEvent::LogFailed { message });
                     }
                 }
             }
         }
     }
 
-    fn tell(&mut self, event: &Event) {
+    /// Adds an entry to the journal and returns its number.
+    fn note(&mut self, event: JournalEvent) -> u64 {
+        let record = self.record.as_mut();
+        record.map_or(0, |record| record.note(event))
+    }
+
+    /// Writes the exit file; whether it is safe.
+    fn save(&self, exit: &Exit) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| record.exit(exit).is_ok())
+    }
+
+    fn tell(&mut self, entry: u64, event: &Event) {
         for connection in &mut self.connections {
-            connection.event(event);
+            connection.event(entry, event);
         }
     }
 

@@ -24,7 +24,7 @@ use super::view::{Endpoint, NetworkState};
 use super::{names, spec, validate};
 use crate::network::{BRIDGE, network_of};
 use crate::volume::{CreateVolume, LOCAL, Pin};
-use crate::{Action, Error, ErrorKind, EventKind, Result};
+use crate::{Action, Error, ErrorKind, Result};
 
 impl Inner {
     /// Makes a container. Blocks.
@@ -109,6 +109,12 @@ impl Inner {
         let container = self.registry.insert(record, sync)?;
         undo.armed = false;
         drop(undo);
+        for pin in &pins {
+            if let Err(error) = pin.confirm(sync) {
+                // It is known to be in use, and the next start of the engine tries again.
+                tracing::warn!(volume = pin.name(), error = error.message(), "could not store a volume");
+            }
+        }
         // An image that was removed meanwhile did not know of this container.
         if self.images.store().get(&image.id).is_none() {
             let missing = Error::not_found(format!("No such image: {}", container.record().image));
@@ -646,40 +652,6 @@ impl Drop for UndoCreate<'_> {
         }
         // Volumes that were asked for by name stay, as in Docker.
         self.inner.volumes.remove_unused(&self.volumes);
-    }
-}
-
-impl Inner {
-    /// Tells news of a container, with its image, name and labels.
-    pub(crate) fn tell<const N: usize>(
-        &self,
-        record: &Record,
-        action: Action,
-        more: [(&str, String); N],
-    ) {
-        self.tell_at(record, action, more, Timestamp::now());
-    }
-
-    pub(crate) fn tell_at<const N: usize>(
-        &self,
-        record: &Record,
-        action: Action,
-        more: [(&str, String); N],
-        at: Timestamp,
-    ) {
-        let mut attributes = record.config.labels.clone();
-        attributes.insert("image".to_owned(), record.image.clone());
-        attributes.insert("name".to_owned(), record.name.to_string());
-        for (key, value) in more {
-            attributes.insert(key.to_owned(), value);
-        }
-        self.events.publish_at(
-            EventKind::Container,
-            action,
-            record.id.as_str(),
-            attributes,
-            at,
-        );
     }
 }
 

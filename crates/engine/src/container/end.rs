@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sampan_cgroups::{Cgroup, CgroupPath};
-use sampan_shim_protocol::{Event, Exit, JOURNAL_FILE, Request, SHIM_DIRECTORY};
+use sampan_shim_protocol::{Event, Exit, Request};
 use sampan_state::Sync;
 use tokio::sync::mpsc;
 
 use super::lifecycle::{Change, Ended};
-use super::mount::MountKind;
 use super::record::Record;
 use super::registry::Container;
 use super::request::RemoveVolumes;
@@ -29,11 +28,11 @@ impl Inner {
     pub(crate) async fn watch(
         self: Arc<Self>,
         container: Arc<Container>,
-        mut events: mpsc::UnboundedReceiver<Event>,
+        mut events: mpsc::UnboundedReceiver<(u64, Event)>,
     ) {
         // The start is told before anything that follows from it.
         container.wait_go().await;
-        while let Some(event) = events.recv().await {
+        while let Some((entry, event)) = events.recv().await {
             match event {
                 Event::Exited(exit) => {
                     let ended = Ended::from(&exit);
@@ -45,13 +44,16 @@ impl Inner {
                         tracing::trace!(target: STEP, at = step.at, "shim: {}", step.name);
                     }
                 }
-                Event::Oom => self.tell(&container.record(), Action::Oom, []),
-                Event::ExecExited(state) => self.exec_ended(&container, &state.id, state.exit_code),
+                Event::Oom => self.tell_run(&container.record(), entry, Action::Oom, []),
+                Event::ExecExited(state) => {
+                    self.exec_ended(&container, entry, &state.id, state.exit_code);
+                }
                 Event::Detached { exec: None } => {
-                    self.tell(&container.record(), Action::Detach, []);
+                    self.tell_run(&container.record(), entry, Action::Detach, []);
                 }
                 Event::Detached { exec: Some(exec) } => {
-                    self.tell(&container.record(), Action::ExecDetach, [("execID", exec)]);
+                    let more = [("execID", exec)];
+                    self.tell_run(&container.record(), entry, Action::ExecDetach, more);
                 }
             }
         }
@@ -63,7 +65,7 @@ impl Inner {
         self.ended(&container, ended).await;
     }
 
-    fn exec_ended(&self, container: &Container, id: &str, code: Option<i32>) {
+    fn exec_ended(&self, container: &Container, entry: u64, id: &str, code: Option<i32>) {
         let code = code.unwrap_or(LOST);
         if let Ok(id) = id.parse()
             && let Some(exec) = container.live().execs.get_mut(&id)
@@ -75,7 +77,7 @@ impl Inner {
             exec.change(ExecState::Exited { pid, code });
         }
         let more = [("exitCode", code.to_string()), ("execID", id.to_owned())];
-        self.tell(&container.record(), Action::ExecDie, more);
+        self.tell_run(&container.record(), entry, Action::ExecDie, more);
     }
 
     /// Deals with the end of a run: stores it, tells it, takes everything back.
@@ -87,7 +89,9 @@ impl Inner {
             tracing::error!(container = %container.id, error = error.message(), "could not store the end of a container");
         }
         let record = container.record();
-        self.tell_end_of(&record);
+        if let Some(last) = record.lifecycle.last() {
+            self.tell_ended(&record, last);
+        }
         {
             let mut live = container.live();
             for follower in live.followers.drain(..) {
@@ -104,14 +108,6 @@ impl Inner {
         }
         tracing::trace!(target: STEP, "end:told");
         container.tell_end();
-        for network in before.network.endpoints.keys() {
-            self.tell_network(&record, Action::Disconnect, network);
-        }
-        for point in &record.mounts {
-            if point.kind == MountKind::Volume {
-                self.volumes.tell_unmounted(&point.name, record.id.as_str());
-            }
-        }
         let removes = record.host.auto_remove && !container.live().restarting;
         // A port that is free again must be free when the removal is told.
         let holds_ports = before.network.ports.values().any(|ports| !ports.is_empty());
@@ -164,22 +160,6 @@ impl Inner {
         noted.await.map(|_| ())
     }
 
-    /// Tells that a run ended, at the time when it did.
-    pub(crate) fn tell_end_of(&self, record: &Record) {
-        let Some(last) = record.lifecycle.last() else {
-            return;
-        };
-        let at = last.finished_at.unwrap_or_else(Timestamp::now);
-        let seconds = last
-            .started_at
-            .map_or(0, |start| (at.as_second() - start.as_second()).max(0));
-        let more = [
-            ("exitCode", last.code.to_string()),
-            ("execDuration", seconds.to_string()),
-        ];
-        self.tell_at(record, Action::Die, more, at);
-    }
-
     /// Removes a container that was to be removed at its end.
     pub(crate) async fn auto_remove(self: &Arc<Self>, container: &Arc<Container>) {
         let (inner, gone) = (self.clone(), container.clone());
@@ -218,23 +198,6 @@ impl Inner {
         };
         let killed = cgroup.kill_all().map_err(failed);
         killed.and(cgroup.delete().map_err(failed))
-    }
-
-    /// Reads the exit file of the last run. Blocks for a moment.
-    pub(crate) fn read_exit(&self, container: &Container) -> Option<Exit> {
-        let path = self
-            .paths
-            .container(&container.id)
-            .join(SHIM_DIRECTORY)
-            .join(sampan_shim_protocol::EXIT_FILE);
-        let bytes = std::fs::read(path).ok()?;
-        match serde_json::from_slice(&bytes) {
-            Ok(exit) => Some(exit),
-            Err(error) => {
-                tracing::warn!(container = %container.id, %error, journal = JOURNAL_FILE, "the exit file cannot be read");
-                None
-            }
-        }
     }
 
     /// Kills a container that should not run any longer and waits for its end.

@@ -16,6 +16,7 @@ pub(crate) mod log_config;
 pub(crate) mod logs;
 pub(crate) mod mount;
 pub(crate) mod names;
+pub(crate) mod news;
 pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod registry;

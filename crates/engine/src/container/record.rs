@@ -83,6 +83,11 @@ impl Paths {
         self.root.join("containers")
     }
 
+    /// What has been told.
+    pub(crate) fn events(&self) -> PathBuf {
+        self.root.join("events")
+    }
+
     pub(crate) fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }

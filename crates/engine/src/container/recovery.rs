@@ -5,14 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_shim_protocol::{
-    JOURNAL_FILE, JournalEntry, JournalEvent, Reply, Request, SHIM_DIRECTORY, State, Status,
-};
+use sampan_shim_protocol::{JournalEntry, JournalEvent, Reply, Request, State, Status};
 use sampan_state::Sync;
 
 use super::end::lost;
 use super::id::ContainerId;
-use super::lifecycle::{Ended, Lifecycle, Run};
+use super::lifecycle::{Change, Ended, Lifecycle, Run};
 use super::record::Record;
 use super::registry::{Container, Exec};
 use super::request::{ExecConfig, RemoveVolumes};
@@ -21,8 +19,12 @@ use super::view::ExecState;
 use crate::shim::{Connection, LifeLock, unexpected};
 use crate::{Error, Result, blocking};
 
-/// How long a shim that lives may take to answer before the engine goes on without it.
+/// How long a shim that lives may take to answer before the engine starts without it.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it may take when nobody waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before a shim that did not answer is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often a shim that is on its way is looked for.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -116,13 +118,14 @@ impl Inner {
                 && matches!(
                     record.lifecycle,
                     Lifecycle::Created { .. } | Lifecycle::Exited(_)
-                );
+                )
+                && self.is_all_told(&record);
             if quiet && !self.has_unread_exit(&container) {
                 continue;
             }
             let inner = self.clone();
             tasks.spawn(async move {
-                let found = inner.look(&container).await;
+                let found = inner.look(&container, FIRST_PATIENCE).await;
                 (container, found)
             });
         }
@@ -130,6 +133,12 @@ impl Inner {
         while let Some(looked) = tasks.join_next().await {
             let (container, found) = looked.map_err(|error| Error::because("recover", &error))?;
             let (found, connection) = found?;
+            let (inner, missed) = (self.clone(), container.clone());
+            blocking(move || {
+                inner.catch_up(&missed);
+                Ok(())
+            })
+            .await?;
             let record = container.record();
             match plan(&record, &found) {
                 Plan::Adopt(lifecycle) => {
@@ -139,7 +148,9 @@ impl Inner {
                 }
                 Plan::Leave => {
                     tracing::error!(container = %container.id, "the supervisor of a container does not answer");
-                    running.push(record);
+                    self.show_by_journal(&container);
+                    running.push(container.record());
+                    self.tasks.spawn(self.clone().seek(container));
                 }
                 plan @ (Plan::End(_) | Plan::Sweep) => sweeps.push((container, plan, connection)),
             }
@@ -159,6 +170,8 @@ impl Inner {
         let inner = self.clone();
         blocking(move || {
             inner.remove_orphans(&keep);
+            inner.tell_vanished(|id| inner.registry.find(id).is_ok() || inner.is_damaged(id));
+            inner.events.release();
             Ok(())
         })
         .await
@@ -178,19 +191,13 @@ impl Inner {
     /// Whether the journal's last word is that a run began. Without a shim's directory the host was
     /// started anew, and what the journal said may be lost.
     fn began_to_run(&self, container: &Container) -> bool {
-        let path = self
-            .paths
-            .container(&container.id)
-            .join(SHIM_DIRECTORY)
-            .join(JOURNAL_FILE);
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let entries = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<JournalEntry>(line).ok());
+        let entries = self.read_journal(container).into_iter();
         let told = entries.filter_map(|entry| match entry.event {
             JournalEvent::Started { .. } => Some(true),
             JournalEvent::Exited { .. } => Some(false),
             JournalEvent::Oom
+            | JournalEvent::ExecExited { .. }
+            | JournalEvent::Detached { .. }
             | JournalEvent::LogFailed { .. }
             | JournalEvent::Strays { .. }
             | JournalEvent::Other => None,
@@ -198,10 +205,72 @@ impl Inner {
         told.fold(false, |_, last| last)
     }
 
+    /// Shows what the journal tells of a container whose shim does not: that it runs. Blocks.
+    fn show_by_journal(&self, container: &Container) {
+        let entries = self.read_journal(container);
+        let has_ended = |entry: &JournalEntry| matches!(entry.event, JournalEvent::Exited { .. });
+        let Some(first) = entries.first().filter(|_| !entries.iter().any(has_ended)) else {
+            return;
+        };
+        if let (JournalEvent::Started { pid }, Ok(started_at)) = (&first.event, first.at.parse()) {
+            let run = Run {
+                pid: *pid,
+                started_at,
+            };
+            self.registry.show(container, |record| {
+                Some(record.with(record.lifecycle.after(Change::Started(run))?))
+            });
+        }
+    }
+
+    /// Waits for a shim that lives and does not answer, beside everything else.
+    async fn seek(self: Arc<Self>, container: Arc<Container>) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let found = self.look(&container, PATIENCE).await;
+            let (found, connection) = match found {
+                Ok((Found::Silent, _)) => continue,
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(container = %container.id, error = error.message(), "could not look for a supervisor");
+                    continue;
+                }
+            };
+            // Who operates on it meanwhile is told that it does not answer, and ends soon.
+            let Ok(_guard) = container.operate().await else {
+                continue;
+            };
+            tracing::info!(container = %container.id, "the supervisor of a container answers again");
+            let (inner, missed) = (self.clone(), container.clone());
+            let caught_up = blocking(move || {
+                inner.catch_up(&missed);
+                Ok(())
+            });
+            // It only fails when the runtime ends.
+            let _ = caught_up.await;
+            match plan(&container.record(), &found) {
+                Plan::Adopt(lifecycle) => {
+                    let adopted = self.adopt(&container, lifecycle, &found, connection).await;
+                    if let Err(error) = adopted {
+                        tracing::warn!(container = %container.id, error = error.message(), "could not store a record");
+                    }
+                }
+                plan @ (Plan::End(_) | Plan::Sweep | Plan::Leave) => {
+                    self.sweep(&container, plan, connection).await;
+                }
+            }
+            return;
+        }
+    }
+
     /// Looks for the shim of a container.
-    async fn look(&self, container: &Arc<Container>) -> Result<(Found, Option<Connection>)> {
+    async fn look(
+        &self,
+        container: &Arc<Container>,
+        patience: Duration,
+    ) -> Result<(Found, Option<Connection>)> {
         let directory = self.paths.shim(&container.id);
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + patience;
         loop {
             if !has_shim(&directory)? {
                 let exit = self.read_exit(container).map(|exit| Ended::from(&exit));
@@ -255,6 +324,7 @@ impl Inner {
                 }
             }
         }
+        self.tell_freezing(&container.record());
         if let Some(connection) = connection {
             self.serve(container, connection);
             container.go();
@@ -301,14 +371,13 @@ impl Inner {
                         tracing::warn!(container = %container.id, error = error.message(), "could not store a record");
                     }
                 }
-                let half_removed = matches!(
-                    record.lifecycle,
-                    Lifecycle::Removing { .. } | Lifecycle::Dead { .. }
-                );
+                // Stored only where the volumes go, too.
+                let removing = matches!(record.lifecycle, Lifecycle::Removing { .. });
+                let half_removed = removing || matches!(record.lifecycle, Lifecycle::Dead { .. });
                 let ended = matches!(record.lifecycle, Lifecycle::Exited(_));
                 if half_removed || (record.host.auto_remove && ended) {
                     let (inner, gone) = (self.clone(), container.clone());
-                    let volumes = if record.host.auto_remove {
+                    let volumes = if record.host.auto_remove || removing {
                         RemoveVolumes::Anonymous
                     } else {
                         RemoveVolumes::Keep
@@ -331,13 +400,7 @@ impl Inner {
             .iter()
             .map(|c| c.id.to_string())
             .collect();
-        let damaged = |id: &str| {
-            self.paths
-                .containers()
-                .join(id)
-                .join("record.json.damaged")
-                .exists()
-        };
+        let damaged = |id: &str| self.is_damaged(id);
         for id in names_in(&self.paths.shims()) {
             if known.contains(&id) || damaged(&id) {
                 continue;
@@ -376,6 +439,12 @@ impl Inner {
                 }
             }
         });
+    }
+
+    /// Whether a container's record was set aside: nobody knows it, and it is not gone.
+    fn is_damaged(&self, id: &str) -> bool {
+        let directory = self.paths.containers().join(id);
+        directory.join("record.json.damaged").exists()
     }
 
     /// Ends a shim of a container that does not exist any more.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sampan_state::Sync;
 
 use super::lifecycle::{Change, Lifecycle};
+use super::record::Record;
 use super::registry::Container;
 use super::request::{RemoveOptions, RemoveRunning, RemoveVolumes};
 use super::service::Inner;
@@ -50,16 +51,37 @@ impl Inner {
         .await
     }
 
-    /// Removes the record of a container that has ended, then its files. Blocks for the record
-    /// only; the files go on a thread of their own.
+    /// Removes the volumes and the record of a container that has ended, then its files. Blocks for
+    /// the records only; the files go on a thread of their own.
     pub(crate) fn discard(
         self: &Arc<Self>,
         container: &Arc<Container>,
         volumes: RemoveVolumes,
     ) -> Result<()> {
-        let record = self.registry.show(container, |record| {
-            Some(record.with(record.lifecycle.after(Change::RemovalBegun)?))
-        });
+        let begin =
+            |record: &Record| Some(record.with(record.lifecycle.after(Change::RemovalBegun)?));
+        let anonymous: Vec<String> = match volumes {
+            RemoveVolumes::Keep => Vec::new(),
+            RemoveVolumes::Anonymous => {
+                let record = container.record();
+                let mounts = record.mounts.iter();
+                mounts
+                    .filter(|mount| mount.carry_out.anonymous && !mount.name.is_empty())
+                    .map(|mount| mount.name.clone())
+                    .collect()
+            }
+        };
+        // Without its volumes it can only be removed: stored, so that the next engine does so. One
+        // that is removed at its end is removed then anyway.
+        let record = if anonymous.is_empty() || container.record().host.auto_remove {
+            self.registry.show(container, begin)
+        } else {
+            // On a full disk, too, it is removed: that makes room.
+            let stored = self.registry.update(container, Sync::Volatile, begin);
+            stored.unwrap_or_else(|_| container.record())
+        };
+        // As long as the record is there the next engine knows of them.
+        self.volumes.remove_unused(&anonymous);
         let sync = if record.host.auto_remove {
             Sync::Volatile
         } else {
@@ -80,18 +102,6 @@ impl Inner {
         self.tell(&record, Action::Destroy, []);
         self.registry.forget(container);
         let path = if moved.is_ok() { trash } else { directory };
-        let anonymous: Vec<String> = match volumes {
-            RemoveVolumes::Keep => Vec::new(),
-            RemoveVolumes::Anonymous => record
-                .mounts
-                .iter()
-                .filter(|mount| mount.carry_out.anonymous && !mount.name.is_empty())
-                .map(|mount| mount.name.clone())
-                .collect(),
-        };
-        if !anonymous.is_empty() {
-            self.volumes.remove_unused(&anonymous);
-        }
         self.tasks.spawn_blocking(move || {
             if let Err(error) = sampan_fs::remove_dir_all(&path) {
                 tracing::warn!(path = %path.display(), %error, "could not remove the files of a container");

@@ -30,7 +30,7 @@ use crate::fail_point::STEP;
 use crate::host::{DeviceNode, device_at, devices_below};
 use crate::network::{BRIDGE, Connected};
 use crate::shim::{Connection, LaunchError, LifeLock, Shim, Spawned};
-use crate::{Action, Error, ErrorKind, EventKind, Result, blocking};
+use crate::{Error, ErrorKind, Result, blocking};
 
 /// How long the supervisor of the run before may take to end.
 const PREDECESSOR: Duration = Duration::from_secs(15);
@@ -182,12 +182,13 @@ impl Inner {
         container.live().connected = None;
         stored?;
         steps.pass("start:launched").await?;
+        let started_at = started
+            .started_at
+            .parse()
+            .unwrap_or_else(|_| jiff::Timestamp::now());
         let run = Run {
             pid: started.pid,
-            started_at: started
-                .started_at
-                .parse()
-                .unwrap_or_else(|_| jiff::Timestamp::now()),
+            started_at,
         };
         // Not stored: the record says that a launch was under way, and the shim knows the rest.
         self.registry.show(container, move |record| {
@@ -195,7 +196,7 @@ impl Inner {
             Some(record.with(lifecycle))
         });
         self.attach_waiting(container).await;
-        self.tell_started(&container.record());
+        self.tell_started(&container.record(), started_at);
         container.go();
         steps.pass("start:end").await?;
         Ok(())
@@ -580,38 +581,6 @@ impl Inner {
                 )
             })
             .collect()
-    }
-
-    /// Tells that a container runs, with its network and volumes.
-    fn tell_started(&self, record: &Record) {
-        for name in record.network.endpoints.keys() {
-            self.tell_network(record, Action::Connect, name);
-        }
-        for point in &record.mounts {
-            if point.kind == MountKind::Volume {
-                self.volumes.tell_mounted(
-                    &point.name,
-                    record.id.as_str(),
-                    &point.destination,
-                    point.writable,
-                );
-            }
-        }
-        self.tell(record, Action::Start, []);
-    }
-
-    pub(crate) fn tell_network(&self, record: &Record, action: Action, network: &str) {
-        let attributes = [
-            ("container".to_owned(), record.id.to_string()),
-            ("name".to_owned(), network.to_owned()),
-            (
-                "type".to_owned(),
-                if network == "none" { "null" } else { network }.to_owned(),
-            ),
-        ];
-        let id = self.networks.id_of(network).to_string();
-        self.events
-            .publish(EventKind::Network, action, id, attributes.into());
     }
 
     /// Serves a shim's connection from here on.

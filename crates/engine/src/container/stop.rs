@@ -52,7 +52,7 @@ impl Inner {
             });
         marked.await?;
         let Some(ended) = container.watch_end() else {
-            return Err(Error::not_modified());
+            return Err(gone_or_silent(container).unwrap_or_else(Error::not_modified));
         };
         self.send(container, number).await?;
         if record.lifecycle.status() == super::lifecycle::Status::Paused {
@@ -93,7 +93,7 @@ impl Inner {
     /// Kills a container and waits until it has ended and let go of everything.
     pub(crate) async fn kill_and_wait(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let Some(ended) = container.watch_end() else {
-            return Ok(());
+            return gone_or_silent(container).map_or(Ok(()), Err);
         };
         match self.send(container, signal::KILL).await {
             // It ended by itself meanwhile.
@@ -117,7 +117,8 @@ impl Inner {
     async fn send(&self, container: &Arc<Container>, number: i32) -> Result<()> {
         let record = container.record();
         let Some(shim) = container.shim() else {
-            return Err(not_running("cannot kill container", &record));
+            return Err(gone_or_silent(container)
+                .unwrap_or_else(|| not_running("cannot kill container", &record)));
         };
         self.tell(&record, Action::Kill, [("signal", number.to_string())]);
         let request = Request::Signal {
@@ -221,8 +222,28 @@ impl Inner {
         container
             .shim()
             .filter(|_| container.record().lifecycle.is_running())
-            .ok_or_else(|| Error::conflict(format!("container {} is not running", container.id)))
+            .ok_or_else(|| {
+                gone_or_silent(container).unwrap_or_else(|| {
+                    Error::conflict(format!("container {} is not running", container.id))
+                })
+            })
     }
+}
+
+/// Of a container without a connection to its supervisor: an error when it runs and the supervisor
+/// has not answered this engine yet.
+fn gone_or_silent(container: &Container) -> Option<Error> {
+    let record = container.record();
+    (record.lifecycle.is_running() && container.shim().is_none()).then(|| {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "the supervisor of container {} does not answer",
+                record.name
+            ),
+        )
+        .with_hint("the container itself goes on; the engine asks its supervisor again and again")
+    })
 }
 
 fn not_running(doing: &str, record: &Record) -> Error {

@@ -3,12 +3,13 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 #![allow(clippy::unwrap_used)] // a test that cannot go on ends
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use sampan_engine::images::{ImportOptions, ProgressSink};
 use sampan_engine::{
     AttachOptions, ClientStream, Config, ContainerConfig, CreateContainer, Engine, ErrorKind,
@@ -152,6 +153,22 @@ impl Ledger {
         let members = format!("/sys/class/net/{}/brif", names.bridge());
         for entry in std::fs::read_dir(members).into_iter().flatten().flatten() {
             found.insert(format!("interface {}", entry.file_name().display()));
+        }
+        // Published ports are elements of maps in the table.
+        let listed = std::process::Command::new("nft")
+            .args(["list", "table", "ip", names.table()])
+            .output();
+        let listed = listed.map_or_else(
+            |_| String::new(),
+            |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+        );
+        for elements in listed.split("elements = {").skip(1) {
+            let elements = elements.split('}').next().unwrap_or_default();
+            found.extend(
+                elements
+                    .split(',')
+                    .map(|port| format!("rule {}", port.trim())),
+            );
         }
         for directory in ["run/shims", "root/containers", "root/trash"] {
             let path = run.parent().unwrap().join(directory);
@@ -439,6 +456,42 @@ pub fn attach_all() -> AttachOptions {
         stderr: true,
         stream: true,
         ..AttachOptions::default()
+    }
+}
+
+/// What was told of each container since a moment, by its identity.
+pub fn lives(engine: &Engine, since: Timestamp) -> BTreeMap<String, Vec<String>> {
+    let mut told = engine.events().subscribe(Some(since));
+    let mut lives = BTreeMap::<_, Vec<_>>::new();
+    let mut last = None;
+    while let Some(event) = told.try_next() {
+        assert!(last < Some(event.at), "out of order: {event:?}");
+        last = Some(event.at);
+        if event.kind == sampan_engine::EventKind::Container {
+            let life = lives.entry(event.actor.clone()).or_default();
+            life.push(event.action.to_string());
+        }
+    }
+    lives
+}
+
+/// Checks of all containers since a moment, which must be gone, that each was told to be created
+/// and destroyed once, and that each of its runs has one start and one end.
+#[track_caller]
+pub fn assert_whole_lives(engine: &Engine, since: Timestamp) {
+    for (id, told) in lives(engine, since) {
+        let told: Vec<&str> = told
+            .iter()
+            .map(String::as_str)
+            .filter(|action| matches!(*action, "create" | "start" | "die" | "destroy"))
+            .collect();
+        let [create, runs @ .., destroy] = &told[..] else {
+            panic!("{id}: {told:?}");
+        };
+        let whole = *create == "create"
+            && *destroy == "destroy"
+            && runs.chunks(2).all(|run| run == ["start", "die"]);
+        assert!(whole, "{id}: {told:?}");
     }
 }
 

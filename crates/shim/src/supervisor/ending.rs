@@ -84,7 +84,7 @@ impl Supervisor {
                 cleaned,
                 released,
             } => {
-                let saved = saved || container.record.exit(&exit).is_ok();
+                let saved = saved || self.save(&exit);
                 if !cleaned {
                     // Whatever is wrong with it, the engine deletes it again with the container.
                     let _ = container.running.delete();
@@ -114,7 +114,7 @@ impl Supervisor {
     /// The last process has gone: output is complete, the exit is recorded and told.
     fn conclude(
         &mut self,
-        mut container: Box<Container>,
+        container: Box<Container>,
         ending: Ending,
         finished_at: String,
         strays: usize,
@@ -132,17 +132,15 @@ impl Supervisor {
         }
         self.pass_on_notices();
         if strays > 0 {
-            container
-                .record
-                .note(JournalEvent::Strays { count: strays });
+            self.note(JournalEvent::Strays { count: strays });
         }
         let oom_killed = container
             .running
             .cgroup()
             .is_some_and(|cgroup| cgroup.oom_kill_count() > 0);
         if oom_killed {
-            container.record.note(JournalEvent::Oom);
-            self.tell(&Event::Oom);
+            let entry = self.note(JournalEvent::Oom);
+            self.tell(entry, &Event::Oom);
         }
         let exit = Exit {
             code: ending.code,
@@ -151,16 +149,14 @@ impl Supervisor {
             started_at: container.started_at.clone(),
             finished_at,
         };
-        container
-            .record
-            .note(JournalEvent::Exited { exit: exit.clone() });
+        let entry = self.note(JournalEvent::Exited { exit: exit.clone() });
         // Told only when it is safe: who hears of it may act on it.
-        let saved = container.record.exit(&exit).is_ok();
+        let saved = self.save(&exit);
         steps::done("exit written");
         if let Some(steps) = steps::take() {
-            self.tell(&Event::Steps(steps));
+            self.tell(0, &Event::Steps(steps));
         }
-        self.tell(&Event::Exited(exit.clone()));
+        self.tell(entry, &Event::Exited(exit.clone()));
         self.phase = Phase::Exited {
             container,
             exit,

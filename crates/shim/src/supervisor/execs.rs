@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use sampan_kernel::pidfd;
 use sampan_runtime::{ExecRequest, Stdio};
-use sampan_shim_protocol::{Event, ExecStart, FailureKind, Reply, StartFailure};
+use sampan_shim_protocol::{Event, ExecStart, FailureKind, JournalEvent, Reply, StartFailure};
 
 use super::requests::{failed, no_exec, paused, raw, refuse};
 use super::{Supervisor, find_streams};
@@ -138,7 +138,12 @@ impl Supervisor {
         if let Some(streams) = streams.and_then(|number| find_streams(&mut self.streams, number)) {
             streams.finish(&mut self.scratch);
         }
-        self.tell(&Event::ExecExited(exec.state()));
+        let state = exec.state();
+        let entry = self.note(JournalEvent::ExecExited {
+            id: state.id.clone(),
+            exit_code: state.exit_code.unwrap_or(255),
+        });
+        self.tell(entry, &Event::ExecExited(state));
     }
 }
 

@@ -66,12 +66,13 @@ impl Supervisor {
                 Ok((listener, started))
             });
         match started {
-            Ok((listener, (container, streams))) => {
+            Ok((listener, (container, record, streams))) => {
                 let reply = Reply::Started {
                     pid: raw(container.running.pid()),
                     started_at: container.started_at.clone(),
                 };
                 self.listener = Some(listener);
+                self.record = Some(record);
                 self.streams.push(streams);
                 self.phase = Phase::Running(Box::new(container));
                 reply
