@@ -18,6 +18,8 @@ pub struct TestEngine {
     directory: TempDir,
     keeper: Child,
     sampan: PathBuf,
+    /// Further arguments of the keeper.
+    arguments: Vec<String>,
     ledger: Ledger,
 }
 
@@ -39,31 +41,26 @@ impl TestEngine {
         let sampan = sampan.into();
         let run = directory.path().join("run");
         let ledger = Ledger::open(&run);
-        let log = fs::File::create(directory.path().join("engine.log")).unwrap();
-        let keeper = Command::new(&sampan)
-            .args(["daemon", "--log-level", "debug", "--root"])
-            .arg(directory.path().join("root"))
-            .arg("--run")
-            .arg(&run)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let keeper = start_keeper(&sampan, directory.path(), &arguments);
         let mut engine = Self {
             directory,
             keeper,
             sampan,
+            arguments,
             ledger,
         };
-        let socket = engine.socket();
+        engine.wait_for_socket();
+        engine
+    }
+
+    fn wait_for_socket(&mut self) {
+        let socket = self.socket();
         until("the engine listens", || {
-            let ended = engine.keeper.try_wait().unwrap();
-            assert!(ended.is_none(), "the engine ended: {}", engine.log());
+            let ended = self.keeper.try_wait().unwrap();
+            assert!(ended.is_none(), "the engine ended: {}", self.log());
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
-        engine
     }
 
     /// Starts an engine that has the busybox image.
@@ -129,6 +126,26 @@ impl TestEngine {
     pub fn kill(&self) {
         // It may be between two lives.
         let _ = kill_process(self.pid(), Signal::KILL);
+    }
+
+    /// Kills the keeper and the engine behind it with SIGKILL. Nobody starts another.
+    pub fn kill_with_keeper(&mut self) {
+        let keeper = Pid::from_raw(self.keeper.id().cast_signed()).unwrap();
+        // Stopped, it does not start another engine meanwhile.
+        kill_process(keeper, Signal::STOP).unwrap();
+        let engine = self.pid();
+        kill_process(engine, Signal::KILL).unwrap();
+        kill_process(keeper, Signal::KILL).unwrap();
+        self.keeper.wait().unwrap();
+        // It is a zombie of whoever reaps orphans now, or of nobody.
+        let running = PathBuf::from(format!("/proc/{}/exe", engine.as_raw_nonzero()));
+        until("the engine is gone", || fs::read_link(&running).is_err());
+    }
+
+    /// Starts a keeper again after [`TestEngine::kill_with_keeper`].
+    pub fn start_again(&mut self) {
+        self.keeper = start_keeper(&self.sampan, self.directory.path(), &self.arguments);
+        self.wait_for_socket();
     }
 
     /// A `sampan` command that talks to this engine.
@@ -201,6 +218,26 @@ impl TestEngine {
                 .ok();
         }
     }
+}
+
+/// Starts a keeper whose directories and log are in `directory`.
+fn start_keeper(sampan: &Path, directory: &Path, arguments: &[String]) -> Child {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join("engine.log"))
+        .unwrap();
+    Command::new(sampan)
+        .args(["daemon", "--log-level", "debug", "--root"])
+        .arg(directory.join("root"))
+        .arg("--run")
+        .arg(directory.join("run"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for TestEngine {

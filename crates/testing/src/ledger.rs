@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,8 +7,11 @@ use sampan_network::NetworkNames;
 
 use crate::command::run;
 
+/// Network namespaces that an engine keeps ready for containers to come.
+const READY: usize = 3;
+
 /// What an engine may have on the machine: mounts, cgroups, interfaces,
-/// firewall tables and processes. Everything that belongs to an engine bears
+/// firewall tables, namespaces and processes. Everything that belongs to an engine bears
 /// its run directory or the name derived from it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -26,6 +30,12 @@ impl Ledger {
         }
     }
 
+    /// The name of the engine's bridge, table and cgroups.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Everything of the engine that is on the machine now, a line each.
     #[must_use]
     pub fn entries(&self) -> Vec<String> {
@@ -40,8 +50,10 @@ impl Ledger {
     /// bridge, table, cgroup parents and processes.
     #[must_use]
     pub fn of_containers(&self) -> Vec<String> {
+        let directory = self.run_directory.display().to_string();
         let own = |entry: &String| {
-            entry.starts_with("process") && !entry.contains("sampan-shim")
+            // The keeper and the engine name their directory, nothing in a container does.
+            entry.starts_with("process") && entry.contains(&directory)
                 || entry == &format!("interface {}", self.name)
                 || entry == &format!("table {}", self.name)
                 || entry.ends_with(&format!("/{}", self.name))
@@ -50,6 +62,9 @@ impl Ledger {
         let mut entries = self.entries();
         entries.retain(|entry| !own(entry));
         entries.extend(self.files());
+        entries.extend(self.published());
+        // Those that an engine keeps ready are its own.
+        entries.extend(self.namespaces().into_iter().skip(READY));
         entries
     }
 
@@ -132,10 +147,58 @@ impl Ledger {
         found
     }
 
-    /// Directories of containers and shims.
+    /// Published ports in the engine's table.
+    fn published(&self) -> Vec<String> {
+        let table = run("nft", &["list", "table", "ip", &self.name]);
+        // `elements = { tcp . 8080 : 172.17.0.2 . 80, ... }`, over several lines.
+        let mut rest = table.stdout.as_str();
+        let mut found = Vec::new();
+        while let Some((_, elements)) = rest.split_once("elements = {") {
+            let (elements, after) = elements.split_once('}').unwrap_or((elements, ""));
+            found.extend(
+                elements
+                    .split(',')
+                    .map(|port| format!("rule {}", port.trim())),
+            );
+            rest = after;
+        }
+        found
+    }
+
+    /// Network namespaces other than the host's that processes of the engine are in or hold open.
+    fn namespaces(&self) -> Vec<String> {
+        let host = fs::read_link("/proc/self/ns/net").unwrap();
+        let mut found = BTreeSet::new();
+        for process in self.processes() {
+            let pid = process.split(' ').nth(1).unwrap_or_default();
+            let handles = fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten();
+            let mut links: Vec<PathBuf> = handles.flatten().map(|handle| handle.path()).collect();
+            links.push(format!("/proc/{pid}/ns/net").into());
+            let targets = links
+                .into_iter()
+                .filter_map(|link| fs::read_link(link).ok());
+            found.extend(
+                targets.filter(|target| {
+                    *target != host && target.to_string_lossy().starts_with("net:[")
+                }),
+            );
+        }
+        found
+            .into_iter()
+            .map(|namespace| format!("namespace {}", namespace.display()))
+            .collect()
+    }
+
+    /// Directories of containers and shims, and what waits for its removal.
     fn files(&self) -> Vec<String> {
         let root = self.run_directory.parent().unwrap().join("root");
-        let directories = [root.join("containers"), self.run_directory.join("shims")];
+        let directories = [
+            root.join("containers"),
+            root.join("trash"),
+            self.run_directory.join("shims"),
+        ];
         let mut found = Vec::new();
         for directory in directories {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -182,7 +182,7 @@ async fn told_exit(client: &Client, id: &str) -> Result<Option<i64>, client::Err
 const TRIES: u32 = 100;
 
 /// Whether the engine went away, as against having answered.
-fn is_lost(error: &client::Error) -> bool {
+pub(crate) fn is_lost(error: &client::Error) -> bool {
     match error {
         client::Error::Http(_)
         | client::Error::Io(_)

@@ -1,7 +1,11 @@
 //! `sampan events`.
 
-use jiff::Timestamp;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use sampan_api::{Client, Filters, client};
+
+use super::attached::is_lost;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::flags::duration::timestamp;
@@ -51,22 +55,98 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .transpose()
         .map_err(Failure::from)?;
     let client = session.client()?;
+    let mut listening = Listening { since, lost: 0 };
     session.wait(async {
-        let request = client
-            .request(http::Method::GET, "/events")
-            .maybe("since", since)
-            .maybe("until", until)
-            .filters(&filters);
-        let mut events = request.send().await?.into_json_stream::<Data>();
-        while let Some(event) = events.next().await? {
-            let text = match &template {
-                Some(template) => template.render(&event, SCOPE).map_err(Failure::from)?,
-                None => shown(&event),
-            };
-            output::text(&format!("{text}\n"));
+        loop {
+            let heard = listen(
+                client,
+                &mut listening,
+                until.as_deref(),
+                &filters,
+                |event| {
+                    let text = match &template {
+                        Some(template) => template.render(event, SCOPE).map_err(Failure::from)?,
+                        None => shown(event),
+                    };
+                    output::text(&format!("{text}\n"));
+                    Ok(())
+                },
+            );
+            match heard.await? {
+                End::Over => return Ok(0),
+                End::Lost(error) if listening.lost > TRIES => return Err(error.into()),
+                End::Lost(_) => tokio::time::sleep(PAUSE).await,
+            }
         }
-        Ok(0)
     })
+}
+
+/// How often an engine that was lost is asked again, and how soon.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How far the events have been heard.
+struct Listening {
+    /// Where to go on: seconds since 1970, with a fraction.
+    since: Option<String>,
+    /// How often the engine was lost since it was heard last.
+    lost: u32,
+}
+
+enum End {
+    /// The engine has said all.
+    Over,
+    /// The engine is gone. The next one goes on where it left off.
+    Lost(client::Error),
+}
+
+async fn listen(
+    client: &Client,
+    listening: &mut Listening,
+    until: Option<&str>,
+    filters: &Filters,
+    mut show: impl FnMut(&Data) -> Result<(), Failure>,
+) -> Result<End, Failure> {
+    let asked = Timestamp::now();
+    let request = client
+        .request(http::Method::GET, "/events")
+        .maybe("since", listening.since.clone())
+        .maybe("until", until)
+        .filters(filters);
+    let mut answer = match request.send().await {
+        Ok(answer) => answer.into_json_stream::<Data>(),
+        // Nobody was there at all.
+        Err(error) if listening.lost == 0 => return Err(error.into()),
+        Err(error) if is_lost(&error) => {
+            listening.lost += 1;
+            return Ok(End::Lost(error));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // What happens from here on is not to be missed, even if nothing is heard before a loss.
+    listening.since.get_or_insert_with(|| seconds(asked));
+    loop {
+        match answer.next().await {
+            Ok(None) => return Ok(End::Over),
+            Ok(Some(event)) => {
+                show(&event)?;
+                listening.lost = 0;
+                let after = i128::from(event.int_at("timeNano")) + 1;
+                if let Ok(after) = Timestamp::from_nanosecond(after) {
+                    listening.since = Some(seconds(after));
+                }
+            }
+            Err(error) if is_lost(&error) => {
+                listening.lost += 1;
+                return Ok(End::Lost(error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn seconds(time: Timestamp) -> String {
+    format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
 }
 
 const SCOPE: Scope<'static> = Scope {

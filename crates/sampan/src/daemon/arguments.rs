@@ -110,7 +110,7 @@ pub(super) enum Mode {
     /// The engine, given the sockets as open descriptors.
     Engine {
         listeners: Vec<RawFd>,
-        /// The read end of a pipe whose other end the keeper holds.
+        /// A socket whose other end the keeper holds.
         keeper: Option<RawFd>,
     },
 }

@@ -13,16 +13,23 @@ use anyhow::Context;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use sampan_fs::DirLock;
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::Settings;
-use super::{listen, private_directory};
+use super::{listen, private_directory, unserved};
 
-/// An engine that lived shorter than this counts as failing at start.
+/// An engine that lived shorter than this has failed rather than been killed.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
+/// So many engines in a row may fail before there is a pause.
+const FORGIVEN: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long clients are told why there is no engine before the keeper gives up.
+const FAREWELL: Duration = Duration::from_millis(300);
+/// More than this of what an engine says is not read.
+const LONGEST_WORD: u64 = 16 << 10;
 
 /// Runs until a signal asks to stop, or until the engine ends by itself.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
@@ -50,36 +57,148 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
 async fn keep(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // The engine sees the end of this pipe when the keeper is gone.
-    let (alive, _held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let mut pause = FIRST_PAUSE;
+    let mut has_served = false;
+    let mut failures = 0;
     loop {
         let started = Instant::now();
-        let mut engine = spawn(settings, listeners, &alive)?;
-        let status = tokio::select! {
-            status = engine.wait() => status?,
+        // Open until the engine has ended: its end is how an engine notices that it is alone.
+        let (mut engine, mut word) = spawn(settings, listeners)?;
+        let (status, said) = tokio::select! {
+            (status, said) = async { tokio::join!(engine.wait(), hear(&mut word)) } => (status?, said),
             _ = terminate.recv() => return stop(engine).await,
             _ = interrupt.recv() => return stop(engine).await,
         };
         if status.success() {
             return Ok(());
         }
-        if started.elapsed() > SHORT_LIFE {
-            pause = FIRST_PAUSE;
-        } else if is_refusal(status) {
-            anyhow::bail!("the engine did not start ({status})");
+        has_served |= said.served;
+        let reason = said.refusal.unwrap_or_else(|| status.to_string());
+        // It said itself that it cannot run, as against being killed.
+        let refused = !said.served && status.code().is_some();
+        if refused && !has_served {
+            let sentence = format!("the engine cannot start: {reason}");
+            unserved::answer(listeners, &sentence, FAREWELL).await?;
+            anyhow::bail!(sentence);
         }
-        eprintln!("sampan daemon: the engine ended ({status}), starting another");
-        if started.elapsed() < SHORT_LIFE {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        failures = match () {
+            () if refused => failures.max(FORGIVEN) + 1,
+            () if !said.served => failures + 1,
+            () if was_killed(status) || started.elapsed() > SHORT_LIFE => 0,
+            () => failures + 1,
+        };
+        let pause = pause_after(failures);
+        eprintln!(
+            "sampan daemon: the engine ended ({reason}), starting another{}",
+            if pause.is_zero() {
+                String::new()
+            } else {
+                format!(" in {pause:?}")
+            }
+        );
+        if pause.is_zero() {
+            continue;
+        }
+        let sentence = format!("the engine cannot run and is started again in a while: {reason}");
+        tokio::select! {
+            answered = unserved::answer(listeners, &sentence, pause) => answered?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
         }
     }
 }
 
-/// Whether the engine said itself that it cannot run, as against being killed.
-fn is_refusal(status: ExitStatus) -> bool {
-    status.code().is_some()
+/// How long to wait after so many failures in a row.
+fn pause_after(failures: u32) -> Duration {
+    match failures.checked_sub(FORGIVEN + 1) {
+        None => Duration::ZERO,
+        Some(more) => FIRST_PAUSE
+            .saturating_mul(1 << more.min(16))
+            .min(LONGEST_PAUSE),
+    }
+}
+
+/// Whether somebody killed the engine, which is no fault of its own.
+fn was_killed(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.signal() == Some(Signal::KILL.as_raw())
+}
+
+/// What an engine has said to its keeper until its end.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Said {
+    /// It answers clients.
+    served: bool,
+    /// Why it does not.
+    refusal: Option<String>,
+}
+
+const SERVING: &str = "serving";
+const REFUSED: &str = "refused ";
+
+async fn hear(word: &mut UnixStream) -> Said {
+    use tokio::io::AsyncReadExt;
+    let mut text = Vec::new();
+    // What was said before a failure counts.
+    let _ = word.take(LONGEST_WORD).read_to_end(&mut text).await;
+    parse(&String::from_utf8_lossy(&text))
+}
+
+fn parse(text: &str) -> Said {
+    let mut said = Said::default();
+    for line in text.lines() {
+        said.served |= line == SERVING;
+        said.refusal = line
+            .strip_prefix(REFUSED)
+            .map(str::to_owned)
+            .or(said.refusal);
+    }
+    said
+}
+
+/// The engine's end of the connection to its keeper.
+#[derive(Debug)]
+pub(super) struct KeeperLink {
+    socket: std::os::unix::net::UnixStream,
+}
+
+impl KeeperLink {
+    pub(super) fn new(descriptor: OwnedFd) -> Self {
+        Self {
+            socket: descriptor.into(),
+        }
+    }
+
+    /// Says that clients are answered from now on.
+    pub(super) fn serving(&self) {
+        self.say(SERVING);
+    }
+
+    /// Says why this engine will not answer anybody.
+    pub(super) fn refused(&self, error: &anyhow::Error) {
+        let reason = format!("{error:#}").replace(['\n', '\r'], " ");
+        self.say(&format!("{REFUSED}{reason}"));
+    }
+
+    fn say(&self, line: &str) {
+        use std::io::Write;
+        // A keeper that is gone hears nothing; that is noticed elsewhere.
+        let _ = (&self.socket).write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Returns when the keeper is gone.
+    pub(super) async fn lost(&self) {
+        use tokio::io::AsyncReadExt;
+        let watch = || {
+            let socket = self.socket.try_clone()?;
+            socket.set_nonblocking(true)?;
+            UnixStream::from_std(socket)
+        };
+        match watch() {
+            // Nothing is ever said in this direction: a byte less means the end.
+            Ok(mut socket) => while !matches!(socket.read(&mut [0]).await, Ok(0) | Err(_)) {},
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 async fn stop(mut engine: Child) -> anyhow::Result<()> {
@@ -91,17 +210,15 @@ async fn stop(mut engine: Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spawn(
-    settings: &Settings,
-    listeners: &[UnixListener],
-    alive: &OwnedFd,
-) -> anyhow::Result<Child> {
+/// Starts an engine; also returns what it will be heard on.
+fn spawn(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<(Child, UnixStream)> {
     let mut numbers = Vec::new();
     for listener in listeners {
         inherit(listener)?;
         numbers.push(listener.as_raw_fd().to_string());
     }
-    inherit(alive)?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    inherit(&theirs)?;
     let mut command = Command::new(own_executable()?);
     command
         .arg("daemon")
@@ -112,7 +229,7 @@ fn spawn(
         .args(["--log-level", &settings.log_level])
         .args(settings.layers.arguments())
         .args(["--listener-descriptors", &numbers.join(",")])
-        .args(["--keeper-descriptor", &alive.as_raw_fd().to_string()]);
+        .args(["--keeper-descriptor", &theirs.as_raw_fd().to_string()]);
     for socket in &settings.sockets {
         command
             .arg("--host")
@@ -121,7 +238,9 @@ fn spawn(
     if let Some(group) = &settings.group {
         command.args(["--group", group]);
     }
-    command.spawn().context("cannot start the engine")
+    let engine = command.spawn().context("cannot start the engine")?;
+    ours.set_nonblocking(true)?;
+    Ok((engine, UnixStream::from_std(ours)?))
 }
 
 /// Lets a child have the descriptor: the keeper starts nothing but engines.
@@ -189,4 +308,28 @@ pub(super) fn write_pid(path: &Path) -> anyhow::Result<File> {
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_engines_say_is_understood() {
+        assert_eq!(parse(""), Said::default());
+        let said = parse("serving\nwhatever\n");
+        assert!(said.served && said.refusal.is_none());
+        let said = parse("refused the root is locked\n");
+        assert_eq!(said.refusal.as_deref(), Some("the root is locked"));
+        assert!(!said.served);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        let pauses: Vec<_> = (0..40).map(pause_after).collect();
+        assert_eq!(pauses[..3], [Duration::ZERO; 3]);
+        assert_eq!(pauses[3..5], [FIRST_PAUSE, FIRST_PAUSE * 2]);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[39], LONGEST_PAUSE);
+    }
 }

@@ -7,6 +7,7 @@ mod keeper;
 mod listen;
 mod start;
 mod unpack;
+mod unserved;
 mod wire;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! The composition root: builds the engine from the settings and serves it.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::fs::File;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Mode, Settings};
+use super::keeper::KeeperLink;
 use super::{hello, keeper, private_directory, unpack};
 
 /// Threads that may block at once: each serves a follower of logs, a pull's
@@ -23,11 +25,39 @@ enum End {
     KeeperLost,
 }
 
-/// Runs the engine until a signal asks to stop.
+/// Runs the engine until a signal asks to stop. What keeps it from answering clients is told to the
+/// keeper, too, who tells the clients.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     let Mode::Engine { listeners, keeper } = &settings.mode else {
         anyhow::bail!("the engine needs listening sockets");
     };
+    let keeper = keeper.map(sampan_kernel::inherited::take).transpose()?;
+    let keeper = keeper.map(KeeperLink::new);
+    let end = prepare(settings, listeners).and_then(|(listeners, _pid)| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
+            .max_blocking_threads(BLOCKING_THREADS)
+            .enable_all()
+            .build()?;
+        let end = runtime.block_on(serve(settings, listeners, keeper.as_ref()));
+        runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+        end
+    });
+    match end {
+        Ok(End::Asked) => Ok(()),
+        Ok(End::KeeperLost) => Err(keeper::replace_lost_keeper(settings)),
+        Err(error) => {
+            if let Some(keeper) = &keeper {
+                keeper.refused(&error);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Takes what the engine needs before anything of it runs: the sockets, and the file of its pid,
+/// which is locked as long as it is open.
+fn prepare(settings: &Settings, listeners: &[RawFd]) -> anyhow::Result<(Vec<UnixListener>, File)> {
     tracing_subscriber::fmt()
         .with_env_filter(format!("warn,sampan={0},sampan_engine={0},sampan_server={0},sampan_images={0},sampan_registry_client={0}", settings.log_level))
         .with_writer(std::io::stderr)
@@ -36,26 +66,14 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     sampan_kernel::memory::limit_arenas(2);
     private_directory(&settings.paths.root)?;
     sampan_fs::create_dir_all(&settings.paths.run, 0o755)?;
-    let _pid = keeper::write_pid(&settings.paths.pid_file())?;
-    let listeners = adopt(listeners)?;
-    let keeper = keeper.map(sampan_kernel::inherited::take).transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build()?;
-    let end = runtime.block_on(serve(settings, listeners, keeper))?;
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    match end {
-        End::Asked => Ok(()),
-        End::KeeperLost => Err(keeper::replace_lost_keeper(settings)),
-    }
+    let pid = keeper::write_pid(&settings.paths.pid_file())?;
+    Ok((adopt(listeners)?, pid))
 }
 
 async fn serve(
     settings: &Settings,
     listeners: Vec<UnixListener>,
-    keeper: Option<OwnedFd>,
+    keeper: Option<&KeeperLink>,
 ) -> anyhow::Result<End> {
     let mut config = Config::new(
         &settings.paths.root,
@@ -89,10 +107,19 @@ async fn serve(
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let lost = async {
+        match keeper {
+            Some(keeper) => {
+                keeper.serving();
+                keeper.lost().await;
+            }
+            None => std::future::pending().await,
+        }
+    };
     let end = tokio::select! {
         _ = terminate.recv() => End::Asked,
         _ = interrupt.recv() => End::Asked,
-        () = hung_up(keeper) => End::KeeperLost,
+        () = lost => End::KeeperLost,
         Some(ended) = edges.join_next() => {
             ended?.context("the server ended")?;
             End::Asked
@@ -104,18 +131,6 @@ async fn serve(
     }
     engine.close().await;
     Ok(end)
-}
-
-/// Returns when the other end of the keeper's pipe is closed; never without
-/// a keeper.
-async fn hung_up(keeper: Option<OwnedFd>) {
-    let Some(keeper) = keeper else {
-        return std::future::pending().await;
-    };
-    if let Ok(watched) = tokio::net::unix::pipe::Receiver::from_owned_fd(keeper) {
-        // Nothing is ever written: readable means closed.
-        let _ = watched.readable().await;
-    }
 }
 
 fn adopt(numbers: &[RawFd]) -> anyhow::Result<Vec<UnixListener>> {

@@ -1,5 +1,7 @@
 //! Nothing is left behind: after a thousand containers, after failed starts.
 
+use std::io::Read;
+use std::process::Stdio;
 use std::thread;
 
 use crate::engine_with_busybox;
@@ -89,6 +91,47 @@ fn a_failed_start_says_why_and_leaves_nothing() {
             said.to_lowercase().contains(&reason.to_lowercase()),
             "{arguments:?}: {said}"
         );
+    }
+    engine.ledger().assert_no_container();
+}
+
+#[test]
+fn the_end_of_the_first_process_ends_all_others() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    for flags in [&[][..], &["--init"]] {
+        let script = "sleep 1000 & exec sleep 1000";
+        let run = [
+            &["run", "-d", "--name", "box"],
+            flags,
+            &["busybox", "sh", "-c", script],
+        ];
+        let _ = engine.sampan(&run.concat()).ok();
+        // One that left its parent's session, and one that heeds no signal.
+        for script in ["setsid sleep 1000 & sleep 1000", "trap '' TERM; sleep 1000"] {
+            let _ = engine
+                .sampan(&["exec", "-d", "box", "sh", "-c", script])
+                .ok();
+        }
+        let mut attached = engine
+            .command(&["exec", "box", "sh", "-c", "echo; exec sleep 1000"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        attached
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut [0])
+            .unwrap();
+        let _ = engine.sampan(&["kill", "box"]).ok();
+        assert_eq!(attached.wait().unwrap().code(), Some(137));
+        let left = engine.ledger().of_containers();
+        let processes: Vec<_> = left.iter().filter(|e| e.starts_with("process")).collect();
+        // The supervisor may take a moment more.
+        let foreign = processes.iter().filter(|e| !e.contains("sampan-shim"));
+        assert_eq!(foreign.count(), 0, "{processes:#?}");
+        let _ = engine.sampan(&["rm", "box"]).ok();
     }
     engine.ledger().assert_no_container();
 }

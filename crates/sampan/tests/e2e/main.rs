@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod commands;
+mod daemon;
 mod failures;
 mod hostile;
 mod kills;
