@@ -171,7 +171,11 @@ impl VolumeService {
             if self.users(name).is_empty() {
                 self.remove_unused(std::slice::from_ref(name));
             } else if let Err(error) = self.shared.confirm(name, Sync::Durable) {
-                tracing::warn!(volume = name, error = error.message(), "could not store a volume");
+                tracing::warn!(
+                    volume = name,
+                    error = error.message(),
+                    "could not store a volume"
+                );
             }
         }
     }

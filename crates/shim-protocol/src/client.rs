@@ -353,7 +353,7 @@ mod tests {
     fn events_before_the_answer_are_kept() {
         let (mut client, server) = pair();
         serve(server, |sequence, server| {
-            server.event(&Event::Oom).unwrap();
+            server.event(0, &Event::Oom).unwrap();
             server.reply(sequence, &Reply::Done).unwrap();
         });
         assert!(matches!(
@@ -403,14 +403,17 @@ mod tests {
         let (mut client, server) = pair();
         let (_, mut raw) = (client.as_raw_fd(), Channel::new(server_socket(server)));
         raw.queue(
-            &serde_json::json!({"event": {"teleported": {}}}),
+            &serde_json::json!({"event": {"entry": 4, "event": {"teleported": {}}}}),
             Vec::new(),
         )
         .unwrap();
         raw.queue(&serde_json::json!({"omen": 1}), Vec::new())
             .unwrap();
-        raw.queue(&serde_json::json!({"event": "oom"}), Vec::new())
-            .unwrap();
+        raw.queue(
+            &serde_json::json!({"event": {"entry": 5, "event": "oom"}}),
+            Vec::new(),
+        )
+        .unwrap();
         raw.flush().unwrap();
         assert_eq!(client.wait_event(SOON).unwrap(), Event::Oom);
     }

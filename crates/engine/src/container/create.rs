@@ -112,7 +112,11 @@ impl Inner {
         for pin in &pins {
             if let Err(error) = pin.confirm(sync) {
                 // It is known to be in use, and the next start of the engine tries again.
-                tracing::warn!(volume = pin.name(), error = error.message(), "could not store a volume");
+                tracing::warn!(
+                    volume = pin.name(),
+                    error = error.message(),
+                    "could not store a volume"
+                );
             }
         }
         // An image that was removed meanwhile did not know of this container.
