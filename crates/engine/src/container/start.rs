@@ -1,7 +1,7 @@
 //! Starting a container.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -256,6 +256,8 @@ impl Inner {
     /// start fail, and for the next engine, should this one die from here on. Blocks.
     fn note_network(&self, container: &Container, state: &NetworkState) -> Result<()> {
         container.live().connected = Some(state.clone());
+        // First: a launch without it is taken for one from before the host was started anew.
+        self.make_shim_directory(container)?;
         self.registry
             .update(container, Sync::Volatile, |record| {
                 Some(Record {
@@ -268,17 +270,19 @@ impl Inner {
             .map(drop)
     }
 
-    fn spawn_shim(&self, container: &Container) -> Result<(Spawned, LifeLock)> {
+    fn make_shim_directory(&self, container: &Container) -> Result<PathBuf> {
         let directory = self.paths.shim(&container.id);
         match mkdirat(CWD, &directory, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => {
-                return Err(Error::internal(format!(
-                    "create {}: {errno}",
-                    directory.display()
-                )));
-            }
+            Ok(()) | Err(Errno::EXIST) => Ok(directory),
+            Err(errno) => Err(Error::internal(format!(
+                "create {}: {errno}",
+                directory.display()
+            ))),
         }
+    }
+
+    fn spawn_shim(&self, container: &Container) -> Result<(Spawned, LifeLock)> {
+        let directory = self.make_shim_directory(container)?;
         let deadline = Instant::now() + PREDECESSOR;
         let lock = loop {
             if let Some(lock) = LifeLock::try_take(&directory)? {
@@ -618,11 +622,7 @@ impl Inner {
             self.kill_now(container).await;
             return error;
         }
-        let (inner, torn) = (self.clone(), container.clone());
-        let taken_back = blocking(move || inner.tear_down(&torn)).await;
-        if let Err(second) = taken_back {
-            tracing::warn!(container = %container.id, error = second.message(), "could not take a failed start back");
-        }
+        // Stored first: a launch that is noted and of which nothing is left is taken for a lost run.
         let message = error.message().to_owned();
         let stored = self
             .registry
@@ -640,6 +640,11 @@ impl Inner {
             .await;
         if let Err(second) = stored {
             tracing::warn!(container = %container.id, error = second.message(), "could not store a failed start");
+        }
+        let (inner, torn) = (self.clone(), container.clone());
+        let taken_back = blocking(move || inner.tear_down(&torn)).await;
+        if let Err(second) = taken_back {
+            tracing::warn!(container = %container.id, error = second.message(), "could not take a failed start back");
         }
         container.live().waiting_clients.clear();
         container.tell_end();
