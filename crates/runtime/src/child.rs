@@ -94,6 +94,14 @@ impl ContainerPlan {
             )
             .at(Step::TimeOffsets)?;
             rustix::io::write(&file, offsets).at(Step::TimeOffsets)?;
+            // Older kernels (6.1) move a process there when it is forked, but not by execve.
+            let namespace = open(
+                c"/proc/self/ns/time_for_children",
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .at(Step::TimeOffsets)?;
+            setns(namespace.as_fd(), Namespaces::TIME).at(Step::TimeOffsets)?;
         }
         if let Some(name) = &self.host_name {
             sethostname(name).at(Step::HostName)?;

@@ -133,7 +133,7 @@ fn linked_system_directories_never_reach_the_host() {
             if let Ok(outcome) = &result {
                 assert!(outcome.text.contains("ran"), "{what}: {}", outcome.text);
             }
-            assert!(started.elapsed().as_secs() < 10, "{what}");
+            assert!(started.elapsed().as_secs() < 60, "{what}");
             canary.assert_unchanged(&what);
             assert_eq!(host_view(), view_before, "{what}: {result:?}");
         }

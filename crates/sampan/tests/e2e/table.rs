@@ -658,6 +658,17 @@ fn listing_and_filters() {
                 Text("a2"),
             ),
             row(
+                &[
+                    "ps",
+                    "-a",
+                    "--filter",
+                    "name=^/?a[13]$",
+                    "--format",
+                    "{{.Names}}",
+                ],
+                Text("a3\na1"),
+            ),
+            row(
                 &["ps", "-a", "--filter", "exited=4", "--format", "{{.Names}}"],
                 Text("a3"),
             ),
