@@ -88,17 +88,29 @@ impl Executable {
         })
         .map_err(|e| failed(&e))?;
         Ok(Spawned {
-            client: Client::new(ours),
-            process: child.pidfd,
+            parts: Some((Client::new(ours), child.pidfd)),
         })
     }
 }
 
-/// A shim that waits for its launch. Dropping it ends the shim.
+/// A shim that waits for its launch. Dropping it ends the shim and takes its zombie away.
 #[derive(Debug)]
 pub(crate) struct Spawned {
-    client: Client,
-    process: OwnedFd,
+    /// Taken by the launch.
+    parts: Option<(Client, OwnedFd)>,
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let Some((client, process)) = self.parts.take() else {
+            return;
+        };
+        // The shim ends when nobody holds the other end.
+        drop(client);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(reap(process));
+        }
+    }
 }
 
 /// Why a launch failed.
@@ -113,12 +125,12 @@ pub(crate) enum LaunchError {
 impl Spawned {
     /// Launches the container.
     pub(crate) async fn launch(
-        self,
+        mut self,
         mut launch: Launch,
         descriptors: LaunchDescriptors,
     ) -> Result<(Started, Connection), LaunchError> {
-        let mut connection =
-            Connection::new(self.client, Some(self.process)).map_err(LaunchError::Lost)?;
+        let (client, process) = self.parts.take().expect("a launch takes them once");
+        let mut connection = Connection::new(client, Some(process)).map_err(LaunchError::Lost)?;
         let descriptors = descriptors.declare(&mut launch);
         // The launch does not wait for the answer: this shim is of this engine's own version.
         let hello = Request::Hello { version: PROTOCOL };

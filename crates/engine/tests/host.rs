@@ -121,7 +121,7 @@ async fn host_and_no_network_are_what_they_say() {
     let error = engine.containers().create(unknown).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.message()),
-        (ErrorKind::NotFound, "network mine not found")
+        (ErrorKind::Invalid, "network mine not found")
     );
     engine.remove_all().await;
     host.assert_nothing_left();
