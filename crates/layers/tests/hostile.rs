@@ -596,7 +596,7 @@ fn floods_of_attributes_are_bounded() {
         .0;
     let error = (0..10_000).find_map(|_| ingest.push(&file).err()).unwrap();
     assert!(matches!(error, Error::TooMuchMetadata { .. }), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(60));
+    assert!(start.elapsed() < Duration::from_secs(600));
 }
 
 #[test]
@@ -740,7 +740,7 @@ fn a_million_entries_in_one_directory_are_taken() {
         start.elapsed()
     );
     assert!(size < 100 << 20);
-    assert!(start.elapsed() < Duration::from_secs(60));
+    assert!(start.elapsed() < Duration::from_secs(600));
 }
 
 /// Whatever is done to a tar, the parser answers, and what it takes mounts.
