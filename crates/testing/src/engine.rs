@@ -208,15 +208,18 @@ impl TestEngine {
         &self.ledger
     }
 
-    /// Removes every container, as the end of a test does.
+    /// Removes every container, as the end of a test does. One that is going by itself meanwhile
+    /// is no failure.
     pub fn remove_all(&self) {
-        let ids = self.sampan(&["ps", "-aq"]).ok();
-        let ids: Vec<&str> = ids.lines().collect();
-        if !ids.is_empty() {
-            let _ = self
-                .sampan(&[&["rm", "-f", "-v"], ids.as_slice()].concat())
-                .ok();
-        }
+        until("every container is removed", || {
+            let ids = self.sampan(&["ps", "-aq"]).ok();
+            let ids: Vec<&str> = ids.lines().collect();
+            if ids.is_empty() {
+                return true;
+            }
+            let _ = self.sampan(&[&["rm", "-f", "-v"], ids.as_slice()].concat());
+            false
+        });
     }
 }
 
