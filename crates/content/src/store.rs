@@ -157,6 +157,22 @@ impl ContentStore {
         Ok(bytes)
     }
 
+    /// Returns whether the bytes of a blob are those of its name. Changes nothing.
+    pub fn is_whole(&self, digest: &Digest) -> Result<bool> {
+        let mut file = self.open_blob(digest)?;
+        let actual = hash(&mut file).map_err(|e| self.0.io("read blob", &digest.hex(), e))?;
+        Ok(actual == *digest)
+    }
+
+    /// Returns how many bytes a blob takes on disk; 0 if it is not there.
+    pub fn disk_usage(&self, digest: &Digest) -> u64 {
+        let name = digest.hex();
+        let stat = rustix::fs::statat(&self.0.blobs, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.map_or(0, |stat| {
+            u64::try_from(stat.st_blocks).unwrap_or_default() * 512
+        })
+    }
+
     /// Reads a whole blob and verifies it; see [`ContentStore::read`].
     pub fn verify(&self, digest: &Digest) -> Result<()> {
         let mut file = self.open_blob(digest)?;

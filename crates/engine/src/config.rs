@@ -21,6 +21,8 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// How layers are kept and mounted.
     pub layers: sampan_layers::Options,
+    /// When images are removed by themselves.
+    pub collector: crate::CollectorConfig,
     /// Images that come with the engine.
     pub bundled: Vec<crate::Bundled>,
     /// Steps at which to fail, in tests.
@@ -41,6 +43,7 @@ impl Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stop_timeout: Duration::from_secs(10),
             layers: sampan_layers::Options::default(),
+            collector: crate::CollectorConfig::default(),
             bundled: Vec::new(),
             fail_points: FailPoints::default(),
         }

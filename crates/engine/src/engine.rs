@@ -8,6 +8,7 @@ use sampan_images::ImageStore;
 use sampan_layers::LayerStore;
 use sampan_network::NetworkNames;
 use sampan_state::{Layout, Store};
+use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
@@ -36,6 +37,7 @@ pub struct Engine {
     system: SystemService,
     events: EventBus,
     tasks: TaskTracker,
+    collector: AbortHandle,
     inner: Arc<Inner>,
     /// Repairs the firewall.
     warden: tokio::task::JoinHandle<()>,
@@ -64,7 +66,9 @@ impl Engine {
         }
         let networks = inner.networks.clone();
         let warden = tokio::spawn(async move { networks.keep_firewall().await });
+        let collector = inner.tasks.spawn(inner.images.clone().keep_budget());
         Ok(Self {
+            collector: collector.abort_handle(),
             containers: ContainerService::new(inner.clone()),
             images: inner.images.clone(),
             volumes: inner.volumes.clone(),
@@ -114,6 +118,8 @@ impl Engine {
     pub async fn close(&self) {
         // Before the table goes, which it would make anew.
         self.warden.abort();
+        // What it does at this moment is done to its end, or swept up at the next start.
+        self.collector.abort();
         self.tasks.close();
         // Listeners of running containers never end by themselves.
         let _ =
@@ -121,6 +127,9 @@ impl Engine {
         let inner = self.inner.clone();
         let left = blocking(move || {
             inner.images.store().layers().let_go();
+            if let Err(error) = inner.images.store().save_last_use() {
+                tracing::warn!(%error, "could not note when images were last used");
+            }
             inner.leave_host()
         })
         .await;
@@ -175,6 +184,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         version,
         stop_timeout,
         layers,
+        collector,
         bundled,
         fail_points,
     } = config;
@@ -195,16 +205,14 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     let volumes = VolumeService::open(&paths.volumes(), registry.clone(), events.clone())?;
     let names = NetworkNames::for_run_root(&run);
     let networks = NetworkService::open(names, run.clone(), registry.clone())?;
-    let images = ImageService::new(images, bundled, registry.clone(), events.clone());
+    let images = ImageService::new(images, bundled, collector, registry.clone(), events.clone());
     let system = SystemService::new(
         root,
         version,
         host.clone(),
         registry.clone(),
         images.clone(),
-        volumes.clone(),
         events.clone(),
-        paths.clone(),
     )?;
     let inner = Arc::new(Inner {
         paths,

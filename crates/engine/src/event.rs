@@ -88,6 +88,8 @@ pub enum Action {
     Oom,
     /// Frozen.
     Pause,
+    /// Unused objects were removed.
+    Prune,
     /// An image was pulled.
     Pull,
     /// Renamed.
@@ -131,6 +133,7 @@ impl fmt::Display for Action {
             Self::Mount => "mount",
             Self::Oom => "oom",
             Self::Pause => "pause",
+            Self::Prune => "prune",
             Self::Pull => "pull",
             Self::Rename => "rename",
             Self::Resize => "resize",

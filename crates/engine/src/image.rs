@@ -1,25 +1,28 @@
 //! Images, with news and with what containers use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use sampan_images::{
-    ContainerUse, HistoryEntry, Image, ImageStore, ImportOptions, Loaded, ProgressSink,
-    RemoveOptions as Options, Removed,
+    ContainerUse, Damage, HistoryEntry, Image, ImageDiff, ImageStore, ImageTree, ImportOptions,
+    Loaded, ProgressSink, Proof, RemoveOptions as Options, Removed, Space,
 };
 use sampan_oci::{ImageId, Platform, Reference};
 
+use crate::collector::{Collector, CollectorConfig};
 use crate::container::registry::Registry;
 use crate::error::chain;
-use crate::{Action, Error, ErrorKind, EventBus, EventKind, Result};
+use crate::prune::{self, PruneFilter, Pruned};
+use crate::{Action, Error, ErrorKind, EventBus, EventKind, Result, glob, moment};
 
 /// Everything that can be done to images. A cheap clone.
 #[derive(Debug, Clone)]
 pub struct ImageService {
     store: ImageStore,
     bundled: Arc<[Bundled]>,
+    pub(crate) collector: Arc<Collector>,
     registry: Registry,
     events: EventBus,
 }
@@ -33,22 +36,30 @@ pub struct Bundled {
     pub archive: fn() -> Vec<u8>,
 }
 
-/// Which images a list shows: several values of a field are alternatives, except labels, which
-/// must all match; different fields must all match.
+/// Which images a list shows: names are alternatives, everything else must fit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageFilter {
-    /// Names with `*` and `?`, with or without tag.
+    /// Names with `*`, `?` and `[a-z]`, with or without tag.
     pub references: Vec<String>,
     /// `name` or `name=value`.
     pub labels: Vec<String>,
     /// With or without names.
     pub dangling: Option<bool>,
-    /// Created before this image.
-    pub before: Option<String>,
-    /// Created after this image.
-    pub since: Option<String>,
-    /// Created before this time.
+    /// Made before these images.
+    pub before: Vec<String>,
+    /// Made after these images.
+    pub since: Vec<String>,
+    /// Made before this time.
     pub until: Option<Timestamp>,
+}
+
+/// Whether a list shows images that others were built on and that have no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intermediate {
+    /// Leave them out.
+    Hide,
+    /// Show them, too.
+    Show,
 }
 
 impl ImageFilter {
@@ -56,29 +67,25 @@ impl ImageFilter {
     pub fn parse(filters: &BTreeMap<String, Vec<String>>) -> Result<Self> {
         let mut filter = Self::default();
         for (key, values) in filters {
-            for value in values {
-                let bad = || Error::invalid(format!("invalid filter '{key}={value}'"));
-                match key.as_str() {
-                    "reference" => filter.references.push(value.clone()),
-                    "label" => filter.labels.push(value.clone()),
-                    "dangling" => {
-                        filter.dangling = Some(match value.as_str() {
-                            "true" | "1" => true,
-                            "false" | "0" => false,
-                            _ => return Err(bad()),
-                        });
+            match key.as_str() {
+                "reference" => filter.references.clone_from(values),
+                "label" => filter.labels.clone_from(values),
+                "dangling" => filter.dangling = prune::truth(key, values)?,
+                "before" => filter.before.clone_from(values),
+                "since" => filter.since.clone_from(values),
+                "until" => {
+                    for value in values {
+                        let at = moment::parse(value, Timestamp::now()).ok_or_else(|| {
+                            Error::invalid(format!("invalid filter '{key}={value}'"))
+                        })?;
+                        filter.until = Some(filter.until.map_or(at, |until| until.min(at)));
                     }
-                    "before" => filter.before = Some(value.clone()),
-                    "since" => filter.since = Some(value.clone()),
-                    "until" => {
-                        filter.until = Some(match value.parse::<i64>() {
-                            Ok(second) => Timestamp::from_second(second).map_err(|_| bad())?,
-                            Err(_) => value.parse().map_err(|_| bad())?,
-                        });
-                    }
-                    _ => return Err(Error::invalid(format!("invalid filter '{key}'"))),
                 }
+                _ => return Err(Error::invalid(format!("invalid filter '{key}'"))),
             }
+        }
+        for pattern in &filter.references {
+            glob::fits(pattern, "")?;
         }
         Ok(filter)
     }
@@ -88,12 +95,14 @@ impl ImageService {
     pub(crate) fn new(
         store: ImageStore,
         bundled: Vec<Bundled>,
+        collector: CollectorConfig,
         registry: Registry,
         events: EventBus,
     ) -> Self {
         Self {
             store,
             bundled: bundled.into(),
+            collector: Arc::new(Collector::new(collector)),
             registry,
             events,
         }
@@ -121,38 +130,42 @@ impl ImageService {
         image.await.map(Some)
     }
 
-    /// Returns images, newest first.
-    pub async fn list(&self, filter: ImageFilter) -> Result<Vec<Arc<Image>>> {
-        let time_of = |name: &Option<String>| -> Result<Option<Timestamp>> {
-            let Some(name) = name else { return Ok(None) };
-            Ok(Some(created(&*self.store.find(name)?)))
+    /// Returns images, newest first, each with those of its names that the filter asks for.
+    pub async fn list(
+        &self,
+        filter: ImageFilter,
+        intermediate: Intermediate,
+    ) -> Result<Vec<Arc<Image>>> {
+        let times = |names: &[String]| -> Result<Vec<Timestamp>> {
+            let found = names
+                .iter()
+                .map(|name| Ok(created(&*self.store.find(name)?)));
+            found.collect()
         };
-        let (before, since) = (time_of(&filter.before)?, time_of(&filter.since)?);
+        let (before, since) = (times(&filter.before)?, times(&filter.since)?);
         let images = self.store.list();
+        let parents: HashSet<ImageId> = images.iter().filter_map(|image| image.parent).collect();
+        let fits = |image: &Image| {
+            let nameless = image.tags.is_empty() && image.digests.is_empty();
+            let hidden =
+                nameless && intermediate == Intermediate::Hide && parents.contains(&image.id);
+            let wanted = match filter.dangling {
+                Some(true) => image.tags.is_empty(),
+                Some(false) => !nameless,
+                None => true,
+            };
+            let at = created(image);
+            !hidden
+                && wanted
+                && prune::has_all(&image.config.config.labels, &filter.labels)
+                && before.iter().all(|before| at < *before)
+                && since.iter().all(|since| at > *since)
+                && filter.until.is_none_or(|until| at < until)
+        };
         Ok(images
             .into_iter()
-            .filter(|image| {
-                let labels = &image.config.config.labels;
-                filter
-                    .dangling
-                    .is_none_or(|wanted| image.is_dangling() == wanted)
-                    && filter
-                        .labels
-                        .iter()
-                        .all(|label| match label.split_once('=') {
-                            Some((key, value)) => labels.get(key).is_some_and(|v| v == value),
-                            None => labels.contains_key(label),
-                        })
-                    && (filter.references.is_empty()
-                        || filter
-                            .references
-                            .iter()
-                            .any(|pattern| image.tags.iter().any(|tag| fits(tag, pattern))))
-                    && before.is_none_or(|at| created(image) < at)
-                    && since.is_none_or(|at| created(image) > at)
-                    && filter.until.is_none_or(|at| created(image) < at)
-            })
-            .map(|image| only_fitting(image, &filter.references))
+            .filter(|image| fits(image))
+            .filter_map(|image| only_fitting(image, &filter.references))
             .collect())
     }
 
@@ -187,20 +200,27 @@ impl ImageService {
     /// Removes a name, and the image with its last one.
     pub async fn remove(&self, image: &str, options: Options) -> Result<Vec<Removed>> {
         let (store, uses, name) = (self.store.clone(), self.uses(), image.to_owned());
-        let removed = crate::blocking(move || Ok(store.remove(&name, options, &uses)?)).await?;
+        let removed = crate::blocking(move || Ok(store.remove(&name, &options, &uses)?)).await?;
         self.tell_removed(&removed);
         Ok(removed)
     }
 
-    /// Removes images that no container uses: nameless ones, or all with `all`. Returns the steps
-    /// and the bytes freed.
-    pub async fn prune(&self, all: bool) -> Result<(Vec<Removed>, u64)> {
-        let (store, uses) = (self.store.clone(), self.uses());
-        let pruned =
-            crate::blocking(move || Ok(store.prune(|image| all || image.is_dangling(), &uses)?))
-                .await?;
-        self.tell_removed(&pruned.0);
-        Ok(pruned)
+    /// Removes images that no container uses: nameless ones, or all where the filter says that
+    /// dangling is false.
+    pub async fn prune(&self, filter: PruneFilter) -> Result<Pruned<Removed>> {
+        let (store, service) = (self.store.clone(), self.clone());
+        let all = filter.dangling == Some(false);
+        let unwanted = move |image: &Image| {
+            (all || image.is_dangling()) && filter.fits(created(image), &image.config.config.labels)
+        };
+        let pruned = crate::blocking(move || Ok(store.prune(unwanted, || service.uses())?)).await;
+        let (removed, freed) = pruned?;
+        self.tell_removed(&removed);
+        self.tell_pruned(freed.unpacked);
+        Ok(Pruned {
+            removed,
+            reclaimed: freed.unpacked,
+        })
     }
 
     /// Takes images from an archive in the format of `docker save` or of OCI layouts.
@@ -240,9 +260,10 @@ impl ImageService {
         attributes.insert("name".to_owned(), without_tag(repository).to_owned());
         self.events
             .publish(EventKind::Image, Action::Pull, familiar, attributes);
+        self.collector.nudge();
     }
 
-    fn tell_removed(&self, removed: &[Removed]) {
+    pub(crate) fn tell_removed(&self, removed: &[Removed]) {
         for step in removed {
             let (action, id, name) = match step {
                 Removed::Untagged { image, .. } => (Action::Untag, image, image.to_string()),
@@ -260,6 +281,43 @@ impl ImageService {
         attributes.insert("name".to_owned(), name.to_owned());
         self.events
             .publish(EventKind::Image, action, image.id.to_string(), attributes);
+        self.collector.nudge();
+    }
+
+    pub(crate) fn tell_pruned(&self, reclaimed: u64) {
+        prune::tell(&self.events, EventKind::Image, reclaimed);
+    }
+
+    /// Measures what images, layers and blobs take.
+    pub async fn space(&self) -> Result<Space> {
+        let service = self.clone();
+        crate::blocking(move || Ok(service.store.space(&service.uses())?)).await
+    }
+
+    /// Takes an image apart.
+    pub async fn tree(&self, image: &str) -> Result<ImageTree> {
+        let (store, image) = (self.store.clone(), image.to_owned());
+        crate::blocking(move || Ok(store.tree(&image)?)).await
+    }
+
+    /// Compares the files of two images.
+    pub async fn diff(&self, old: &str, new: &str) -> Result<ImageDiff> {
+        let (store, old, new) = (self.store.clone(), old.to_owned(), new.to_owned());
+        crate::blocking(move || Ok(store.diff(&old, &new)?)).await
+    }
+
+    /// Proves that images are whole; all of them, and what was set aside before, when none is
+    /// named.
+    pub async fn verify(&self, images: Vec<String>) -> Result<(Vec<Proof>, Vec<Damage>)> {
+        let store = self.store.clone();
+        crate::blocking(move || {
+            if images.is_empty() {
+                return Ok((store.verify(&store.list()), store.set_aside()));
+            }
+            let images = store.find_all(images.iter().map(String::as_str))?;
+            Ok((store.verify(&images), Vec::new()))
+        })
+        .await
     }
 
     /// Returns what the containers need.
@@ -282,7 +340,8 @@ impl ImageService {
     }
 }
 
-fn created(image: &Image) -> Timestamp {
+/// When an image was made.
+pub(crate) fn created(image: &Image) -> Timestamp {
     let parsed = image.created().and_then(|text| text.parse().ok());
     parsed.unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -294,37 +353,25 @@ fn without_tag(name: &str) -> &str {
     }
 }
 
-/// Matches a name against a pattern with and without its tag.
-fn fits(tag: &Reference, pattern: &str) -> bool {
-    let name = tag.familiar();
-    glob(pattern.as_bytes(), name.as_bytes())
-        || glob(pattern.as_bytes(), without_tag(&name).as_bytes())
+/// Matches a name against a pattern with and without its tag or digest.
+fn fits(name: &Reference, pattern: &str) -> bool {
+    let full = name.familiar();
+    // Checked when the filter was read.
+    let fits = |text: &str| glob::fits(pattern, text).unwrap_or(false);
+    fits(&full) || fits(&name.familiar_name())
 }
 
-/// The image with only those of its names that were asked for, as Docker lists it.
-fn only_fitting(image: Arc<Image>, patterns: &[String]) -> Arc<Image> {
+/// The image with only those of its names that were asked for, as Docker lists it; none when
+/// there is none of them.
+fn only_fitting(image: Arc<Image>, patterns: &[String]) -> Option<Arc<Image>> {
     if patterns.is_empty() {
-        return image;
+        return Some(image);
     }
+    let asked_for = |name: &Reference| patterns.iter().any(|pattern| fits(name, pattern));
     let mut shown = Image::clone(&image);
-    shown
-        .tags
-        .retain(|tag| patterns.iter().any(|pattern| fits(tag, pattern)));
-    Arc::new(shown)
-}
-
-/// Shell patterns of which `*` and `?` stop at a slash.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.first(), text.first()) {
-        (None, None) => true,
-        (Some(b'*'), _) => {
-            glob(&pattern[1..], text)
-                || text.first().is_some_and(|b| *b != b'/') && glob(pattern, &text[1..])
-        }
-        (Some(b'?'), Some(b)) => *b != b'/' && glob(&pattern[1..], &text[1..]),
-        (Some(a), Some(b)) => a == b && glob(&pattern[1..], &text[1..]),
-        (Some(_), None) | (None, Some(_)) => false,
-    }
+    shown.tags.retain(asked_for);
+    shown.digests.retain(asked_for);
+    (!shown.tags.is_empty() || !shown.digests.is_empty()).then(|| Arc::new(shown))
 }
 
 impl From<sampan_images::Error> for Error {
@@ -364,6 +411,7 @@ mod tests {
             ("busybox:*", "busybox:latest", true),
             ("busy*", "busybox:1", true),
             ("b?sybox", "busybox:1", true),
+            ("b[tu]sybox:[0-9]", "busybox:1", true),
             ("box", "busybox:1", false),
             ("*", "a/b:1", false),
             ("*/b", "a/b:1", true),
@@ -374,5 +422,7 @@ mod tests {
                 "{pattern} {name}"
             );
         }
+        let bad = BTreeMap::from([("reference".to_owned(), vec!["[".to_owned()])]);
+        assert!(ImageFilter::parse(&bad).is_err());
     }
 }

@@ -23,6 +23,7 @@
 //! RUN/shims/<id>/shim.sock
 //! ```
 
+mod collector;
 mod config;
 mod container;
 mod copy;
@@ -30,14 +31,18 @@ mod engine;
 mod error;
 mod event;
 mod fail_point;
+mod glob;
 mod host;
 mod image;
+mod moment;
 mod network;
+mod prune;
 mod shim;
 mod signal;
 mod system;
 mod volume;
 
+pub use collector::{CollectRequest, CollectorConfig};
 pub use config::Config;
 pub use container::attach::Attachment;
 pub use container::config::*;
@@ -62,12 +67,13 @@ pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Action, Event, EventBus, EventFilter, EventKind, Subscription};
 pub use fail_point::{FailPoints, Failure};
-pub use image::{Bundled, ImageFilter, ImageService};
+pub use image::{Bundled, ImageFilter, ImageService, Intermediate};
 pub use network::{NetworkService, NetworkView};
+pub use prune::{PruneFilter, Pruned};
 /// The image store's own words, which [`ImageService`] speaks.
 pub use sampan_images as images;
 pub use sampan_logs::{Entry as LogEntry, Stream as LogStream};
-pub use system::{DiskUsage, SystemInfo, SystemService};
+pub use system::{DiskParts, SystemInfo, SystemService};
 pub use volume::{CreateVolume, VolumeService, VolumeView};
 
 /// How long an operation on a container waits for the one before it.

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use sampan_cgroups::Controller;
 
 use crate::container::lifecycle::Status;
-use crate::container::record::Paths;
 use crate::container::registry::Registry;
-use crate::container::service::disk_use;
 use crate::host::Host;
-use crate::{EventBus, ImageService, Result, VolumeService};
+use crate::{Error, EventBus, ImageService, Result};
 
 /// What is known of the engine and its host.
 #[derive(Debug, Clone, Default)]
@@ -75,15 +73,27 @@ pub struct SystemInfo {
     pub warnings: Vec<String>,
 }
 
-/// Bytes on disk.
+/// Bytes that the file system has set aside for what is in the root directory. The parts add up
+/// to what `du` says of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiskUsage {
-    /// Of all layers.
+pub struct DiskParts {
+    /// Layers with their indexes.
     pub layers: u64,
-    /// Of all writable layers.
+    /// Packed layers and manifests.
+    pub blobs: u64,
+    /// Containers: writable layers, logs and records, and what of them waits for its removal.
     pub containers: u64,
-    /// Of all volumes.
+    /// Volumes.
     pub volumes: u64,
+    /// Everything else: records of images, locks.
+    pub other: u64,
+}
+
+impl DiskParts {
+    /// Returns the sum.
+    pub fn total(&self) -> u64 {
+        self.layers + self.blobs + self.containers + self.volumes + self.other
+    }
 }
 
 /// Facts about the engine. A cheap clone.
@@ -100,22 +110,17 @@ struct Shared {
     host: Host,
     registry: Registry,
     images: ImageService,
-    volumes: VolumeService,
     events: EventBus,
-    paths: Paths,
 }
 
 impl SystemService {
-    #[allow(clippy::too_many_arguments)] // its collaborators, once
     pub(crate) fn new(
         root: PathBuf,
         version: String,
         host: Host,
         registry: Registry,
         images: ImageService,
-        volumes: VolumeService,
         events: EventBus,
-        paths: Paths,
     ) -> Result<Self> {
         let id = identity(&root)?;
         Ok(Self {
@@ -126,9 +131,7 @@ impl SystemService {
                 host,
                 registry,
                 images,
-                volumes,
                 events,
-                paths,
             }),
         })
     }
@@ -140,25 +143,30 @@ impl SystemService {
     }
 
     /// Adds up what is on disk, which takes long.
-    pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        let shared = self.shared.clone();
-        crate::blocking(move || {
-            let layers = shared.images.store().layers().list();
-            let records = shared.registry.records();
-            let upper = |id| disk_use(&shared.paths.container(id).join("upper"));
-            Ok(DiskUsage {
-                layers: layers.iter().map(|layer| layer.size).sum(),
-                containers: records.iter().map(|record| upper(&record.id)).sum(),
-                volumes: shared
-                    .volumes
-                    .names()
-                    .iter()
-                    .map(|name| disk_use(&shared.volumes.data(name)))
-                    .sum(),
-            })
-        })
-        .await
+    pub async fn disk(&self) -> Result<DiskParts> {
+        let root = self.shared.root.clone();
+        crate::blocking(move || measure(&root)).await
     }
+}
+
+fn measure(root: &std::path::Path) -> Result<DiskParts> {
+    let failed = |error: std::io::Error| Error::because("measure the root directory", &error);
+    let mut parts = DiskParts {
+        other: sampan_fs::blocks_of(root)?,
+        ..DiskParts::default()
+    };
+    for entry in std::fs::read_dir(root).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let part = match entry.file_name().to_str() {
+            Some("layers") => &mut parts.layers,
+            Some("content") => &mut parts.blobs,
+            Some("containers" | "trash") => &mut parts.containers,
+            Some("volumes") => &mut parts.volumes,
+            _ => &mut parts.other,
+        };
+        *part += sampan_fs::usage(entry.path())?.disk;
+    }
+    Ok(parts)
 }
 
 impl Shared {

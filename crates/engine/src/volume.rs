@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::container::id::random_hex;
 use crate::container::mount::{MountKind, check_volume_name};
 use crate::container::registry::Registry;
+use crate::container::service::disk_use;
 use crate::copy::Copier;
+use crate::prune::{self, PruneFilter, Pruned};
 use crate::{Action, Error, ErrorKind, Event, EventBus, EventKind, Result};
 
 /// The only driver.
@@ -271,12 +273,72 @@ impl VolumeService {
         Ok(views.filter(fits).collect())
     }
 
+    /// Returns all volumes, by name, with the lengths of their files added up, which takes long.
+    pub async fn sizes(&self) -> Result<Vec<(VolumeView, u64)>> {
+        let service = self.clone();
+        crate::blocking(move || {
+            let records = service.shared.store.iter();
+            Ok(records
+                .map(|(name, record)| (service.view(&record), disk_use(&service.data(&name))))
+                .collect())
+        })
+        .await
+    }
+
+    /// Returns the containers that use a volume.
+    pub fn containers_of(&self, name: &str) -> Vec<String> {
+        self.users(name)
+    }
+
     /// Removes a volume that no container uses. With `force` it is no error when there is none.
     pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
         let (service, name) = (self.clone(), name.to_owned());
         crate::blocking(move || match service.remove_now(&name) {
             Err(error) if force && error.kind() == ErrorKind::NotFound => Ok(()),
             done => done,
+        })
+        .await
+    }
+
+    /// Removes every volume that no container uses and that the filter fits: only those that
+    /// nobody named, unless the filter says all.
+    pub async fn prune(&self, filter: PruneFilter) -> Result<Pruned<String>> {
+        let service = self.clone();
+        crate::blocking(move || {
+            let shared = &service.shared;
+            let mut pruned = Pruned {
+                removed: Vec::new(),
+                reclaimed: 0,
+            };
+            for (name, record) in shared.store.iter() {
+                let wanted = filter.all == Some(true) || record.labels.contains_key(ANONYMOUS);
+                if !wanted || !filter.fits_labels(&record.labels) {
+                    continue;
+                }
+                let unused = || !shared.is_pinned(&name) && service.users(&name).is_empty();
+                if !unused() {
+                    continue;
+                }
+                let taken = disk_use(&service.data(&name));
+                match service.remove_now(&name) {
+                    Ok(()) => {
+                        pruned.removed.push(name);
+                        pruned.reclaimed += taken;
+                    }
+                    // Taken or removed by somebody else since.
+                    Err(error)
+                        if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
+                    Err(error) => {
+                        tracing::warn!(
+                            volume = name,
+                            error = error.message(),
+                            "could not prune a volume"
+                        );
+                    }
+                }
+            }
+            prune::tell(&shared.events, EventKind::Volume, pruned.reclaimed);
+            Ok(pruned)
         })
         .await
     }
@@ -373,11 +435,6 @@ impl VolumeService {
     /// Returns where the content of a volume is.
     pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.shared.directory.join(name).join(DATA)
-    }
-
-    /// Returns the names of all volumes.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.shared.store.iter().map(|(name, _)| name).collect()
     }
 
     /// Returns whether there is a volume of that name.

@@ -28,8 +28,13 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// Something else needs what was to be removed; the text is Docker's.
-    #[error("{0}")]
-    Conflict(String),
+    #[error("{message}")]
+    Conflict {
+        /// What is in the way.
+        message: String,
+        /// What a person can do about it.
+        hint: &'static str,
+    },
     /// A document of the image cannot be used.
     #[error("cannot use the manifest of {image}")]
     Manifest {
@@ -151,7 +156,7 @@ impl Error {
             | Self::InvalidImage { .. }
             | Self::DiffId { .. }
             | Self::TooLarge { .. } => ErrorKind::Invalid,
-            Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry(error) => match error.kind() {
                 Registry::NotFound => ErrorKind::NotFound,
                 Registry::Unauthorized => ErrorKind::Unauthorized,
@@ -191,6 +196,7 @@ impl Error {
             Self::Registry(error) => error.hint(),
             Self::Archive(error) => error.hint(),
             Self::Ambiguous { .. } => Some("give more digits of the ID"),
+            Self::Conflict { hint, .. } => Some(hint),
             Self::NoPlatform { .. } | Self::WrongPlatform { .. } => {
                 Some("name another platform with --platform")
             }

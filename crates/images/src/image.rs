@@ -114,6 +114,14 @@ impl Image {
         self.manifest.as_ref().map(|descriptor| descriptor.digest)
     }
 
+    /// Returns the digests of everything it came by: layers' blobs and manifests.
+    pub fn blobs(&self) -> Vec<Digest> {
+        let layers = self.layers.iter().filter_map(|layer| layer.blob.as_ref());
+        let descriptors = layers.chain(self.manifest.as_ref()).map(|d| d.digest);
+        let digests = self.digests.iter().filter_map(|d| d.digest().copied());
+        descriptors.chain(digests).collect()
+    }
+
     /// Returns how the image was made, newest step first.
     ///
     /// Steps with layers take the layers in order; an image whose history does not say enough

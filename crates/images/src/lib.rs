@@ -10,39 +10,56 @@
 //! * [`Image`]: an image as it was when it was asked for.
 //! * [`changes`]: the instructions of `import --change` and `commit --change`.
 //! * [`Progress`]: what an operation tells while it runs.
+//! * [`Space`]: what everything takes, and what keeps it; [`Policy`] and [`Collection`]: what the
+//!   collector may remove, and what it did.
+//! * [`ImageTree`], [`ImageDiff`], [`Proof`]: what images are made of, read from the layers' tars.
 //!
 //! On disk:
 //!
 //! ```text
 //! <root>/images/records/<image id>.json         configuration, layers, manifest
 //! <root>/images/names/<hash of repository>.json tags and digests of one repository
+//! <root>/images/use/last.json                   when each image was last used, about
 //! <root>/content                                manifests and compressed layers: a cache
 //! ```
 
 pub mod changes;
+mod collect;
+mod contents;
+mod diff;
 mod error;
 mod fetch;
 mod image;
 mod import;
+mod last_use;
 mod load;
 mod names;
 mod progress;
 mod pull;
 mod remove;
+mod space;
 mod store;
 mod sweep;
+mod tree;
 mod unpack;
+mod verify;
 
+pub use collect::{Budget, Collection, Item, Kept, Mark, Policy, Subject, Why};
+pub use diff::{Change, Changed, ImageDiff};
 pub use error::{Error, ErrorKind};
 pub use image::{HistoryEntry, Image, LayerRecord};
 pub use import::ImportOptions;
+pub use last_use::Hold;
 pub use load::Loaded;
 pub use progress::{LayerStatus, Progress, ProgressSink};
 pub use pull::{PullOptions, Pulled};
 pub use remove::{ContainerUse, RemoveOptions, Removed};
 pub use sampan_registry_client::Credentials;
-pub use store::{ImageStore, Limits, NewImage, Options};
+pub use space::{BlobSpace, ImageSpace, Keeper, LayerSpace, Space};
+pub use store::{Freed, ImageStore, Limits, NewImage, Options};
 pub use sweep::Swept;
+pub use tree::{ImageTree, LayerFile, LayerTree};
+pub use verify::{Damage, Proof};
 
 /// Result of this crate's operations.
 pub type Result<T> = std::result::Result<T, Error>;

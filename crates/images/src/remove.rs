@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use sampan_fs::Sync;
-use sampan_oci::Reference;
 use sampan_oci::digest::{ChainId, DiffId, Digest, ImageId};
+use sampan_oci::{Platform, Reference};
 
 use crate::image::Image;
-use crate::store::ImageStore;
+use crate::store::{Freed, ImageStore};
 use crate::{Error, Result};
 
 /// What a container needs.
@@ -24,12 +24,14 @@ pub struct ContainerUse {
 }
 
 /// How to remove an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoveOptions {
     /// Remove it although stopped containers or other names need it.
     pub force: bool,
     /// Also remove the nameless images that it was built on.
     pub prune: bool,
+    /// Remove it only if it is for each of these machines.
+    pub platforms: Vec<Platform>,
 }
 
 impl Default for RemoveOptions {
@@ -37,6 +39,7 @@ impl Default for RemoveOptions {
         Self {
             force: false,
             prune: true,
+            platforms: Vec::new(),
         }
     }
 }
@@ -63,7 +66,7 @@ impl ImageStore {
     pub fn remove(
         &self,
         text: &str,
-        options: RemoveOptions,
+        options: &RemoveOptions,
         uses: &[ContainerUse],
     ) -> Result<Vec<Removed>> {
         let found = self.find_how(text)?;
@@ -72,12 +75,14 @@ impl ImageStore {
         let image = self
             .get(&found.image.id)
             .ok_or_else(|| Error::NotFound(text.to_owned()))?;
-        let mut removal = Removal {
-            store: self,
-            uses,
-            records: Vec::new(),
-            freed: 0,
-        };
+        let own = image.config.platform();
+        if let Some(other) = options.platforms.iter().find(|p| p.rank(&own).is_none()) {
+            return Err(Error::WrongPlatform {
+                image: text.to_owned(),
+                platform: other.to_string(),
+            });
+        }
+        let mut removal = Removal::new(self, uses);
         match found.name {
             Some(name) => removal.by_name(text, &name, &image, options)?,
             None => removal.by_id(&image, options)?,
@@ -86,37 +91,51 @@ impl ImageStore {
     }
 
     /// Removes every image that `unwanted` picks and no container uses, with all its names.
-    /// Returns the steps and the bytes freed. Blocks.
+    /// `uses` is asked when nothing changes any more. Blocks.
     pub fn prune(
         &self,
         unwanted: impl Fn(&Image) -> bool,
-        uses: &[ContainerUse],
-    ) -> Result<(Vec<Removed>, u64)> {
+        uses: impl Fn() -> Vec<ContainerUse>,
+    ) -> Result<(Vec<Removed>, Freed)> {
         let _changing = self.0.changing();
-        let mut removal = Removal {
-            store: self,
-            uses,
-            records: Vec::new(),
-            freed: 0,
-        };
-        for image in self.list() {
-            let used = uses.iter().any(|u| u.image == image.id);
-            if used || removal.has_children(&image.id) || !unwanted(&image) {
-                continue;
+        // Held all the way: nobody begins to use an image in between.
+        let holds = self.0.holds();
+        let uses = uses();
+        let mut removal = Removal::new(self, &uses);
+        loop {
+            let before = removal.records.len();
+            for image in self.list() {
+                let used =
+                    holds.contains_key(&image.id) || uses.iter().any(|u| u.image == image.id);
+                if !used && !removal.has_children(&image.id) && unwanted(&image) {
+                    removal.whole(&image, true)?;
+                }
             }
-            let names: Vec<Reference> = image.tags.iter().chain(&image.digests).cloned().collect();
-            removal.untag(&names, &image)?;
-            removal.delete(&image, true)?;
+            // What an image was built on may be unused without it.
+            if removal.records.len() == before {
+                return Ok((removal.records, removal.freed));
+            }
         }
-        Ok((removal.records, removal.freed))
     }
 }
 
-struct Removal<'a> {
+pub(crate) struct Removal<'a> {
     store: &'a ImageStore,
     uses: &'a [ContainerUse],
-    records: Vec<Removed>,
-    freed: u64,
+    pub(crate) records: Vec<Removed>,
+    pub(crate) freed: Freed,
+}
+
+impl<'a> Removal<'a> {
+    /// Begins a removal. The caller holds the lock on changes.
+    pub(crate) fn new(store: &'a ImageStore, uses: &'a [ContainerUse]) -> Self {
+        Self {
+            store,
+            uses,
+            records: Vec::new(),
+            freed: Freed::default(),
+        }
+    }
 }
 
 impl Removal<'_> {
@@ -125,17 +144,20 @@ impl Removal<'_> {
         text: &str,
         name: &Reference,
         image: &Image,
-        options: RemoveOptions,
+        options: &RemoveOptions,
     ) -> Result<()> {
         if is_single(image)
             && !options.force
             && let Some(user) = self.uses.iter().find(|u| u.image == image.id)
         {
-            return Err(Error::Conflict(format!(
-                "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its referenced image {}",
-                short(&user.container),
-                image.id.short(),
-            )));
+            return Err(Error::Conflict {
+                message: format!(
+                    "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its referenced image {}",
+                    short(&user.container),
+                    image.id.short(),
+                ),
+                hint: USED,
+            });
         }
         // A name with both is stored by its digest.
         let name = match name.digest() {
@@ -167,25 +189,34 @@ impl Removal<'_> {
         Ok(())
     }
 
-    fn by_id(&mut self, image: &Image, options: RemoveOptions) -> Result<()> {
+    fn by_id(&mut self, image: &Image, options: &RemoveOptions) -> Result<()> {
         self.check(image, options.force, !is_single(image))?;
+        self.whole(image, options.prune)
+    }
+
+    /// Removes an image with all its names, whatever is in the way.
+    pub(crate) fn whole(&mut self, image: &Image, prune: bool) -> Result<()> {
         let names: Vec<Reference> = image.tags.iter().chain(&image.digests).cloned().collect();
         self.untag(&names, image)?;
-        self.delete(image, options.prune)
+        self.delete(image, prune)
     }
 
     /// Fails with the first thing that is in the way.
     fn check(&self, image: &Image, force: bool, named: bool) -> Result<()> {
-        let conflict = |must: &str, why: String| {
-            Err(Error::Conflict(format!(
-                "conflict: unable to delete {} ({must}) - {why}",
-                image.id.short()
-            )))
+        let conflict = |must: &str, why: String, hint| {
+            Err(Error::Conflict {
+                message: format!(
+                    "conflict: unable to delete {} ({must}) - {why}",
+                    image.id.short()
+                ),
+                hint,
+            })
         };
         if self.has_children(&image.id) {
             return conflict(
                 "cannot be forced",
                 "image has dependent child images".into(),
+                "remove the images that were built on it first",
             );
         }
         let user = |running| {
@@ -198,15 +229,24 @@ impl Removal<'_> {
                 "image is being used by running container {}",
                 short(&user.container)
             );
-            return conflict("cannot be forced", why);
+            return conflict(
+                "cannot be forced",
+                why,
+                "stop and remove the container first",
+            );
         }
         if force {
             return Ok(());
         }
         if named {
+            let names = [image.repo_tags(), image.repo_digests()].concat();
             return conflict(
                 "must be forced",
-                "image is referenced in multiple repositories".into(),
+                format!(
+                    "image is referenced in multiple repositories: {}",
+                    names.join(", ")
+                ),
+                "remove the names that are not needed one by one, or all of them with -f",
             );
         }
         if let Some(user) = user(false) {
@@ -214,12 +254,12 @@ impl Removal<'_> {
                 "image is being used by stopped container {}",
                 short(&user.container)
             );
-            return conflict("must be forced", why);
+            return conflict("must be forced", why, USED);
         }
         Ok(())
     }
 
-    fn has_children(&self, id: &ImageId) -> bool {
+    pub(crate) fn has_children(&self, id: &ImageId) -> bool {
         self.store
             .0
             .view()
@@ -285,28 +325,23 @@ impl Removal<'_> {
         chains.into_iter().rev()
     }
 
-    fn remove_blobs(&self, image: &Image) -> Result<u64> {
+    fn remove_blobs(&self, image: &Image) -> Result<Freed> {
         let inner = &self.store.0;
-        let of = |image: &Image| -> Vec<Digest> {
-            let blobs = image.layers.iter().filter_map(|l| l.blob.as_ref());
-            let digests = image.digests.iter().filter_map(|d| d.digest().copied());
-            blobs
-                .chain(image.manifest.as_ref())
-                .map(|descriptor| descriptor.digest)
-                .chain(digests)
-                .collect()
-        };
         let view = inner.view();
-        let needed: HashSet<Digest> = view.images.values().flat_map(|i| of(i)).collect();
-        let mut freed = 0;
-        for digest in of(image) {
+        let needed: HashSet<Digest> = view.images.values().flat_map(|i| i.blobs()).collect();
+        let mut freed = Freed::default();
+        for digest in image.blobs() {
             if !needed.contains(&digest) {
-                freed += inner.content.remove(&digest)?;
+                freed.disk += inner.content.disk_usage(&digest);
+                inner.content.remove(&digest)?;
             }
         }
         Ok(freed)
     }
 }
+
+/// What to do about a container that does not run.
+const USED: &str = "remove the container first, or force with -f";
 
 /// Whether all names are of one repository with at most one tag among them.
 fn is_single(image: &Image) -> bool {

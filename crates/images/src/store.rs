@@ -13,6 +13,7 @@ use sampan_registry_client::Client;
 use sampan_state::Store;
 
 use crate::image::{Image, ImageRecord, LayerRecord};
+use crate::last_use::LastUse;
 use crate::names::Names;
 use crate::pull::UnderWay;
 use crate::{Error, Result};
@@ -83,6 +84,9 @@ pub(crate) struct Inner {
     changing: Mutex<()>,
     /// Layers that an operation under way counts on, and how many do.
     pins: Mutex<HashMap<DiffId, usize>>,
+    /// Images that somebody is about to use, and how many are. Taken after `changing`.
+    pub(crate) holds: Mutex<HashMap<ImageId, usize>>,
+    pub(crate) last_use: LastUse,
     view: RwLock<Arc<View>>,
 }
 
@@ -121,6 +125,8 @@ impl ImageStore {
             names: Names::open(&root.join("images/names"))?,
             changing: Mutex::new(()),
             pins: Mutex::default(),
+            holds: Mutex::default(),
+            last_use: LastUse::open(&root.join("images/use"))?,
             view: RwLock::default(),
         }));
         store.0.publish();
@@ -297,6 +303,22 @@ impl ImageStore {
     }
 }
 
+/// What a removal gave back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Sum of the sizes of the files in layers that are gone, as lists count them.
+    pub unpacked: u64,
+    /// Bytes on disk, of layers and blobs.
+    pub disk: u64,
+}
+
+impl std::ops::AddAssign for Freed {
+    fn add_assign(&mut self, other: Self) {
+        self.unpacked += other.unpacked;
+        self.disk += other.disk;
+    }
+}
+
 /// An image, and the name by which it was found if it was by name.
 pub(crate) struct Found {
     pub(crate) image: Arc<Image>,
@@ -381,13 +403,13 @@ impl Inner {
     }
 
     /// Removes those of the layers that nobody needs: no image, no operation under way, none of
-    /// `in_use`. Returns the bytes of their tars.
+    /// `in_use`.
     pub(crate) fn remove_layers(
         &self,
         candidates: impl IntoIterator<Item = DiffId>,
         in_use: &HashSet<DiffId>,
-    ) -> Result<u64> {
-        let mut freed = 0;
+    ) -> Result<Freed> {
+        let mut freed = Freed::default();
         // Pins are taken before a layer is looked for, so none appears while this is held.
         let pins = self.pins();
         let needed: HashSet<DiffId> = self
@@ -403,13 +425,15 @@ impl Inner {
             let Some(layer) = self.layers.get(&diff_id) else {
                 continue;
             };
+            let disk = self.layers.disk_usage(&diff_id);
             self.layers
                 .remove(&diff_id)
                 .map_err(|source| Error::Layer {
                     layer: diff_id.0,
                     source,
                 })?;
-            freed += layer.tar_size;
+            freed.unpacked += layer.size;
+            freed.disk += disk;
         }
         Ok(freed)
     }

@@ -25,7 +25,7 @@ impl ImageStore {
         let _changing = self.0.changing();
         let before: Vec<DiffId> = self.0.layers.list().iter().map(|l| l.diff_id).collect();
         let mut swept = Swept {
-            bytes: self.0.remove_layers(before.iter().copied(), in_use)?,
+            bytes: self.0.remove_layers(before.iter().copied(), in_use)?.disk,
             ..Swept::default()
         };
         swept.layers = before.len() - self.0.layers.list().len().min(before.len());
@@ -37,12 +37,7 @@ impl ImageStore {
             .view()
             .images
             .values()
-            .flat_map(|image| {
-                let layers = image.layers.iter().filter_map(|l| l.blob.as_ref());
-                let descriptors = layers.chain(image.manifest.as_ref()).map(|d| d.digest);
-                let digests = image.digests.iter().filter_map(|d| d.digest().copied());
-                descriptors.chain(digests).collect::<Vec<_>>()
-            })
+            .flat_map(|image| image.blobs())
             .collect();
         for blob in self.0.content.list()? {
             if !needed.contains(&blob.digest) {

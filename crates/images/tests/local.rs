@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use sampan_images::{
-    ContainerUse, Error, ErrorKind, Image, ImageStore, ImportOptions, LayerStatus, Progress,
+    ContainerUse, Error, ErrorKind, Freed, Image, ImageStore, ImportOptions, LayerStatus, Progress,
     ProgressSink, RemoveOptions, Removed,
 };
 use sampan_oci::digest::{ChainId, ImageId};
@@ -56,9 +56,10 @@ fn container(image: &Image, running: bool) -> ContainerUse {
     }
 }
 
-const FORCE: RemoveOptions = RemoveOptions {
+const FORCE: &RemoveOptions = &RemoveOptions {
     force: true,
     prune: true,
+    platforms: Vec::new(),
 };
 
 #[test]
@@ -330,10 +331,10 @@ fn removal_reports_names_then_image_then_layers() {
         image,
     };
     let removed = store
-        .remove("alias:1", RemoveOptions::default(), &[])
+        .remove("alias:1", &RemoveOptions::default(), &[])
         .unwrap();
     assert_eq!(removed, [untagged("alias:1", two.id)]);
-    let removed = store.remove("two", RemoveOptions::default(), &[]).unwrap();
+    let removed = store.remove("two", &RemoveOptions::default(), &[]).unwrap();
     let top = ChainId::of(&two.diff_ids()).unwrap();
     assert_eq!(
         removed,
@@ -346,7 +347,7 @@ fn removal_reports_names_then_image_then_layers() {
     );
     assert_eq!(store.layers().list().len(), 1);
     let removed = store
-        .remove(&one.id.short(), RemoveOptions::default(), &[])
+        .remove(&one.id.short(), &RemoveOptions::default(), &[])
         .unwrap();
     assert_eq!(removed.len(), 3);
     assert!(store.layers().list().is_empty());
@@ -358,10 +359,11 @@ fn what_is_in_the_way_is_said_in_dockers_words() {
     sampan_kernel::requires!(root);
     let root = tempfile::tempdir().unwrap();
     let (store, one, two) = two_images(root.path());
-    let plain = RemoveOptions::default();
-    let message = |text: &str, options, uses: &[ContainerUse]| {
+    let plain = &RemoveOptions::default();
+    let message = |text: &str, options: &RemoveOptions, uses: &[ContainerUse]| {
         let error = store.remove(text, options, uses).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+        assert!(error.hint().is_some(), "{error:?}");
         error.to_string()
     };
     let (id, short) = (one.id.to_string(), one.id.short());
@@ -396,7 +398,7 @@ fn what_is_in_the_way_is_said_in_dockers_words() {
     assert_eq!(
         message(&two.id.to_string(), plain, &[]),
         format!(
-            "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+            "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories: alias:1, two:latest",
             two.id.short()
         )
     );
@@ -429,14 +431,19 @@ fn prune_takes_what_nobody_uses() {
         .unwrap()
         .remove(0);
     let (removed, freed) = store
-        .prune(Image::is_dangling, &[container(&nameless, false)])
+        .prune(Image::is_dangling, || vec![container(&nameless, false)])
         .unwrap();
-    assert_eq!((removed.len(), freed), (0, 0));
-    let (removed, freed) = store.prune(Image::is_dangling, &[]).unwrap();
+    assert_eq!((removed.len(), freed), (0, Freed::default()));
+    let hold = store.hold(&nameless.id).unwrap();
+    let (removed, _) = store.prune(Image::is_dangling, Vec::new).unwrap();
+    assert!(removed.is_empty(), "somebody is about to use it");
+    drop(hold);
+    let (removed, freed) = store.prune(Image::is_dangling, Vec::new).unwrap();
     assert!(removed.contains(&Removed::Deleted(nameless.id)));
-    assert!(freed > 0);
+    assert!(freed.disk > 0);
+    assert!(store.hold(&nameless.id).is_err());
     assert!(store.get(&one.id).is_some());
-    store.prune(|_| true, &[]).unwrap();
+    store.prune(|_| true, Vec::new).unwrap();
     assert!(store.list().is_empty() && store.layers().list().is_empty());
 }
 

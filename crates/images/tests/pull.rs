@@ -816,9 +816,9 @@ async fn victim() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let force = sampan_images::RemoveOptions {
             force: true,
-            prune: true,
+            ..sampan_images::RemoveOptions::default()
         };
-        store.remove(&image, force, &[]).unwrap();
+        store.remove(&image, &force, &[]).unwrap();
     }
 }
 

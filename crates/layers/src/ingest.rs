@@ -384,7 +384,34 @@ pub(crate) fn rebuild(store: &LayerStore, dir: &OwnedFd, diff_id: &DiffId) -> Re
         Mode::empty(),
     )
     .map_err(|e| Error::io("open", record::TAR, e))?;
-    let tar = File::from(fd);
+    let received = read_back(store, File::from(fd), diff_id)?;
+    for name in [record::FILE, record::INDEX, record::TREE] {
+        remove_all_at(dir, name)?;
+    }
+    let form = build_form(store, dir, &received)?;
+    let record = received.record(form);
+    write_record(dir, &record)?;
+    Ok(record)
+}
+
+/// The digest of the index that would be made of a layer's tar now, after
+/// proving that the tar is the layer.
+pub(crate) fn index_digest(store: &LayerStore, tar: File, diff_id: &DiffId) -> Result<Digest> {
+    let received = read_back(store, tar, diff_id)?;
+    let mut out = DigestWriter::new(io::sink());
+    erofs::write(
+        &received.tree,
+        &received.order,
+        &received.tar,
+        received.tar_size,
+        store.limits(),
+        &mut out,
+    )?;
+    Ok(out.finish().1)
+}
+
+/// Reads a stored tar and proves that it is the layer.
+fn read_back(store: &LayerStore, tar: File, diff_id: &DiffId) -> Result<Received> {
     let mut parser = Parser::new();
     let mut tree = Tree::new(*store.limits());
     let (digest, tar_size) = hash(&tar, |bytes| {
@@ -401,20 +428,13 @@ pub(crate) fn rebuild(store: &LayerStore, dir: &OwnedFd, diff_id: &DiffId) -> Re
     let position = parser.position();
     parser.finish().map_err(|e| at(e.into(), position))?;
     let tree = tree.finish()?;
-    let received = Received {
+    Ok(Received {
         order: tree.order(),
         tree,
         tar,
         tar_size,
         diff_id: *diff_id,
-    };
-    for name in [record::FILE, record::INDEX, record::TREE] {
-        remove_all_at(dir, name)?;
-    }
-    let form = build_form(store, dir, &received)?;
-    let record = received.record(form);
-    write_record(dir, &record)?;
-    Ok(record)
+    })
 }
 
 /// Hashes a file from its beginning and shows its bytes to `see`.
@@ -440,7 +460,7 @@ pub(crate) fn hash(
 }
 
 /// Adds the place to an error of the parser.
-fn at(error: Error, position: u64) -> Error {
+pub(crate) fn at(error: Error, position: u64) -> Error {
     match error {
         Error::Tar { source, .. } => Error::Tar {
             offset: position,

@@ -10,6 +10,7 @@
 //!
 //! * [`LayerStore`]: what exists. Opening it repairs what a kill left behind.
 //! * [`Ingest`]: takes a tar's bytes; [`Ingest::commit`] makes it a layer.
+//! * [`Entry`]: what a layer says about one path, read from its tar.
 //! * [`LayerMount`]: a mounted layer, held by descriptor and shared.
 //! * [`LayerStore::overlay`]: a root file system of several of them, with an
 //!   [`InitLayer`] and a writable directory.
@@ -34,6 +35,7 @@ mod error;
 mod ingest;
 mod init;
 mod limits;
+mod listing;
 mod mount;
 mod overlay;
 mod place;
@@ -50,6 +52,7 @@ pub use error::{Error, ErrorKind, Reason, Result, TarError};
 pub use ingest::Ingest;
 pub use init::{InitEntry, InitLayer};
 pub use limits::Limits;
+pub use listing::{Contents, Data, Entry, EntryKind};
 pub use mount::LayerMount;
 pub use overlay::{Durability, Writable};
 pub use store::{Driver, Layer, LayerStore, Mounts, Options, Quarantined, Worker};

@@ -16,7 +16,7 @@ use sampan_oci::{DiffId, Digest};
 
 use crate::cache::Cache;
 use crate::erofs;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{self, Ingest};
 use crate::init::{self, InitEntry, InitLayer, InitLayers};
 use crate::limits::Limits;
@@ -222,8 +222,16 @@ impl LayerStore {
         self.open_file(diff_id, record::TAR)
     }
 
-    /// Reads all of a layer and proves that it is what was stored. Blocks for
-    /// as long as the disk takes.
+    /// Bytes that a layer takes on disk, with everything beside its tar; 0 if
+    /// the store does not have it.
+    pub fn disk_usage(&self, diff_id: &DiffId) -> u64 {
+        let path = self.0.path.join(diff_id.hex());
+        sampan_fs::usage(path).unwrap_or_default().disk
+    }
+
+    /// Reads all of a layer and proves that its tar is the one of its name,
+    /// and its index the one that is made of that tar. Blocks for as long as
+    /// the disk takes.
     pub fn verify(&self, diff_id: &DiffId) -> Result<()> {
         let record = self.record(diff_id)?;
         let damaged = |what| Error::Damaged {
@@ -231,16 +239,21 @@ impl LayerStore {
             what,
         };
         let tar = self.open_tar(diff_id)?;
-        let (digest, _) = ingest::hash(&tar, |_| Ok(()))?;
-        if digest != *diff_id.digest() {
-            return Err(damaged("the tar is not the one that was stored"));
-        }
+        let built =
+            ingest::index_digest(self, tar, diff_id).map_err(|error| match error.kind() {
+                // Its headers make no sense any more.
+                ErrorKind::Invalid => damaged("the tar is not the one that was stored"),
+                _ => error,
+            })?;
         match record.form {
             Form::TarIndex { index, .. } => {
                 let file = self.open_file(diff_id, record::INDEX)?;
                 let (digest, _) = ingest::hash(&file, |_| Ok(()))?;
                 if digest != index {
                     return Err(damaged("the index is not the one that was stored"));
+                }
+                if digest != built {
+                    return Err(damaged("the index is not the one that its tar makes"));
                 }
             }
             // Its files belong to nobody's digest; the tar is the layer.

@@ -18,6 +18,7 @@ mod body;
 mod connection;
 mod container;
 mod crowd;
+mod disk;
 mod edge;
 mod error;
 mod event;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use axum::Router;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::StatusCode;
 use sampan_api::ApiVersion;
 use sampan_api::types::network as wire;
-use sampan_engine::NetworkView;
+use sampan_engine::{NetworkView, PruneFilter};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -19,6 +19,7 @@ use crate::reply::Json;
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/networks", get(list))
+        .route("/networks/prune", post(prune))
         .route("/networks/{id}", get(inspect).delete(remove))
 }
 
@@ -37,6 +38,15 @@ async fn list(
         })
         .collect();
     Ok(Json(networks).into_response())
+}
+
+async fn prune(State(app): State<App>, query: Query) -> Result<Response, ApiError> {
+    let filter = PruneFilter::parse(&query.filter_lists()?)?;
+    let names = app.engine.networks().prune(filter).await?.removed;
+    let response = wire::NetworkPruneResponse {
+        networks_deleted: (!names.is_empty()).then_some(names),
+    };
+    Ok(Json(response).into_response())
 }
 
 async fn inspect(

@@ -3,13 +3,14 @@
 use axum::Router;
 
 use crate::app::App;
-use crate::{container, image, network, system, volume};
+use crate::{container, disk, image, network, system, volume};
 
 /// The routes, working with `app`.
 pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .merge(system::routes())
         .merge(container::routes())
+        .merge(disk::routes())
         .merge(image::routes())
         .merge(network::routes())
         .merge(volume::routes())

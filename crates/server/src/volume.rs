@@ -1,12 +1,13 @@
 //! Volumes.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
+use sampan_api::ApiVersion;
 use sampan_api::types::volume as wire;
-use sampan_engine::{CreateVolume, VolumeView};
+use sampan_engine::{CreateVolume, PruneFilter, VolumeView};
 
 use crate::app::{App, to_the_end};
 use crate::body::RequiredJson;
@@ -18,6 +19,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/volumes", get(list))
         .route("/volumes/create", post(create))
+        .route("/volumes/prune", post(prune))
         .route("/volumes/{name}", get(inspect).delete(remove))
 }
 
@@ -28,6 +30,24 @@ async fn list(State(app): State<App>, query: Query) -> Result<Response, ApiError
         warnings: None,
     };
     Ok(Json(list).into_response())
+}
+
+async fn prune(
+    State(app): State<App>,
+    Extension(version): Extension<ApiVersion>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let mut filter = PruneFilter::of_volumes(&query.filter_lists()?)?;
+    // Named volumes were pruned, too, before there was a filter for it.
+    if !version.at_least(42) {
+        filter.all = Some(true);
+    }
+    let pruned = to_the_end(async move { app.engine.volumes().prune(filter).await }).await?;
+    let response = wire::VolumePruneResponse {
+        volumes_deleted: pruned.removed,
+        space_reclaimed: pruned.reclaimed,
+    };
+    Ok(Json(response).into_response())
 }
 
 async fn create(
@@ -62,7 +82,7 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn show(view: &VolumeView) -> wire::Volume {
+pub(crate) fn show(view: &VolumeView) -> wire::Volume {
     wire::Volume {
         created_at: view.created.to_string(),
         driver: view.driver.clone(),

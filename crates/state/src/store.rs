@@ -199,6 +199,27 @@ impl<T: Serialize + DeserializeOwned + Clone> Store<T> {
             .cloned()
     }
 
+    /// Reads a record's file again and says what is wrong with it, if it is not the record that
+    /// the store knows. Blocks.
+    pub fn check(&self, key: &str) -> std::result::Result<(), String>
+    where
+        T: PartialEq,
+    {
+        let file = match self.layout {
+            Layout::Files => format!("{key}{SUFFIX}"),
+            Layout::Directories => format!("{key}/{RECORD}"),
+        };
+        check_key(key).map_err(|error| error.to_string())?;
+        let _writing = self.writing(key);
+        let known = self.get(key);
+        match (read::<T>(&self.dir, &file)?, known) {
+            (Some(stored), Some(known)) if stored == *known => Ok(()),
+            (Some(_), Some(_)) => Err("not what was written".to_owned()),
+            (None, Some(_)) => Err("missing".to_owned()),
+            (_, None) => Err("not known".to_owned()),
+        }
+    }
+
     /// Returns all records, ordered by key.
     pub fn iter(&self) -> impl Iterator<Item = (String, Arc<T>)> + use<T> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);

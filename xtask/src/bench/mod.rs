@@ -4,6 +4,7 @@
 
 mod breakdown;
 mod burst;
+mod delete;
 mod measure;
 mod memory;
 mod peers;
@@ -21,7 +22,9 @@ use crate::run::{cargo, run as command, workspace};
 use table::Table;
 
 /// The benchmarks by name, in the order in which they run.
-const NAMES: [&str; 6] = ["runtime", "start", "exec", "burst", "pull", "memory"];
+const NAMES: [&str; 7] = [
+    "runtime", "start", "exec", "burst", "pull", "delete", "memory",
+];
 
 /// Runs the named benchmarks, all if none is named.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
@@ -74,6 +77,9 @@ fn inside(names: &[&str]) -> Result<()> {
         }
         if wanted("pull") {
             pull::run(&peers, &mut table)?;
+        }
+        if wanted("delete") {
+            delete::run(&peers, &mut table)?;
         }
         if wanted("memory") {
             memory::run(&peers, &mut table)?;

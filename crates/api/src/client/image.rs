@@ -6,7 +6,9 @@ use super::request::encode_name;
 use super::{Client, Error, JsonStream, Response};
 use crate::filters::Filters;
 use crate::types::auth::AuthConfig;
-use crate::types::image::{DeleteItem, HistoryItem, ImageInspect, ImageSummary};
+use crate::types::image::{
+    DeleteItem, HistoryItem, ImageInspect, ImagePruneResponse, ImageSummary,
+};
 use crate::types::message::Message;
 
 /// What to pull.
@@ -127,13 +129,21 @@ impl Client {
         name: &str,
         force: bool,
         no_prune: bool,
+        platforms: &[String],
     ) -> Result<Vec<DeleteItem>, Error> {
-        self.delete(path(name, ""))
+        let mut request = self
+            .delete(path(name, ""))
             .flag("force", force)
-            .flag("noprune", no_prune)
-            .send()
-            .await?
-            .json()
-            .await
+            .flag("noprune", no_prune);
+        for platform in platforms {
+            request = request.query("platforms", platform);
+        }
+        request.send().await?.json().await
+    }
+
+    /// `POST /images/prune`.
+    pub async fn prune_images(&self, filters: &Filters) -> Result<ImagePruneResponse, Error> {
+        let request = self.post("/images/prune").filters(filters);
+        request.send().await?.json().await
     }
 }

@@ -3,7 +3,7 @@
 use super::request::encode_segment;
 use super::{Client, Error};
 use crate::filters::Filters;
-use crate::types::volume::{Volume, VolumeCreateRequest, VolumeList};
+use crate::types::volume::{Volume, VolumeCreateRequest, VolumeList, VolumePruneResponse};
 
 impl Client {
     /// `GET /volumes`.
@@ -26,6 +26,12 @@ impl Client {
     pub async fn create_volume(&self, request: &VolumeCreateRequest) -> Result<Volume, Error> {
         let sent = self.post("/volumes/create").json(request)?.send();
         sent.await?.json().await
+    }
+
+    /// `POST /volumes/prune`.
+    pub async fn prune_volumes(&self, filters: &Filters) -> Result<VolumePruneResponse, Error> {
+        let request = self.post("/volumes/prune").filters(filters);
+        request.send().await?.json().await
     }
 
     /// `DELETE /volumes/{name}`.

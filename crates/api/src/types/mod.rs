@@ -10,6 +10,7 @@ pub mod image;
 pub mod message;
 pub mod mount;
 pub mod network;
+pub mod sampan;
 pub mod system;
 pub mod volume;
 

@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 use crate::wire;
 
 wire! {
+    /// Answer of `POST /networks/prune`.
+    pub struct NetworkPruneResponse {
+        /// Names; null when there are none.
+        "NetworksDeleted" networks_deleted: Option<Vec<String>>,
+    }
+
     /// Networks to connect a new container to.
     pub struct NetworkingConfig {
         /// By network.

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::container::ContainerSummary;
+use super::image::ImageSummary;
+use super::sampan::DiskReport;
+use super::volume::Volume;
 use crate::wire;
+use crate::wire::Empty;
 
 wire! {
     /// Answer of `GET /version`.
@@ -165,6 +170,30 @@ wire! {
         "CDISpecDirs" cdi_spec_dirs: Vec<String>,
         /// Warnings for a person; null when there are none.
         "Warnings" warnings: Option<Vec<String>>,
+    }
+
+    /// Answer of `GET /system/df`. Lists of types that were not asked for are null.
+    pub struct DiskUsage {
+        /// Sum of the files in all layers.
+        "LayersSize" layers_size: i64,
+        /// Images.
+        "Images" images: Option<Vec<ImageSummary>>,
+        /// Containers.
+        "Containers" containers: Option<Vec<ContainerSummary>>,
+        /// Volumes.
+        "Volumes" volumes: Option<Vec<Volume>>,
+        /// Build cache.
+        "BuildCache" build_cache: Option<Vec<Empty>>,
+        /// More of this engine, when it is asked for.
+        omitempty "Sampan" sampan: Option<DiskReport>,
+    }
+
+    /// Answer of `POST /build/prune`.
+    pub struct BuildPruneResponse {
+        /// What was removed; null when nothing was.
+        "CachesDeleted" caches_deleted: Option<Vec<String>>,
+        /// Bytes.
+        "SpaceReclaimed" space_reclaimed: u64,
     }
 
     /// Drivers by type.

@@ -45,6 +45,14 @@ wire! {
         "RefCount" ref_count: i64,
     }
 
+    /// Answer of `POST /volumes/prune`.
+    pub struct VolumePruneResponse {
+        /// Names; never null.
+        "VolumesDeleted" volumes_deleted: Vec<String>,
+        /// Bytes.
+        "SpaceReclaimed" space_reclaimed: u64,
+    }
+
     /// Answer of `GET /volumes`.
     pub struct VolumeList {
         /// Volumes; never null.

@@ -30,6 +30,8 @@ impl Inner {
     /// Makes a container. Blocks.
     pub(crate) fn create(self: &Arc<Self>, request: CreateContainer) -> Result<Created> {
         let image = self.image_of(&request.config, request.platform.as_deref())?;
+        // The collector leaves it alone until the container's record tells of it.
+        let _held = self.images.store().hold(&image.id)?;
         self.create_from(&image, request)
             .map_err(|error| match error.kind() {
                 // Clients that hear of something not found pull the image.

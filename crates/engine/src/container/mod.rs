@@ -17,6 +17,7 @@ pub(crate) mod logs;
 pub(crate) mod mount;
 pub(crate) mod names;
 pub(crate) mod news;
+pub(crate) mod prune;
 pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod registry;

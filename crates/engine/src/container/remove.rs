@@ -100,6 +100,7 @@ impl Inner {
         let trash = self.paths.trash().join(container.id.as_str());
         let moved = std::fs::rename(&directory, &trash);
         self.tell(&record, Action::Destroy, []);
+        self.images.store().note_use(&record.image_id);
         self.registry.forget(container);
         let path = if moved.is_ok() { trash } else { directory };
         self.tasks.spawn_blocking(move || {

@@ -62,6 +62,10 @@ impl ContainerService {
         Self { inner }
     }
 
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     /// Carries an operation out under the container's lock, to its end.
     async fn operate<T, F>(
         &self,
@@ -395,24 +399,7 @@ impl Inner {
     }
 }
 
-/// Adds up the sizes of the regular files below a directory. Links are not followed.
+/// Adds up the lengths of the regular files below a directory; what cannot be looked at is nothing.
 pub(crate) fn disk_use(directory: &std::path::Path) -> u64 {
-    let mut total = 0;
-    let mut todo = vec![directory.to_path_buf()];
-    while let Some(directory) = todo.pop() {
-        let Ok(entries) = std::fs::read_dir(&directory) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.is_dir() {
-                todo.push(entry.path());
-            } else if metadata.is_file() {
-                total += metadata.len();
-            }
-        }
-    }
-    total
+    sampan_fs::usage(directory).unwrap_or_default().length
 }

@@ -10,6 +10,7 @@ mod command;
 mod container;
 mod create;
 mod credentials;
+mod df;
 mod each;
 mod events;
 mod exec;
@@ -17,6 +18,10 @@ mod failure;
 mod flags;
 mod format;
 mod history;
+mod image_diff;
+mod image_gc;
+mod image_tree;
+mod image_verify;
 mod images;
 mod import;
 mod info;
@@ -28,6 +33,7 @@ mod network;
 mod output;
 mod pause;
 mod progress;
+mod prune;
 mod ps;
 mod pull;
 mod rename;
@@ -59,9 +65,14 @@ use session::Session;
 static COMMANDS: &[Command] = &[
     attach::COMMAND,
     create::COMMAND,
+    df::COMMAND,
     events::COMMAND,
     exec::COMMAND,
     history::COMMAND,
+    image_diff::COMMAND,
+    image_gc::COMMAND,
+    image_tree::COMMAND,
+    image_verify::COMMAND,
     images::COMMAND,
     import::COMMAND,
     info::COMMAND,
@@ -75,6 +86,11 @@ static COMMANDS: &[Command] = &[
     logs::COMMAND,
     network::LS,
     pause::COMMAND,
+    prune::CONTAINER,
+    prune::IMAGE,
+    prune::NETWORK,
+    prune::SYSTEM,
+    prune::VOLUME,
     ps::COMMAND,
     pull::COMMAND,
     rename::COMMAND,
@@ -124,7 +140,6 @@ const NOT_YET: &[&str] = &[
     "node",
     "plugin",
     "port",
-    "prune",
     "push",
     "save",
     "search",
@@ -136,7 +151,6 @@ const NOT_YET: &[&str] = &[
     "top",
     "trust",
     "update",
-    "df",
     "connect",
     "disconnect",
 ];
@@ -416,6 +430,11 @@ fn group_help(group: &(&str, &str), rest: &[String]) -> Result<u8, Failure> {
     );
     output::text(&out);
     Ok(0)
+}
+
+/// Reads Go's durations, such as `1h30m`.
+pub(crate) fn go_duration(text: &str) -> Option<jiff::SignedDuration> {
+    flags::duration::go_duration(text)
 }
 
 /// Reads an answer for formatting.

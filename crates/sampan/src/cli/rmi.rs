@@ -12,8 +12,12 @@ pub(crate) const COMMAND: Command = Command {
     flags: &[&[
         Flag::switch("force", "Force removal of the image").short('f'),
         Flag::switch("no-prune", "Do not delete untagged parents"),
+        Flag::many(
+            "platform",
+            "strings",
+            "Remove only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+        ),
     ]],
-    refused: &[("platform", None)],
     arguments: Arguments::AtLeast(1),
     run,
     ..Command::PLAIN
@@ -22,13 +26,15 @@ pub(crate) const COMMAND: Command = Command {
 fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let force = parsed.switch("force")?;
     let no_prune = parsed.switch("no-prune")?;
+    let platforms = parsed.values("platform", platforms)?;
+    let platforms: Vec<String> = platforms.into_iter().flatten().collect();
     let client = session.client()?;
     session.wait(async {
         let mut failures = Vec::new();
         let mut fatal = false;
         // One after the other: the first name of an image decides about the others.
         for name in parsed.arguments() {
-            match client.remove_image(name, force, no_prune).await {
+            match client.remove_image(name, force, no_prune, &platforms).await {
                 Ok(items) => {
                     for item in items {
                         if item.deleted.is_empty() {
@@ -58,4 +64,15 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         }
         Err(Failure::Message(message))
     })
+}
+
+/// Platforms, separated by commas, as the engine reads them.
+fn platforms(text: &str) -> Result<Vec<String>, String> {
+    let platforms = text.split(',').map(|platform| {
+        let platform: sampan_oci::Platform = platform
+            .parse()
+            .map_err(|error: sampan_oci::platform::PlatformError| error.to_string())?;
+        serde_json::to_string(&platform).map_err(|error| error.to_string())
+    });
+    platforms.collect()
 }

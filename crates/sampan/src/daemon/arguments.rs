@@ -2,7 +2,10 @@
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use sampan_engine::CollectorConfig;
+use sampan_engine::images::{Budget, Mark};
 use sampan_layers::{Driver, Mounts};
 
 use super::Paths;
@@ -25,6 +28,13 @@ Options:
                            Where layers are mounted: detached, attached (below
                            the root directory), or auto, by what the kernel can
                            (default \"auto\")
+      --image-gc-high MARK Begin to remove unused images above this: a size of
+                           all images (\"50g\"), or how full the file system is
+                           (default \"90%\"; \"off\" never begins)
+      --image-gc-low MARK  Remove unused images down to this (default \"80%\")
+      --image-gc-min-age duration
+                           Keep images used so lately (default 24h)
+      --image-gc-tagged    Remove tagged images, too, that no container uses
   -l, --log-level string   error, warn, info, debug or trace (default \"info\")
       --root string        Directory of the persistent state (default
                            \"/var/lib/sampan\" or $SAMPAN_ROOT)
@@ -48,6 +58,10 @@ pub(super) struct Settings {
     pub(super) group: Option<String>,
     pub(super) log_level: String,
     pub(super) layers: Layers,
+    /// When images are removed by themselves.
+    pub(super) collector: CollectorConfig,
+    /// The arguments that said so, for the other of the two processes.
+    pub(super) collector_arguments: Vec<String>,
 }
 
 /// How layers are kept and mounted.
@@ -127,6 +141,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut layers = Layers::default();
     let mut listeners = None;
     let mut keeper = None;
+    let mut collector = CollectorArguments::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let (name, inline) = match argument.split_once('=') {
@@ -149,6 +164,10 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             "--log-level" | "-l" => log_level = value()?,
             "--layer-driver" => layers.set_driver(&value()?)?,
             "--layer-mounts" => layers.set_mounts(&value()?)?,
+            "--image-gc-high" => collector.high = Some(value()?),
+            "--image-gc-low" => collector.low = Some(value()?),
+            "--image-gc-min-age" => collector.min_age = Some(value()?),
+            "--image-gc-tagged" => collector.tagged = inline.as_deref() != Some("false"),
             // Between the keeper and the engine only.
             "--listener-descriptors" => listeners = Some(descriptors(&value()?)?),
             "--keeper-descriptor" => keeper = descriptors(&value()?)?.first().copied(),
@@ -194,7 +213,74 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         group,
         log_level,
         layers,
+        collector: collector.config()?,
+        collector_arguments: collector.passed_on(),
     }))
+}
+
+/// How `--image-gc-*` were given.
+#[derive(Default)]
+struct CollectorArguments {
+    high: Option<String>,
+    low: Option<String>,
+    min_age: Option<String>,
+    tagged: bool,
+}
+
+impl CollectorArguments {
+    fn config(&self) -> Result<CollectorConfig, String> {
+        let mut config = CollectorConfig::default();
+        let mark = |text: &String| {
+            text.parse::<Mark>()
+                .map_err(|error| format!("--image-gc: {error}"))
+        };
+        let high = self.high.as_ref().filter(|text| *text != "off");
+        config.budget = match (high, &self.low, config.budget) {
+            (None, _, _) if self.high.is_some() => None,
+            (None, None, default) => default,
+            (Some(high), Some(low), _) => Some(Budget {
+                high: mark(high)?,
+                low: mark(low)?,
+            }),
+            _ => {
+                return Err("--image-gc-high and --image-gc-low are given together".to_owned());
+            }
+        };
+        let wrong_way = match config.budget.map(|budget| (budget.high, budget.low)) {
+            Some((Mark::Bytes(high), Mark::Bytes(low))) => low > high,
+            Some((Mark::Percent(high), Mark::Percent(low))) => low > high,
+            _ => false,
+        };
+        if wrong_way {
+            return Err("--image-gc-low is above --image-gc-high".to_owned());
+        }
+        if let Some(text) = &self.min_age {
+            let age = crate::cli::go_duration(text)
+                .and_then(|age| Duration::try_from(age).ok())
+                .ok_or_else(|| format!("invalid --image-gc-min-age {text:?}: write 24h or 30m"))?;
+            config.policy.min_age = age;
+        }
+        config.policy.tagged = self.tagged;
+        Ok(config)
+    }
+
+    fn passed_on(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let values = [
+            ("--image-gc-high", &self.high),
+            ("--image-gc-low", &self.low),
+            ("--image-gc-min-age", &self.min_age),
+        ];
+        for (name, value) in values {
+            if let Some(value) = value {
+                arguments.extend([name.to_owned(), value.clone()]);
+            }
+        }
+        if self.tagged {
+            arguments.push("--image-gc-tagged".to_owned());
+        }
+        arguments
+    }
 }
 
 fn socket_path(host: &str) -> Result<PathBuf, String> {
@@ -260,6 +346,42 @@ mod tests {
         assert!(settings(&["--root"]).is_err());
         assert!(settings(&["--layer-driver", "overlay2"]).is_err());
         assert!(settings(&["--layer-mounts", "/mnt"]).is_err());
+    }
+
+    #[test]
+    fn the_budget_of_images_is_read_and_passed_on() {
+        let plain = settings(&[]).unwrap();
+        assert_eq!(plain.collector, CollectorConfig::default());
+        assert!(plain.collector_arguments.is_empty());
+        let off = settings(&["--image-gc-high", "off"]).unwrap();
+        assert_eq!(off.collector.budget, None);
+        let given = [
+            "--image-gc-high=50g",
+            "--image-gc-low=60%",
+            "--image-gc-min-age=90m",
+            "--image-gc-tagged",
+        ];
+        let given = settings(&given).unwrap();
+        let budget = given.collector.budget.unwrap();
+        assert_eq!(budget.high, Mark::Bytes(50 << 30));
+        assert_eq!(budget.low, Mark::Percent(60));
+        assert_eq!(given.collector.policy.min_age, Duration::from_secs(5400));
+        assert!(given.collector.policy.tagged);
+        let passed: Vec<&str> = given
+            .collector_arguments
+            .iter()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(settings(&passed).unwrap().collector, given.collector);
+        for bad in [
+            &["--image-gc-high", "9x", "--image-gc-low", "1"][..],
+            &["--image-gc-high", "50%"],
+            &["--image-gc-low", "50%"],
+            &["--image-gc-high", "50%", "--image-gc-low", "60%"],
+            &["--image-gc-min-age", "soon"],
+        ] {
+            assert!(settings(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

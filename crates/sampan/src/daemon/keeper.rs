@@ -238,6 +238,7 @@ fn spawn(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<(Chi
     if let Some(group) = &settings.group {
         command.args(["--group", group]);
     }
+    command.args(&settings.collector_arguments);
     let engine = command.spawn().context("cannot start the engine")?;
     ours.set_nonblocking(true)?;
     Ok((engine, UnixStream::from_std(ours)?))
@@ -286,6 +287,7 @@ pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
         if let Some(group) = &settings.group {
             command.args(["--group", group]);
         }
+        command.args(&settings.collector_arguments);
         Ok(command)
     };
     match build() {

@@ -86,6 +86,7 @@ async fn serve(
         worker: unpack::worker(),
         ..sampan_layers::Options::default()
     };
+    config.collector = settings.collector;
     config.bundled = vec![Bundled {
         name: hello::REFERENCE,
         archive: hello::archive,

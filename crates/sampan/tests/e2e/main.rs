@@ -13,6 +13,7 @@ mod limits;
 mod network;
 mod services;
 mod sessions;
+mod space;
 mod storage;
 mod table;
 

@@ -4,7 +4,7 @@ mod attach;
 mod config;
 mod exec;
 mod logs;
-mod show;
+pub(crate) mod show;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,10 +17,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, StatusCode, header};
 use sampan_api::ApiVersion;
-use sampan_api::types::container::{CreateRequest, CreateResponse, WaitError, WaitResponse};
+use sampan_api::types::container::{
+    ContainerPruneResponse, CreateRequest, CreateResponse, WaitError, WaitResponse,
+};
 use sampan_api::types::network::{EndpointSettings, NetworkingConfig};
 use sampan_engine::{
-    ContainerFilter, CreateContainer, Endpoint, HostConfig, ListOptions, NetworkMode,
+    ContainerFilter, CreateContainer, Endpoint, HostConfig, ListOptions, NetworkMode, PruneFilter,
     RemoveOptions, RemoveRunning, RemoveVolumes, StopOptions, StopTimeout, TerminalSize, Wait,
     WaitCondition,
 };
@@ -39,6 +41,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/containers/json", get(list))
         .route("/containers/create", post(create))
+        .route("/containers/prune", post(prune))
         .route("/containers/{id}", delete(remove))
         .route("/containers/{id}/json", get(inspect))
         .route("/containers/{id}/start", post(start))
@@ -77,6 +80,17 @@ async fn list(
         .map(|view| show::summary(view, version))
         .collect();
     Ok(Json(lines).into_response())
+}
+
+async fn prune(State(app): State<App>, query: Query) -> Result<Response, ApiError> {
+    let filter = PruneFilter::parse(&query.filter_lists()?)?;
+    let pruned = to_the_end(async move { app.engine.containers().prune(filter).await }).await?;
+    let ids: Vec<String> = pruned.removed.iter().map(ToString::to_string).collect();
+    let response = ContainerPruneResponse {
+        containers_deleted: (!ids.is_empty()).then_some(ids),
+        space_reclaimed: pruned.reclaimed,
+    };
+    Ok(Json(response).into_response())
 }
 
 async fn create(

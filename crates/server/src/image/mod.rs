@@ -1,7 +1,8 @@
 //! Images.
 
 mod message;
-mod show;
+pub(crate) mod show;
+mod space;
 mod take;
 
 use axum::Router;
@@ -10,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use sampan_api::ApiVersion;
-use sampan_engine::ImageFilter;
+use sampan_api::types::image::ImagePruneResponse;
+use sampan_engine::{ImageFilter, Intermediate, PruneFilter};
 use sampan_images::RemoveOptions;
 
 use crate::app::{App, to_the_end};
@@ -24,6 +26,11 @@ pub(crate) fn routes() -> Router<App> {
         .route("/images/json", get(list))
         .route("/images/create", post(take::create))
         .route("/images/load", post(take::load))
+        .route("/images/prune", post(prune))
+        .route("/sampan/images/gc", post(space::collect))
+        .route("/sampan/images/tree", get(space::tree))
+        .route("/sampan/images/diff", get(space::diff))
+        .route("/sampan/images/verify", get(space::verify))
         // Names have slashes, and so the verb at the end of the path is told apart here.
         .route("/images/{*rest}", get(look).post(change).delete(remove))
 }
@@ -41,13 +48,37 @@ async fn list(
             .or_default()
             .push(name.to_owned());
     }
+    let intermediate = match query.flag("all") {
+        true => Intermediate::Show,
+        false => Intermediate::Hide,
+    };
     let images = app.engine.images();
-    let listed = images.list(ImageFilter::parse(&filters)?).await?;
+    let listed = images
+        .list(ImageFilter::parse(&filters)?, intermediate)
+        .await?;
+    let shared = query
+        .flag("shared-size")
+        .then(|| images.store().shared_sizes());
     let lines: Vec<_> = listed
         .iter()
-        .map(|image| show::summary(image, images.containers_of(&image.id), version))
+        .map(|image| {
+            let shared = shared.as_ref().and_then(|shared| shared.get(&image.id));
+            let containers = images.containers_of(&image.id);
+            show::summary(image, containers, shared.copied(), version)
+        })
         .collect();
     Ok(Json(lines).into_response())
+}
+
+async fn prune(State(app): State<App>, query: Query) -> Result<Response, ApiError> {
+    let filter = PruneFilter::of_images(&query.filter_lists()?)?;
+    let pruned = to_the_end(async move { app.engine.images().prune(filter).await }).await?;
+    let steps: Vec<_> = pruned.removed.iter().map(show::removed).collect();
+    let response = ImagePruneResponse {
+        images_deleted: (!steps.is_empty()).then_some(steps),
+        space_reclaimed: pruned.reclaimed,
+    };
+    Ok(Json(response).into_response())
 }
 
 async fn look(
@@ -117,12 +148,17 @@ async fn remove(
     if name.trim().is_empty() {
         return Err(ApiError::invalid("image name cannot be blank"));
     }
-    if query.text("platforms").is_some() {
-        return Err(refusal("removing some platforms of an image"));
-    }
+    let platforms = query
+        .all("platforms")
+        .filter(|text| !text.is_empty())
+        .map(|text| {
+            serde_json::from_str(text)
+                .map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}")))
+        });
     let options = RemoveOptions {
         force: query.flag("force"),
         prune: !query.flag("noprune"),
+        platforms: platforms.collect::<Result<_, _>>()?,
     };
     let steps = to_the_end(async move { app.engine.images().remove(&name, options).await }).await?;
     let lines: Vec<_> = steps.iter().map(show::removed).collect();

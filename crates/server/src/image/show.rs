@@ -11,7 +11,12 @@ use sampan_images::{HistoryEntry, Image, Removed};
 use sampan_oci::config::RunConfig;
 
 /// One line of `GET /images/json`.
-pub(super) fn summary(image: &Image, containers: usize, version: ApiVersion) -> wire::ImageSummary {
+pub(crate) fn summary(
+    image: &Image,
+    containers: usize,
+    shared: Option<u64>,
+    version: ApiVersion,
+) -> wire::ImageSummary {
     let size = signed(image.size);
     let mut repo_tags = image.repo_tags();
     let mut repo_digests = image.repo_digests();
@@ -28,7 +33,7 @@ pub(super) fn summary(image: &Image, containers: usize, version: ApiVersion) -> 
         parent_id: parent(image),
         repo_digests,
         repo_tags,
-        shared_size: -1,
+        shared_size: shared.map_or(-1, signed),
         size,
         virtual_size: (!version.at_least(44)).then_some(size),
     }

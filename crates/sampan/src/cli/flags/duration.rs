@@ -60,7 +60,7 @@ fn seconds(time: Timestamp) -> String {
 }
 
 /// Reads a Go duration such as `1h30m` or `10.5s`.
-fn go_duration(text: &str) -> Option<SignedDuration> {
+pub(crate) fn go_duration(text: &str) -> Option<SignedDuration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
