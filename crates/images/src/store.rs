@@ -417,23 +417,26 @@ impl Inner {
             .iter()
             .flat_map(|(_, record)| record.layers.iter().map(|l| l.diff_id).collect::<Vec<_>>())
             .collect();
+        let mut unneeded = Vec::new();
         for diff_id in candidates {
-            if needed.contains(&diff_id) || in_use.contains(&diff_id) || pins.contains_key(&diff_id)
-            {
-                continue;
+            let kept = needed.contains(&diff_id)
+                || in_use.contains(&diff_id)
+                || pins.contains_key(&diff_id)
+                // An image may have a layer twice.
+                || unneeded.contains(&diff_id);
+            if let Some(layer) = self.layers.get(&diff_id).filter(|_| !kept) {
+                freed.unpacked += layer.size;
+                freed.disk += self.layers.disk_usage(&diff_id);
+                unneeded.push(diff_id);
             }
-            let Some(layer) = self.layers.get(&diff_id) else {
-                continue;
-            };
-            let disk = self.layers.disk_usage(&diff_id);
+        }
+        if let Some(first) = unneeded.first() {
             self.layers
-                .remove(&diff_id)
+                .remove_all(&unneeded)
                 .map_err(|source| Error::Layer {
-                    layer: diff_id.0,
+                    layer: first.0,
                     source,
                 })?;
-            freed.unpacked += layer.size;
-            freed.disk += disk;
         }
         Ok(freed)
     }

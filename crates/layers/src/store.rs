@@ -197,23 +197,36 @@ impl LayerStore {
     /// Removes a layer; `false` if the store does not have it. Mounts that are
     /// in use stay whole; its space returns with the last of them.
     pub fn remove(&self, diff_id: &DiffId) -> Result<bool> {
+        Ok(self.remove_all(&[*diff_id])? > 0)
+    }
+
+    /// Removes several layers as [`remove`](Self::remove) does one, and waits
+    /// for the disk once. Returns how many of them the store had.
+    pub fn remove_all(&self, diff_ids: &[DiffId]) -> Result<usize> {
         // Renamed first: a layer is there or not, never half.
-        let name = self.temporary_name();
-        {
+        let mut renamed = Vec::new();
+        for diff_id in diff_ids {
+            let name = self.temporary_name();
             // With the lock held, so that nobody publishes the same layer
             // between the two and sees it vanish.
             let mut records = self.records();
             if !records.contains_key(diff_id) {
-                return Ok(false);
+                continue;
             }
             rustix::fs::renameat(self.dir(), diff_id.hex(), self.dir(), &name)
                 .map_err(|e| Error::io("rename", self.0.path.join(diff_id.hex()), e))?;
             records.remove(diff_id);
+            drop(records);
+            self.mounts().forget(diff_id);
+            renamed.push(name);
         }
-        self.mounts().forget(diff_id);
-        self.sync()?;
-        remove_all_at(self.dir(), name)?;
-        Ok(true)
+        if !renamed.is_empty() {
+            self.sync()?;
+        }
+        for name in &renamed {
+            remove_all_at(self.dir(), name)?;
+        }
+        Ok(renamed.len())
     }
 
     /// Opens the uncompressed tar, exactly the bytes that were ingested.
