@@ -402,7 +402,77 @@ impl From<sampan_layers::Error> for Error {
 
 #[cfg(test)]
 mod tests {
+    use sampan_images::NewImage;
+    use sampan_oci::ImageConfig;
+    use sampan_state::{Layout, Store};
+
     use super::*;
+
+    /// A service without containers, and a directory that lives as long as it.
+    fn service() -> (tempfile::TempDir, ImageService) {
+        let root = tempfile::tempdir().unwrap();
+        let layers = sampan_layers::LayerStore::open(root.path(), Default::default()).unwrap();
+        let store = ImageStore::open(root.path(), layers, Default::default()).unwrap();
+        let records = Store::open_as(root.path().join("containers"), Layout::Directories).unwrap();
+        let service = ImageService::new(
+            store,
+            Vec::new(),
+            CollectorConfig::default(),
+            Registry::new(records),
+            EventBus::new(),
+        );
+        (root, service)
+    }
+
+    #[tokio::test]
+    async fn intermediate_images_are_hidden_and_kept_while_a_dependant_lives() {
+        let (_root, service) = service();
+        let add = |step: &str, parent: Option<&Image>, names: &[&str]| {
+            let config = ImageConfig {
+                os: "linux".to_owned(),
+                comment: step.to_owned(),
+                ..ImageConfig::default()
+            };
+            let new = NewImage {
+                config: serde_json::to_vec(&config).unwrap(),
+                blobs: Vec::new(),
+                manifest: None,
+                parent: parent.map(|image| image.id),
+                names: names.iter().map(|name| name.parse().unwrap()).collect(),
+            };
+            service.store.add(&new).unwrap()
+        };
+        let base = add("base", None, &["base:1"]);
+        let middle = add("middle", Some(&*base), &[]);
+        let top = add("top", Some(&*middle), &["top:1"]);
+        let shown = async |intermediate| {
+            let listed = service.list(ImageFilter::default(), intermediate).await;
+            let mut ids: Vec<ImageId> = listed.unwrap().iter().map(|image| image.id).collect();
+            ids.sort();
+            ids
+        };
+        let mut named = vec![base.id, top.id];
+        named.sort();
+        assert_eq!(shown(Intermediate::Hide).await, named);
+        assert_eq!(shown(Intermediate::Show).await.len(), 3);
+        let force = Options {
+            force: true,
+            ..Options::default()
+        };
+        let id = middle.id.to_string();
+        let refused = service.remove(&id, force).await.unwrap_err();
+        assert!(
+            refused
+                .message()
+                .ends_with("(cannot be forced) - image has dependent child images"),
+            "{refused}"
+        );
+        let pruned = service.prune(PruneFilter::default()).await.unwrap();
+        assert!(pruned.removed.is_empty());
+        let removed = service.remove("top:1", Options::default()).await.unwrap();
+        let deleted = |id: ImageId| removed.contains(&Removed::Deleted(id));
+        assert!(deleted(top.id) && deleted(middle.id) && !deleted(base.id));
+    }
 
     #[test]
     fn patterns_are_dockers() {

@@ -235,7 +235,7 @@ fn tree_and_diff_tell_what_each_layer_does() {
     };
     assert_eq!(
         shown(1),
-        ["C d/etc 0", "D /etc/b 0", "C -/etc/a 3", "A -/new 5"]
+        ["C d/etc 0", "C -/etc/a 3", "D /etc/b 0", "A -/new 5"]
     );
     let diff = store.diff("old:1", "new:1").unwrap();
     assert_eq!((diff.old.id, diff.new.id), (old.id, new.id));

@@ -7,7 +7,6 @@ use sampan_api::Filters;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::flags::filter;
-use super::format::data::Data;
 use super::format::units;
 use super::output;
 use super::session::Session;

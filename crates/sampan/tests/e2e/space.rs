@@ -323,7 +323,7 @@ fn prunes_ask_and_tell_what_came_back() {
         let script = "head -c 10000 /dev/zero > /written; head -c 20000 /dev/zero > /data/kept";
         for name in ["a", "b"] {
             let label = format!("name={name}");
-            let volume = format!("{name}:/data");
+            let volume = format!("volume-{name}:/data");
             let arguments = ["run", "--name", name, "--label", &label, "-v", &volume];
             let _ = engine
                 .sampan(&[&arguments[..], &["busybox", "sh", "-c", script]].concat())
@@ -370,7 +370,10 @@ fn prunes_ask_and_tell_what_came_back() {
             "0B",
         );
         let said = ends(client(&["volume", "prune", "-af"]), "40kB");
-        assert!(said.starts_with("Deleted Volumes:\na\nb\n"), "{said}");
+        assert!(
+            said.starts_with("Deleted Volumes:\nvolume-a\nvolume-b\n"),
+            "{said}"
+        );
         ends(
             client(&["image", "prune", "-f", "--filter", "until=2016-01-01"]),
             "0B",
@@ -390,7 +393,9 @@ fn prunes_ask_and_tell_what_came_back() {
         ends(client(&["system", "prune", "-f", "--volumes"]), "20kB");
         assert!(engine.sampan(&["images"]).ok().contains("unused"));
         let _ = engine.sampan(&["rmi", "unused:1"]).ok();
-        let _ = engine.sampan(&["volume", "rm", "a", "b"]).ok();
+        let _ = engine
+            .sampan(&["volume", "rm", "volume-a", "volume-b"])
+            .ok();
     }
     let said = engine
         .sampan_with_input(&["image", "prune", "-a"], b"y\n")
