@@ -21,7 +21,7 @@ pub(crate) enum Mode {
 /// never point up or to the left.
 const ROWS: &[&[&str]] = &[
     &["sampan", "sampan-shim", "xtask", "sampan-testing"],
-    &["sampan-server", "sampan-api"],
+    &["sampan-server", "sampan-api", "sampan-registry"],
     &["sampan-engine"],
     &[
         "sampan-images",

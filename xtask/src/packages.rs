@@ -36,6 +36,10 @@ const NEEDED: &[Needed] = &[
     needed("crun", "crun"),
     needed("htpasswd", "apache2-utils"),
     needed("python3", "python3"),
+    needed("podman", "podman"),
+    needed("buildah", "buildah"),
+    needed("chromium", "chromium"),
+    needed("openssl", "openssl"),
 ];
 
 /// What the benchmarks compare with.

@@ -40,6 +40,9 @@ pub enum Error {
     /// The same blob is being written by somebody else.
     #[error("blob {0} is being written already")]
     Busy(Digest),
+    /// A session cannot have this name.
+    #[error("{0:?} is no name for a session")]
+    SessionName(String),
     /// The system refused.
     #[error("{action} {}", path.display())]
     Io {
@@ -80,6 +83,7 @@ impl Error {
                 ErrorKind::Corrupt
             }
             Self::Busy(_) => ErrorKind::Busy,
+            Self::SessionName(_) => ErrorKind::Other,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
                 _ => ErrorKind::Other,

@@ -13,6 +13,7 @@
 //! ```text
 //! <root>/blobs/sha256/<64 hex>        complete blobs
 //! <root>/ingest/<64 hex>.partial      the beginning of the blob of that digest
+//! <root>/ingest/<name>.session        a blob in the making under its maker's name
 //! <root>/ingest/new-<number>          a blob whose digest is not known yet; removed at the start
 //! ```
 
@@ -22,7 +23,7 @@ mod writer;
 
 pub use error::{Error, ErrorKind};
 pub use sampan_fs::Sync;
-pub use store::{Blob, ContentStore};
+pub use store::{Blob, ContentStore, Session};
 pub use writer::Writer;
 
 /// Result of this crate's operations.

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -14,12 +15,13 @@ use sampan_fs::Sync;
 use sampan_oci::Digest;
 use sampan_oci::digest::Hasher;
 
-use crate::writer::Writer;
+use crate::writer::{Keep, Writer};
 use crate::{Error, Result};
 
 /// The beginning of a download is kept this long for somebody to go on with it.
 const PARTIAL_SECONDS: i64 = 24 * 60 * 60;
 const PARTIAL: &str = ".partial";
+const SESSION: &str = ".session";
 
 /// A complete blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,17 @@ pub struct Blob {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// A blob in the making under a name of its maker's choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its name.
+    pub name: String,
+    /// How many bytes there are.
+    pub size: u64,
+    /// When the last of them came.
+    pub modified: SystemTime,
 }
 
 /// A directory of blobs; clones share it.
@@ -68,7 +81,7 @@ impl ContentStore {
     pub fn writer(&self) -> Result<Writer> {
         let name = format!("new-{}", self.0.counter.fetch_add(1, Ordering::Relaxed));
         let file = self.0.create(&name, OFlags::EXCL)?;
-        Ok(Writer::new(self.clone(), name, file, None))
+        Ok(Writer::new(self.clone(), name, file, Keep::Nothing))
     }
 
     /// Goes on with the blob of this digest where an earlier writer was dropped, or begins it.
@@ -84,7 +97,8 @@ impl ContentStore {
         let opened = self.0.create(&name, OFlags::empty());
         match opened {
             Ok(file) => {
-                let mut writer = Writer::new(self.clone(), name, file, Some(*digest));
+                let keep = Keep::Beginning(*digest);
+                let mut writer = Writer::new(self.clone(), name, file, keep);
                 writer.take_existing()?;
                 Ok(writer)
             }
@@ -92,6 +106,55 @@ impl ContentStore {
                 self.0.writing().remove(digest);
                 Err(error)
             }
+        }
+    }
+
+    /// Begins a blob under a name of the caller's choice: lower-case letters, digits and `-`. Its
+    /// bytes stay until [`ContentStore::remove_session`] or a commit, whatever happens to writer
+    /// and process.
+    pub fn session(&self, name: &str) -> Result<Writer> {
+        let file = self.0.create(&session_file(name)?, OFlags::EXCL)?;
+        let name = session_file(name)?;
+        Ok(Writer::new(self.clone(), name, file, Keep::Session))
+    }
+
+    /// Goes on with a session; none when there is none of this name. The caller sees to it that
+    /// there is one writer at a time.
+    pub fn resume_session(&self, name: &str) -> Result<Option<Writer>> {
+        let name = session_file(name)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.0.ingest, &name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(self.0.io("open", &name, e)),
+        };
+        let mut writer = Writer::new(self.clone(), name, file, Keep::Session);
+        writer.take_existing()?;
+        Ok(Some(writer))
+    }
+
+    /// Lists all sessions, in no order.
+    pub fn sessions(&self) -> Result<Vec<Session>> {
+        let names = self.0.names(&self.0.ingest, "ingest")?;
+        let sessions = names.iter().filter_map(|file| {
+            let name = file.strip_suffix(SESSION)?;
+            let stat = rustix::fs::statat(&self.0.ingest, file, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let since = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or_default());
+            Some(Session {
+                name: name.to_owned(),
+                size: u64::try_from(stat.st_size).unwrap_or_default(),
+                modified: SystemTime::UNIX_EPOCH + since,
+            })
+        });
+        Ok(sessions.collect())
+    }
+
+    /// Forgets a session and its bytes; it is no error when there is none.
+    pub fn remove_session(&self, name: &str) -> Result<()> {
+        let name = session_file(name)?;
+        match rustix::fs::unlinkat(&self.0.ingest, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(self.0.io("remove", &name, e)),
         }
     }
 
@@ -252,6 +315,10 @@ impl Inner {
         }
     }
 
+    pub(crate) fn sync_ingest(&self) -> Result<()> {
+        sampan_fs::sync_dir(&self.ingest).map_err(|e| self.io("sync", "ingest", e))
+    }
+
     pub(crate) fn discard(&self, name: &str) {
         // What cannot be removed now is removed at the next start.
         let _ = rustix::fs::unlinkat(&self.ingest, name, AtFlags::empty());
@@ -286,12 +353,21 @@ impl Inner {
             let partial = name
                 .strip_suffix(PARTIAL)
                 .is_some_and(|hex| Digest::from_hex(hex).is_ok());
-            if !partial || age > PARTIAL_SECONDS {
+            let session = name.ends_with(SESSION);
+            if !session && (!partial || age > PARTIAL_SECONDS) {
                 self.discard(&name);
             }
         }
         Ok(())
     }
+}
+
+fn session_file(name: &str) -> Result<String> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if name.is_empty() || name.len() > 128 || !name.bytes().all(fits) {
+        return Err(Error::SessionName(name.to_owned()));
+    }
+    Ok(format!("{name}{SESSION}"))
 }
 
 fn hash(reader: &mut impl Read) -> io::Result<Digest> {
@@ -322,6 +398,34 @@ mod tests {
         std::fs::read_dir(dir.path().join("content/ingest"))
             .unwrap()
             .count()
+    }
+
+    #[test]
+    fn sessions_survive_their_writer_and_the_store() {
+        let (dir, store) = store();
+        let mut writer = store.session("a-1").unwrap();
+        writer.write_all(b"hel").unwrap();
+        writer.checkpoint().unwrap();
+        drop(writer);
+        drop(store.session("empty").unwrap());
+        assert!(store.session("a-1").is_err(), "a name was given twice");
+        let store = ContentStore::open(dir.path().join("content")).unwrap();
+        let mut sessions = store.sessions().unwrap();
+        sessions.sort_by(|a, b| a.name.cmp(&b.name));
+        let seen: Vec<_> = sessions.iter().map(|s| (s.name.as_str(), s.size)).collect();
+        assert_eq!(seen, [("a-1", 3), ("empty", 0)]);
+        let mut writer = store.resume_session("a-1").unwrap().unwrap();
+        assert_eq!(writer.written(), 3);
+        writer.write_all(b"lo").unwrap();
+        let digest = Digest::of(b"hello");
+        writer.commit(Some(&digest), None, Sync::Durable).unwrap();
+        assert!(store.resume_session("a-1").unwrap().is_none());
+        store.remove_session("empty").unwrap();
+        store.remove_session("empty").unwrap();
+        assert_eq!(ingest_entries(&dir), 0);
+        for bad in ["", "../x", "a/b", "A", "a.b"] {
+            assert!(store.session(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

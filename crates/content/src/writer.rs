@@ -10,10 +10,21 @@ use sampan_oci::digest::Hasher;
 use crate::store::{Blob, ContentStore};
 use crate::{Error, Result};
 
+/// What becomes of the bytes of a writer that is dropped before its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// They are gone.
+    Nothing,
+    /// They are the beginning of the blob of this digest.
+    Beginning(Digest),
+    /// They stay under the name of their session, also when there are none yet.
+    Session,
+}
+
 /// Takes the bytes of one blob, in order, and hashes them.
 ///
-/// Dropped before [`Writer::commit`], a nameless one leaves nothing and one begun by
-/// [`ContentStore::resume`] leaves what it has for the next.
+/// Dropped before [`Writer::commit`], a nameless one leaves nothing; one begun by
+/// [`ContentStore::resume`] or [`ContentStore::session`] leaves what it has for the next.
 #[derive(Debug)]
 pub struct Writer {
     store: ContentStore,
@@ -21,25 +32,19 @@ pub struct Writer {
     file: File,
     hasher: Hasher,
     written: u64,
-    /// Set when the file is kept for a later writer of this digest.
-    resumable: Option<Digest>,
+    keep: Keep,
     done: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(
-        store: ContentStore,
-        name: String,
-        file: File,
-        resumable: Option<Digest>,
-    ) -> Self {
+    pub(crate) fn new(store: ContentStore, name: String, file: File, keep: Keep) -> Self {
         Self {
             store,
             name,
             file,
             hasher: Hasher::new(),
             written: 0,
-            resumable,
+            keep,
             done: false,
         }
     }
@@ -73,6 +78,21 @@ impl Writer {
             position: 0,
             end: self.written,
         })
+    }
+
+    /// Returns the file in which the bytes are, to be read at positions of the caller's choice. It
+    /// stays the same file when it becomes a blob.
+    pub fn file(&self) -> Result<File> {
+        let failed = |e: io::Error| self.store.0.io("open", &self.name, e);
+        self.file.try_clone().map_err(failed)
+    }
+
+    /// Makes what was written so far survive a power cut, its name included.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        self.file
+            .sync_data()
+            .map_err(|e| self.store.0.io("sync", &self.name, e))?;
+        self.store.0.sync_ingest()
     }
 
     /// Forgets all bytes and starts anew.
@@ -121,7 +141,11 @@ impl Writer {
                 actual: self.written,
             });
         }
-        for expected in digest.into_iter().chain(self.resumable.as_ref()) {
+        let beginning = match &self.keep {
+            Keep::Beginning(digest) => Some(digest),
+            Keep::Nothing | Keep::Session => None,
+        };
+        for expected in digest.into_iter().chain(beginning) {
             if *expected != actual {
                 return Err(Error::DigestMismatch {
                     expected: *expected,
@@ -157,10 +181,15 @@ impl Write for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if !self.done && (self.resumable.is_none() || self.written == 0) {
+        let useless = match self.keep {
+            Keep::Nothing => true,
+            Keep::Beginning(_) => self.written == 0,
+            Keep::Session => false,
+        };
+        if !self.done && useless {
             self.store.0.discard(&self.name);
         }
-        if let Some(digest) = &self.resumable {
+        if let Keep::Beginning(digest) = &self.keep {
             self.store.0.writing().remove(digest);
         }
     }

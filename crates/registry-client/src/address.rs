@@ -77,6 +77,33 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
         && a.port_or_known_default() == b.port_or_known_default()
 }
 
+/// Whether both hosts are of one owner, as far as their names tell: `auth.docker.io` and
+/// `registry-1.docker.io`. Names below a suffix that many owners share, as in `a.co.uk` and
+/// `b.co.uk`, are not.
+pub(crate) fn same_domain(a: &Url, b: &Url) -> bool {
+    let (Some(a), Some(b)) = (a.host_str(), b.host_str()) else {
+        return false;
+    };
+    if a == b {
+        return true;
+    }
+    let is_name = |host: &str| host.parse::<IpAddr>().is_err() && !host.starts_with('[');
+    if !is_name(a) || !is_name(b) {
+        return false;
+    }
+    let shared: Vec<&str> = a
+        .rsplit('.')
+        .zip(b.rsplit('.'))
+        .take_while(|(a, b)| a == b)
+        .map(|(label, _)| label)
+        .collect();
+    let needed = match shared.get(1) {
+        Some(second) if second.len() <= 3 => 3,
+        _ => 2,
+    };
+    shared.len() >= needed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +130,26 @@ mod tests {
             "",
         ] {
             assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn owners_are_told_by_their_domain() {
+        for (a, b, same) in [
+            ("registry-1.docker.io", "auth.docker.io", true),
+            ("ghcr.io", "ghcr.io", true),
+            ("ghcr.io", "evil.io", false),
+            ("a.co.uk", "b.co.uk", false),
+            ("x.a.co.uk", "y.a.co.uk", true),
+            ("docker.io.evil.com", "docker.io", false),
+            ("evildocker.io", "docker.io", false),
+            ("10.0.0.1", "10.0.1.1", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("[::1]", "[::2]", false),
+            ("localhost", "evil", false),
+        ] {
+            let url = |host: &str| Url::parse(&format!("https://{host}/")).unwrap();
+            assert_eq!(same_domain(&url(a), &url(b)), same, "{a} {b}");
         }
     }
 

@@ -14,6 +14,9 @@ pub struct Config {
     pub proxies: Proxies,
     /// Additional roots of trust, each a PEM bundle.
     pub roots: Vec<Vec<u8>>,
+    /// Hosts that may be given credentials as token services, beside those of the registry's own
+    /// domain. None leaves it to the registry, as Docker does.
+    pub token_hosts: Option<Vec<String>>,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// How long to wait for the next bytes.
@@ -44,6 +47,7 @@ impl Default for Config {
             insecure: Vec::new(),
             proxies: Proxies::default(),
             roots: Vec::new(),
+            token_hosts: None,
             connect_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
             slowest: 512,

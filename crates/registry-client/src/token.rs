@@ -11,7 +11,7 @@ use http::Method;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::Url;
 
-use crate::address::refuse;
+use crate::address::{refuse, same_domain};
 use crate::client::{Client, Source, printable, read_bounded};
 use crate::{Credentials, Error, Result};
 
@@ -142,6 +142,16 @@ impl Client {
             return Err(Error::Unsafe {
                 url: url.into(),
                 reason,
+            });
+        }
+        if let Some(hosts) = &self.0.config.token_hosts
+            && !source.credentials.is_anonymous()
+            && !hosts.iter().any(|host| url.host_str() == Some(host))
+            && !same_domain(registry, &url)
+        {
+            return Err(Error::Unsafe {
+                url: url.into(),
+                reason: "it is no token service of the registry's own domain",
             });
         }
         url.set_fragment(None);

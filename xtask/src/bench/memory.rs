@@ -55,7 +55,7 @@ fn mean_share(processes: &[i32]) -> f64 {
 }
 
 /// A number of KiB out of a file of /proc.
-fn field(pid: i32, file: &str, name: &str) -> f64 {
+pub(super) fn field(pid: i32, file: &str, name: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     text.lines()
         .find_map(|line| {

@@ -9,6 +9,7 @@ mod measure;
 mod memory;
 mod peers;
 mod pull;
+mod registry;
 mod runtime;
 mod single;
 mod table;
@@ -22,9 +23,11 @@ use crate::run::{cargo, run as command, workspace};
 use table::Table;
 
 /// The benchmarks by name, in the order in which they run.
-const NAMES: [&str; 7] = [
-    "runtime", "start", "exec", "burst", "pull", "delete", "memory",
+const NAMES: [&str; 8] = [
+    "runtime", "registry", "start", "exec", "burst", "pull", "delete", "memory",
 ];
+/// Those that need no engine.
+const WITHOUT_ENGINES: [&str; 2] = ["runtime", "registry"];
 
 /// Runs the named benchmarks, all if none is named.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
@@ -64,7 +67,10 @@ fn inside(names: &[&str]) -> Result<()> {
     if wanted("runtime") {
         runtime::run(&mut table)?;
     }
-    if names != ["runtime"] {
+    if wanted("registry") {
+        registry::run()?;
+    }
+    if names.is_empty() || names.iter().any(|name| !WITHOUT_ENGINES.contains(name)) {
         let peers = peers::Peers::start()?;
         if wanted("start") {
             single::start(&peers, &mut table)?;

@@ -36,6 +36,7 @@ mod progress;
 mod prune;
 mod ps;
 mod pull;
+mod registry;
 mod rename;
 mod restart;
 mod rm;
@@ -93,6 +94,8 @@ static COMMANDS: &[Command] = &[
     prune::VOLUME,
     ps::COMMAND,
     pull::COMMAND,
+    registry::SERVE,
+    registry::USER,
     rename::COMMAND,
     restart::COMMAND,
     rm::COMMAND,
@@ -114,6 +117,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
+    ("registry", "Run a registry"),
     ("system", "Manage Sampan"),
     ("volume", "Manage volumes"),
 ];

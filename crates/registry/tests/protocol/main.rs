@@ -1,0 +1,10 @@
+//! The distribution protocol as clients see it: every endpoint, then clients that mean harm.
+
+mod auth;
+mod cache;
+mod content;
+mod hostile;
+mod listing;
+mod operate;
+mod push;
+mod support;
