@@ -15,7 +15,9 @@ use crate::config::Config;
 use crate::container::record::Paths;
 use crate::container::registry::Registry;
 use crate::container::service::Inner;
+use crate::filter::Filters;
 use crate::host::Host;
+use crate::rest::Rest;
 use crate::shim::Executable;
 use crate::{
     ContainerService, Error, EventBus, ImageService, NetworkService, Result, SystemService,
@@ -120,6 +122,7 @@ impl Engine {
         self.warden.abort();
         // What it does at this moment is done to its end, or swept up at the next start.
         self.collector.abort();
+        self.inner.rest.end();
         self.tasks.close();
         // Listeners of running containers never end by themselves.
         let _ =
@@ -226,6 +229,8 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         tasks: TaskTracker::new(),
         fail_points,
         stop_timeout,
+        rest: Rest::default(),
+        filters: Filters::default(),
     });
     Ok((inner, system, lock))
 }

@@ -41,6 +41,37 @@ impl SeccompProgram {
         }
     }
 
+    /// Reads a filter that [`SeccompProgram::to_bytes`] wrote on this machine; `None` when the
+    /// bytes are no whole number of instructions.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8], flags: u32) -> Option<Self> {
+        let (instructions, []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let instructions = instructions.iter().map(|bytes| {
+            let [c0, c1, jt, jf, k0, k1, k2, k3] = *bytes;
+            SockFilter {
+                code: u16::from_ne_bytes([c0, c1]),
+                jt,
+                jf,
+                k: u32::from_ne_bytes([k0, k1, k2, k3]),
+            }
+        });
+        Some(Self::new(instructions.collect(), flags))
+    }
+
+    /// The instructions as they lie in memory.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.instructions.len() * 8);
+        for instruction in &self.instructions {
+            bytes.extend(instruction.code.to_ne_bytes());
+            bytes.extend([instruction.jt, instruction.jf]);
+            bytes.extend(instruction.k.to_ne_bytes());
+        }
+        bytes
+    }
+
     /// The instructions.
     #[must_use]
     pub fn instructions(&self) -> &[SockFilter] {
@@ -75,5 +106,24 @@ impl SeccompProgram {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_survives_being_bytes() {
+        let instruction = SockFilter {
+            code: 0x15,
+            jt: 1,
+            jf: 2,
+            k: 0xc000_003e,
+        };
+        let program = SeccompProgram::new(vec![instruction; 3], 2);
+        let bytes = program.to_bytes();
+        assert_eq!(SeccompProgram::from_bytes(&bytes, 2), Some(program));
+        assert_eq!(SeccompProgram::from_bytes(&bytes[1..], 2), None);
     }
 }

@@ -8,7 +8,7 @@ use sampan_oci::runtime::{NamespaceKind, Spec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::AttachSpec;
+use crate::{AttachSpec, Bytes};
 
 /// Everything a shim needs to run a container, except for the descriptors that come with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,9 +57,21 @@ pub struct Launch {
     /// Clients that attached before the start, in the order of their descriptors.
     #[serde(default)]
     pub attach: Vec<AttachSpec>,
+    /// The system call filter, compiled, in place of the specification's section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
     /// Whether the shim notes when it did what ([`crate::Event::Steps`]).
     #[serde(default)]
     pub note_steps: bool,
+}
+
+/// A system call filter as the kernel takes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Instructions of classic BPF (`struct sock_filter`), one after the other.
+    pub instructions: Bytes,
+    /// Flags of seccomp(2).
+    pub flags: u32,
 }
 
 /// Where the root file system of a container comes from.

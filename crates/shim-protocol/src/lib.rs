@@ -25,7 +25,9 @@ mod server;
 pub use attach::{AttachSpec, Bytes, DetachKeys, DetachKeysError, OutputStream, frame_head};
 pub use channel::{Channel, Flushed, Frame, ProtocolError, Received};
 pub use client::{Client, ClientError, Incoming, socket_path_in};
-pub use launch::{DescriptorError, Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource};
+pub use launch::{
+    DescriptorError, Filter, Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource,
+};
 pub use message::{
     Event, ExecStart, ExecState, Failure, FailureKind, Reply, Request, StartFailure,
     StartFailureKind, State, Status, Step,

@@ -17,7 +17,8 @@ use sampan_fs::Sync;
 use sampan_oci::runtime::{Mount, Process};
 use sampan_runtime::{Bundle, ErrorKind, Root, Running, SeccompProgram, Stdio};
 use sampan_shim_protocol::{
-    Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource, StartFailure, StartFailureKind,
+    Filter, Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource, StartFailure,
+    StartFailureKind,
 };
 
 use crate::isolate;
@@ -116,8 +117,11 @@ pub(crate) fn launch(
         (streams, ends.into())
     };
     steps::done("log and pipes made");
-    let seccomp = compile_filter(&spec)?;
-    steps::done("filter compiled");
+    let seccomp = match &launch.filter {
+        Some(filter) => Some(take_filter(filter)?),
+        None => compile_filter(&spec)?,
+    };
+    steps::done("filter ready");
     let mut held = descriptors.held;
     let mut hold = |descriptor: &OwnedFd| -> Result<(), StartFailure> {
         let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
@@ -192,6 +196,11 @@ fn open_log(config: &LogConfig, directory: PathBuf, id: &str) -> Result<Option<L
                 .map_err(|error| system("opening the log", &error))
         }
     }
+}
+
+fn take_filter(filter: &Filter) -> Result<SeccompProgram, StartFailure> {
+    SeccompProgram::from_bytes(&filter.instructions.0, filter.flags)
+        .ok_or_else(|| invalid("the system call filter is cut off".into()))
 }
 
 fn compile_filter(

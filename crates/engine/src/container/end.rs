@@ -121,6 +121,7 @@ impl Inner {
             self.auto_remove(container).await;
         }
         container.settle_end();
+        self.rest.after_work(&self.tasks);
     }
 
     /// Lets the shim go and takes the network back.

@@ -24,7 +24,9 @@ use super::request::{
 };
 use super::view::{ContainerSizes, ContainerView, ExecState, ExecView};
 use crate::fail_point::FailPoints;
+use crate::filter::Filters;
 use crate::host::Host;
+use crate::rest::Rest;
 use crate::shim::Executable;
 use crate::{
     Action, Error, EventBus, ImageService, NetworkService, Result, VolumeService, blocking,
@@ -55,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     pub(crate) fail_points: FailPoints,
     pub(crate) stop_timeout: Duration,
+    pub(crate) rest: Rest,
+    pub(crate) filters: Filters,
 }
 
 impl ContainerService {

@@ -121,7 +121,7 @@ impl Inner {
         steps.pass("start:recorded").await?;
         let mut mounts = network.mounts;
         mounts.extend(root.mounts);
-        let spec = spec::build(SpecInput {
+        let mut spec = spec::build(SpecInput {
             record: &record,
             host: &self.host,
             mounts,
@@ -142,6 +142,7 @@ impl Inner {
             init: record.host.init == Some(true),
             log: log_config::read(&record.host.log, &record.config)?,
             auto_remove: record.host.auto_remove,
+            filter: self.filters.take(&mut spec),
             note_steps: tracing::enabled!(target: STEP, tracing::Level::TRACE),
             directory: self.paths.container(&container.id),
             socket_directory: self.paths.shim(&container.id),

@@ -76,6 +76,7 @@ impl Shim {
             has_init_descriptor: false,
             held: 0,
             attach: Vec::new(),
+            filter: None,
             note_steps: false,
         };
         let (mut client, child) = Client::spawn(executable(), &launch.id).unwrap();
