@@ -333,8 +333,10 @@ fn a_cache_asks_its_upstream_once_and_goes_on_without_it() {
     let engines = [TestEngine::start(SAMPAN), TestEngine::start(SAMPAN)];
     std::thread::scope(|scope| {
         for engine in &engines {
-            let pulling = || told(engine.sampan(&["pull", &reference]));
-            let _ = scope.spawn(|| assert_eq!(pulling(), direct));
+            let (reference, direct) = (&reference, &direct);
+            let _ = scope.spawn(move || {
+                assert_eq!(told(engine.sampan(&["pull", reference])), *direct);
+            });
         }
     });
     drop(upstream);
