@@ -419,7 +419,7 @@ mod tests {
             Vec::new(),
             CollectorConfig::default(),
             Registry::new(records),
-            EventBus::new(),
+            EventBus::open(&root.path().join("events")).unwrap(),
         );
         (root, service)
     }

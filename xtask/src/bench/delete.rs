@@ -65,8 +65,8 @@ fn make(directory: &std::path::Path, archive: &std::path::Path) -> Result<()> {
         format!(r#"[{{"Config":"config.json","RepoTags":["{NAME}"],"Layers":["layer.tar"]}}]"#);
     fs::write(directory.join("manifest.json"), manifest)?;
     let parts = ["manifest.json", "config.json", "layer.tar"];
-    let folder = text(directory);
-    let arguments = [&["-C", &folder, "-cf", &text(archive)][..], &parts[..]].concat();
+    let (folder, archive) = (text(directory), text(archive));
+    let arguments = [&["-C", &folder, "-cf", &archive][..], &parts[..]].concat();
     let _ = program("tar", &arguments).ok();
     Ok(())
 }
