@@ -39,7 +39,8 @@ fn parse(pattern: &str) -> Result<Vec<Part>> {
             '[' => {
                 let negated = rest.next_if_eq(&'^').is_some();
                 let mut ranges = Vec::new();
-                while rest.next_if_eq(&']').is_none() || ranges.is_empty() {
+                // An empty class is malformed: its bracket is read as a character.
+                while ranges.is_empty() || rest.next_if_eq(&']').is_none() {
                     let mut end = || match rest.next() {
                         Some('\\') => rest.next().ok_or_else(bad),
                         Some('-' | ']') | None => Err(bad()),
