@@ -321,7 +321,7 @@ fn prunes_ask_and_tell_what_came_back() {
     let engine = engine_with_busybox();
     let prepare = || {
         let script = "head -c 10000 /dev/zero > /written; head -c 20000 /dev/zero > /data/kept";
-        for name in ["a", "b"] {
+        for name in ["one", "two"] {
             let label = format!("name={name}");
             let volume = format!("volume-{name}:/data");
             let arguments = ["run", "--name", name, "--label", &label, "-v", &volume];
@@ -330,7 +330,7 @@ fn prunes_ask_and_tell_what_came_back() {
                 .ok();
         }
         let anonymous = [
-            "run", "--name", "c", "-v", "/data", "busybox", "sh", "-c", script,
+            "run", "--name", "three", "-v", "/data", "busybox", "sh", "-c", script,
         ];
         let _ = engine.sampan(&anonymous).ok();
         image("unused:1", "2016-01-01T00:00:00Z", &[&[("f", 30_000)]]).load(&engine);
@@ -354,7 +354,7 @@ fn prunes_ask_and_tell_what_came_back() {
             "{name}: {asked}"
         );
         assert_eq!(engine.sampan(&["ps", "-aq"]).ok().lines().count(), 3);
-        let filtered = ["container", "prune", "-f", "--filter", "label=name=a"];
+        let filtered = ["container", "prune", "-f", "--filter", "label=name=one"];
         let said = ends(client(&filtered), "10kB");
         assert!(said.starts_with("Deleted Containers:\n"), "{said}");
         ends(
@@ -371,7 +371,7 @@ fn prunes_ask_and_tell_what_came_back() {
         );
         let said = ends(client(&["volume", "prune", "-af"]), "40kB");
         assert!(
-            said.starts_with("Deleted Volumes:\nvolume-a\nvolume-b\n"),
+            said.starts_with("Deleted Volumes:\nvolume-one\nvolume-two\n"),
             "{said}"
         );
         ends(
@@ -394,7 +394,7 @@ fn prunes_ask_and_tell_what_came_back() {
         assert!(engine.sampan(&["images"]).ok().contains("unused"));
         let _ = engine.sampan(&["rmi", "unused:1"]).ok();
         let _ = engine
-            .sampan(&["volume", "rm", "volume-a", "volume-b"])
+            .sampan(&["volume", "rm", "volume-one", "volume-two"])
             .ok();
     }
     let said = engine
