@@ -1,10 +1,12 @@
 //! Keeps images within their budget of disk space, in the background.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sampan_images::{Budget, Collection, Mark, Policy};
 use tokio::sync::Notify;
 
+use crate::container::service::Inner;
 use crate::{ImageService, Result, blocking};
 
 /// How often the budget is looked at when nothing happens.
@@ -104,36 +106,45 @@ impl ImageService {
         })
     }
 
-    /// Looks at the budget now and then, and soon after images came. Never ends by itself.
-    pub(crate) async fn keep_budget(self) {
-        loop {
-            tokio::select! {
-                () = self.collector.wanted.notified() => tokio::time::sleep(SOON).await,
-                () = tokio::time::sleep(PERIOD) => {}
-            }
-            let store = self.store().clone();
-            let saved = blocking(move || Ok(store.save_last_use()?)).await;
-            if let Err(error) = saved {
-                tracing::warn!(
-                    error = error.message(),
-                    "could not note when images were last used"
-                );
-            }
-            if self.collector.config.budget.is_none() {
-                continue;
-            }
-            match self.collect(CollectRequest::default()).await {
-                Ok(done) if done.wanted == 0 => {}
-                Ok(done) => tracing::info!(
-                    wanted = done.wanted,
-                    freed = done.freed,
-                    removed = done.removed.len(),
-                    "images took more than their budget"
-                ),
-                Err(error) => {
-                    tracing::warn!(error = error.message(), "could not collect images");
-                }
+    /// Removes what is too much for the budget, if there is one, and notes when images were used.
+    async fn keep_budget_once(&self) {
+        let store = self.store().clone();
+        let saved = blocking(move || Ok(store.save_last_use()?)).await;
+        if let Err(error) = saved {
+            tracing::warn!(
+                error = error.message(),
+                "could not note when images were last used"
+            );
+        }
+        if self.collector.config.budget.is_none() {
+            return;
+        }
+        match self.collect(CollectRequest::default()).await {
+            Ok(done) if done.wanted == 0 => {}
+            Ok(done) => tracing::info!(
+                wanted = done.wanted,
+                freed = done.freed,
+                removed = done.removed.len(),
+                "images took more than their budget"
+            ),
+            Err(error) => {
+                tracing::warn!(error = error.message(), "could not collect images");
             }
         }
+    }
+}
+
+/// Looks at the budget now and then, and soon after images came, as long as the engine is there.
+/// Between two looks it holds nothing of the engine, whose store another may open then.
+pub(crate) async fn keep_budget(collector: Arc<Collector>, engine: Weak<Inner>) {
+    loop {
+        tokio::select! {
+            () = collector.wanted.notified() => tokio::time::sleep(SOON).await,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let Some(images) = engine.upgrade().map(|inner| inner.images.clone()) else {
+            return;
+        };
+        images.keep_budget_once().await;
     }
 }

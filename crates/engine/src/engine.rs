@@ -11,6 +11,7 @@ use sampan_state::{Layout, Store};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::collector::keep_budget;
 use crate::config::Config;
 use crate::container::record::Paths;
 use crate::container::registry::Registry;
@@ -68,7 +69,10 @@ impl Engine {
         }
         let networks = inner.networks.clone();
         let warden = tokio::spawn(async move { networks.keep_firewall().await });
-        let collector = inner.tasks.spawn(inner.images.clone().keep_budget());
+        let collector = inner.tasks.spawn(keep_budget(
+            inner.images.collector.clone(),
+            Arc::downgrade(&inner),
+        ));
         Ok(Self {
             collector: collector.abort_handle(),
             containers: ContainerService::new(inner.clone()),
@@ -148,6 +152,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.warden.abort();
+        self.collector.abort();
     }
 }
 
@@ -165,9 +170,11 @@ impl Inner {
             })?;
             // A shim lives on for a moment after its container was removed.
             let deadline = std::time::Instant::now() + LEAVING;
-            while !sampan_cgroups::remove_parent(&self.host.hierarchies, &path)
-                && std::time::Instant::now() < deadline
-            {
+            while !sampan_cgroups::remove_parent(&self.host.hierarchies, &path) {
+                if std::time::Instant::now() > deadline {
+                    tracing::warn!(%path, "the control group is still in use and stays");
+                    break;
+                }
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -175,8 +182,9 @@ impl Inner {
     }
 }
 
-/// How long an engine that is closed waits for the last shims to end.
-const LEAVING: Duration = Duration::from_secs(2);
+/// How long an engine that is closed waits for the last shims to end. The kernel writes a root's
+/// changes to the disk before a shim is gone, which a busy disk makes long.
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// Opens everything that a thread may wait for.
 fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
