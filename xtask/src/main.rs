@@ -20,7 +20,8 @@ Usage: cargo xtask COMMAND
                      version 2 alone, in an emulated machine
   bench [NAME…]      runtime, registry, start, exec, burst, pull, memory: against runc, crun,
                      docker-registry, podman and docker in the same run
-  bench --breakdown  where the time of one run goes, step by step
+  bench start --breakdown
+                     where the time of one run goes, step by step
   layers [--write]   compare the crates' dependencies with docs/layers.txt
 ";
 

@@ -492,7 +492,7 @@ async fn refused(repository: Repository, what: &str) -> Error {
     let error = pull(&store, &name(&server)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{what}: {error:?}");
     assert!(!error.to_string().is_empty());
-    assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+    assert!(start.elapsed() < Duration::from_secs(60), "{what}");
     assert_nothing(&store);
     assert!(store.sweep(&HashSet::new()).is_ok());
     assert!(store.content().list().unwrap().is_empty());
@@ -689,7 +689,7 @@ async fn long_lists_are_bounded() {
     let start = Instant::now();
     let error = pull(&store, &name(&server)).await.unwrap_err();
     assert!(matches!(error, Error::NoPlatform { .. }), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(60));
     assert_eq!(server.asked().len(), 1);
     assert_nothing(&store);
 

@@ -706,7 +706,7 @@ fn a_deep_tree_and_a_terabyte_of_nothing_cost_little() {
     assert_eq!(layer.size, 1 << 44);
     let _mount = store.mount(&layer.diff_id).unwrap();
     assert!(
-        start.elapsed() < Duration::from_secs(5),
+        start.elapsed() < Duration::from_secs(60),
         "{:?}",
         start.elapsed()
     );

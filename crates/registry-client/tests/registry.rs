@@ -386,7 +386,7 @@ async fn a_trickle_is_given_up() {
     let result = download(&client, &anonymous(&server), &noise(100_000)).await;
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(start.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use thiserror::Error;
 use crate::{AttachSpec, Bytes};
 
 /// Everything a shim needs to run a container, except for the descriptors that come with it.
+/// A shim refuses what it does not know: it could be a restriction.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Launch {
     /// The container's id.
     pub id: String,
@@ -67,6 +69,7 @@ pub struct Launch {
 
 /// A system call filter as the kernel takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Filter {
     /// Instructions of classic BPF (`struct sock_filter`), one after the other.
     pub instructions: Bytes,

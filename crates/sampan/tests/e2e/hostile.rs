@@ -336,7 +336,7 @@ fn user_files_that_are_no_files_are_refused_at_once() {
             ];
             let ran = engine.sampan(&arguments);
             assert!((125..=126).contains(&ran.code), "{what} as {name}: {ran:?}");
-            assert!(started.elapsed().as_secs() < 10, "{what} as {name}");
+            assert!(started.elapsed().as_secs() < 60, "{what} as {name}");
         }
     }
     canary.assert_untouched("user files");
