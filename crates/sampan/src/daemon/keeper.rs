@@ -26,6 +26,8 @@ const SHORT_LIFE: Duration = Duration::from_secs(2);
 const FORGIVEN: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long the engine before may take to be gone.
+const PREDECESSOR: Duration = Duration::from_secs(5);
 /// How long clients are told why there is no engine before the keeper gives up.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// More than this of what an engine says is not read.
@@ -305,11 +307,24 @@ pub(super) fn write_pid(path: &Path) -> anyhow::Result<File> {
         .write(true)
         .open(path)
         .with_context(|| format!("cannot write {}", path.display()))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .context("another engine is running on this run directory")?;
+    lock(&file).context("another engine is running on this run directory")?;
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())?;
     Ok(file)
+}
+
+/// Locks a file. A process that a killed engine was about to start has the lock, too, until it runs
+/// its own program.
+fn lock(file: &File) -> rustix::io::Result<()> {
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]
