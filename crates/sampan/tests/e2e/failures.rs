@@ -4,6 +4,8 @@ use std::io::Read;
 use std::process::Stdio;
 use std::thread;
 
+use sampan_testing::until;
+
 use crate::engine_with_busybox;
 
 #[test]
@@ -126,11 +128,15 @@ fn the_end_of_the_first_process_ends_all_others() {
             .unwrap();
         let _ = engine.sampan(&["kill", "box"]).ok();
         assert_eq!(attached.wait().unwrap().code(), Some(137));
-        let left = engine.ledger().of_containers();
-        let processes: Vec<_> = left.iter().filter(|e| e.starts_with("process")).collect();
-        // The supervisor may take a moment more.
-        let foreign = processes.iter().filter(|e| !e.contains("sampan-shim"));
-        assert_eq!(foreign.count(), 0, "{processes:#?}");
+        assert_eq!(engine.sampan(&["wait", "box"]).ok(), "137");
+        let none_left = || {
+            let left = engine.ledger().of_containers();
+            // The supervisor may take a moment more, and is nameless at its very end.
+            !left
+                .iter()
+                .any(|e| e.starts_with("process") && !e.contains("sampan-shim"))
+        };
+        until("all processes have ended", none_left);
         let _ = engine.sampan(&["rm", "box"]).ok();
     }
     engine.ledger().assert_no_container();
