@@ -8,6 +8,8 @@
 //! * the blobs of a manifest that was pushed and not deleted can be read at every moment;
 //! * when all is quiet and the leases are over, the store holds what manifests need and no more.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,5 +1,7 @@
 //! The contract of a store, checked for each.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

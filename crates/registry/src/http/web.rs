@@ -93,7 +93,7 @@ impl Write for Escaped<'_> {
                 '\'' => self.0.push_str("&#39;"),
                 // Also those that turn the direction of what follows.
                 c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) => {
-                    self.0.push('\u{fffd}')
+                    self.0.push('\u{fffd}');
                 }
                 c => self.0.push(c),
             }

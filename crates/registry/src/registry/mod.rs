@@ -175,7 +175,7 @@ async fn load(storage: &dyn Storage, settings: &Settings) -> Result<Index> {
                     index.add_manifest(&repository, digest, entry, until);
                 }
                 None => {
-                    tracing::error!(%repository, %digest, "the record of a manifest is damaged")
+                    tracing::error!(%repository, %digest, "the record of a manifest is damaged");
                 }
             },
             Record::Tag(repository, tag) => match crate::manifest::from_tag_record(&bytes) {

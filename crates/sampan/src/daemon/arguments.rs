@@ -46,7 +46,7 @@ Options:
 #[derive(Debug)]
 pub(super) enum Parsed {
     Help,
-    Run(Settings),
+    Run(Box<Settings>),
 }
 
 /// How to run.
@@ -206,7 +206,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         Some(listeners) => Mode::Engine { listeners, keeper },
         None => Mode::Keeper,
     };
-    Ok(Parsed::Run(Settings {
+    Ok(Parsed::Run(Box::new(Settings {
         mode,
         paths,
         sockets,
@@ -215,7 +215,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         layers,
         collector: collector.config()?,
         collector_arguments: collector.passed_on(),
-    }))
+    })))
 }
 
 /// How `--image-gc-*` were given.
@@ -324,7 +324,7 @@ mod tests {
     fn settings(arguments: &[&str]) -> Result<Settings, String> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         match parse(&arguments)? {
-            Parsed::Run(settings) => Ok(settings),
+            Parsed::Run(settings) => Ok(*settings),
             Parsed::Help => Err("help".into()),
         }
     }
