@@ -54,6 +54,8 @@ impl EventKind {
 pub enum Action {
     /// A client attached.
     Attach,
+    /// An image was made of a container.
+    Commit,
     /// A container was connected to a network.
     Connect,
     /// Made.
@@ -76,6 +78,8 @@ pub enum Action {
     ExecDie,
     /// An exec started, of this command.
     ExecStart(String),
+    /// A container's files were given away.
+    Export,
     /// An image was imported.
     Import,
     /// A signal was sent.
@@ -92,12 +96,16 @@ pub enum Action {
     Prune,
     /// An image was pulled.
     Pull,
+    /// An image was pushed.
+    Push,
     /// Renamed.
     Rename,
     /// A terminal changed its size.
     Resize,
     /// Restarted.
     Restart,
+    /// An image was written to an archive.
+    Save,
     /// Started.
     Start,
     /// Stopped by request.
@@ -118,6 +126,7 @@ impl fmt::Display for Action {
             Self::ExecCreate(command) => return write!(f, "exec_create: {command}"),
             Self::ExecStart(command) => return write!(f, "exec_start: {command}"),
             Self::Attach => "attach",
+            Self::Commit => "commit",
             Self::Connect => "connect",
             Self::Create => "create",
             Self::Delete => "delete",
@@ -127,6 +136,7 @@ impl fmt::Display for Action {
             Self::Disconnect => "disconnect",
             Self::ExecDetach => "exec_detach",
             Self::ExecDie => "exec_die",
+            Self::Export => "export",
             Self::Import => "import",
             Self::Kill => "kill",
             Self::Load => "load",
@@ -135,9 +145,11 @@ impl fmt::Display for Action {
             Self::Pause => "pause",
             Self::Prune => "prune",
             Self::Pull => "pull",
+            Self::Push => "push",
             Self::Rename => "rename",
             Self::Resize => "resize",
             Self::Restart => "restart",
+            Self::Save => "save",
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Tag => "tag",

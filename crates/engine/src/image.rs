@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sampan_images::{
-    ContainerUse, Damage, HistoryEntry, Image, ImageDiff, ImageStore, ImageTree, ImportOptions,
-    Loaded, ProgressSink, Proof, RemoveOptions as Options, Removed, Space,
+    ContainerUse, Credentials, Damage, Found, HistoryEntry, Image, ImageDiff, ImageStore,
+    ImageTree, ImportOptions, Loaded, ProgressSink, Proof, PushOptions, RemoteImage,
+    RemoveOptions as Options, Removed, Saved, Space,
 };
 use sampan_oci::{ImageId, Platform, Reference};
 
@@ -239,6 +240,39 @@ impl ImageService {
         Ok(loaded)
     }
 
+    /// Lists the tags that a repository has in its registry.
+    pub async fn remote_tags(
+        &self,
+        repository: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Vec<Reference>> {
+        Ok(self.store.remote_tags(repository, credentials).await?)
+    }
+
+    /// Looks up what a name stands for in its registry.
+    pub async fn remote_image(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<RemoteImage> {
+        Ok(self.store.remote_image(reference, credentials).await?)
+    }
+
+    /// Searches for repositories, in the registry that the term begins with or in Docker Hub.
+    pub async fn search(
+        &self,
+        term: &str,
+        limit: usize,
+        credentials: &Credentials,
+    ) -> Result<Vec<Found>> {
+        Ok(self.store.search(term, limit, credentials).await?)
+    }
+
+    /// Opens a file on another server, for an import.
+    pub async fn open_url(&self, url: &str) -> Result<impl Read + Send + use<>> {
+        Ok(self.store.open_url(url).await?)
+    }
+
     /// Makes an image of a root file system's tar.
     pub async fn import(
         &self,
@@ -252,14 +286,43 @@ impl ImageService {
         Ok(image)
     }
 
+    /// Pushes the image that a name means, or all tags of a repository. The future cannot move
+    /// between threads.
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        options: &PushOptions,
+        progress: &ProgressSink,
+    ) -> Result<()> {
+        self.store.push(reference, options, progress).await?;
+        if let Some(image) = self.store.resolve(reference) {
+            self.tell_named(Action::Push, &image, reference);
+        }
+        Ok(())
+    }
+
+    /// Prepares images for an archive that `docker load` and readers of OCI layouts take.
+    pub async fn save(&self, names: Vec<String>, platform: Option<Platform>) -> Result<Saved> {
+        let store = self.store.clone();
+        let saved = crate::blocking(move || Ok(store.save(&names, platform.as_ref())?)).await?;
+        for image in saved.images() {
+            self.tell(Action::Save, image, &image.id.to_string());
+        }
+        Ok(saved)
+    }
+
     /// Tells that an image was pulled.
     pub fn tell_pulled(&self, image: &Image, name: &Reference) {
+        self.tell_named(Action::Pull, image, name);
+    }
+
+    fn tell_named(&self, action: Action, image: &Image, name: &Reference) {
         let familiar = name.familiar();
         let mut attributes = image.config.config.labels.clone();
         let repository = familiar.split('@').next().unwrap_or(&familiar);
         attributes.insert("name".to_owned(), without_tag(repository).to_owned());
         self.events
-            .publish(EventKind::Image, Action::Pull, familiar, attributes);
+            .publish(EventKind::Image, action, familiar, attributes);
         self.collector.nudge();
     }
 
@@ -472,6 +535,40 @@ mod tests {
         let removed = service.remove("top:1", Options::default()).await.unwrap();
         let deleted = |id: ImageId| removed.contains(&Removed::Deleted(id));
         assert!(deleted(top.id) && deleted(middle.id) && !deleted(base.id));
+    }
+
+    #[tokio::test]
+    async fn an_image_that_others_were_built_on_loses_its_name_alone() {
+        let (_root, service) = service();
+        let add = |step: &str, parent: Option<ImageId>| {
+            let config = ImageConfig {
+                os: "linux".to_owned(),
+                comment: step.to_owned(),
+                ..ImageConfig::default()
+            };
+            let new = NewImage {
+                config: serde_json::to_vec(&config).unwrap(),
+                blobs: Vec::new(),
+                manifest: None,
+                parent,
+                names: vec![format!("{step}:1").parse().unwrap()],
+            };
+            service.store.add(&new).unwrap().id
+        };
+        let base = add("base", None);
+        let top = add("top", Some(base));
+        let removed = service.remove("base:1", Options::default()).await.unwrap();
+        let untagged = Removed::Untagged {
+            name: "base:1".to_owned(),
+            image: base,
+        };
+        assert_eq!(removed, [untagged]);
+        assert!(service.store.get(&base).is_some());
+        // With the last that was built on it, it goes too.
+        let removed = service.remove("top:1", Options::default()).await.unwrap();
+        assert!(
+            removed.contains(&Removed::Deleted(top)) && removed.contains(&Removed::Deleted(base))
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 /// Returns the configuration with the instructions applied in order.
 pub fn apply(config: &RunConfig, changes: &[String]) -> Result<RunConfig> {
     let mut config = config.clone();
+    let mut has_command = false;
     for line in changes.iter().flat_map(|change| change.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -17,6 +18,11 @@ pub fn apply(config: &RunConfig, changes: &[String]) -> Result<RunConfig> {
             .split_once(|c: char| c.is_ascii_whitespace())
             .unwrap_or((line, ""));
         instruct(&mut config, instruction, rest.trim())?;
+        has_command |= instruction.eq_ignore_ascii_case("CMD");
+        // The arguments of another program mean nothing to this one.
+        if instruction.eq_ignore_ascii_case("ENTRYPOINT") && !has_command {
+            config.cmd = None;
+        }
     }
     Ok(config)
 }

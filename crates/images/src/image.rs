@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sampan_oci::digest::{ChainId, DiffId, Digest, ImageId};
+use sampan_oci::media_type::Compression;
 use sampan_oci::{Descriptor, ImageConfig, Reference};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,29 @@ pub struct LayerRecord {
     /// The blob it came as, for a push that keeps digests; the bytes may be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob: Option<Descriptor>,
+    /// Other blobs that unpack to it, such as what it was packed to for a push.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Descriptor>,
+}
+
+impl LayerRecord {
+    /// Returns every blob that unpacks to the layer, the one it came as first.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.blob.iter().chain(&self.others)
+    }
+
+    /// Notes a blob that unpacks to the layer. A layer that came as none is what it was packed to
+    /// by gzip, which all registries and clients know; anything else was somebody's wish.
+    pub(crate) fn note(&mut self, blob: &Descriptor) {
+        if self.blobs().any(|known| known.digest == blob.digest) {
+            return;
+        }
+        let usual = blob.media_type.layer_compression() == Some(Compression::Gzip);
+        match &self.blob {
+            None if usual => self.blob = Some(blob.clone()),
+            _ => self.others.push(blob.clone()),
+        }
+    }
 }
 
 /// An image. Plain data: a snapshot of the time it was asked for.
@@ -116,7 +140,7 @@ impl Image {
 
     /// Returns the digests of everything it came by: layers' blobs and manifests.
     pub fn blobs(&self) -> Vec<Digest> {
-        let layers = self.layers.iter().filter_map(|layer| layer.blob.as_ref());
+        let layers = self.layers.iter().flat_map(LayerRecord::blobs);
         let descriptors = layers.chain(self.manifest.as_ref()).map(|d| d.digest);
         let digests = self.digests.iter().filter_map(|d| d.digest().copied());
         descriptors.chain(digests).collect()

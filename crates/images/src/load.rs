@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 
 use sampan_archive::{ArchivedImage, Contents, Kind, MAX_DOCUMENT, Reader};
+use sampan_content::{Blob, Writer};
+use sampan_fs::Sync;
 use sampan_oci::digest::{DiffId, Digest};
 use sampan_oci::media_type::Compression;
 use sampan_oci::{Descriptor, ImageConfig, Platform, Reference};
@@ -29,6 +31,8 @@ pub struct Loaded {
 struct Seen {
     diff_id: DiffId,
     packed: Compression,
+    /// The packed bytes, kept so that a push sends them as they came.
+    blob: Option<Blob>,
     _pin: Option<Pin>,
 }
 
@@ -50,13 +54,29 @@ impl ImageStore {
         let mut seen = HashMap::new();
         let result = self.load_into(reader, platform, progress, &mut seen);
         let came: Vec<DiffId> = seen.values().map(|layer: &Seen| layer.diff_id).collect();
+        let kept: Vec<Blob> = seen.values().filter_map(|layer| layer.blob).collect();
         // With it go the pins.
         drop(seen);
         let came = came.into_iter().filter(|d| !before.contains(d));
         if let Err(error) = self.0.remove_layers(came, &HashSet::new()) {
             tracing::warn!(%error, "left a layer of an archive to the next sweep");
         }
+        self.drop_blobs(&kept);
         result
+    }
+
+    /// Removes those of the blobs that are no image's.
+    fn drop_blobs(&self, blobs: &[Blob]) {
+        if blobs.is_empty() {
+            return;
+        }
+        let view = self.0.view();
+        let needed: HashSet<Digest> = view.images.values().flat_map(|i| i.blobs()).collect();
+        for blob in blobs.iter().filter(|blob| !needed.contains(&blob.digest)) {
+            if let Err(error) = self.0.content.remove(&blob.digest) {
+                tracing::warn!(%error, "left a blob of an archive to the next sweep");
+            }
+        }
     }
 
     fn load_into(
@@ -122,6 +142,7 @@ impl ImageStore {
                 return Ok(Seen {
                     diff_id: DiffId(digest),
                     packed,
+                    blob: None,
                     _pin: Some(pin),
                 });
             }
@@ -142,7 +163,24 @@ impl ImageStore {
             layer: Digest::of(path.as_bytes()),
         };
         // Counted at the outside: the archive may be packed and its layers again.
-        let layer = unpack.run(&mut counted, &|| packed_bytes.get(), None, || Ok(()))?;
+        let packed_bytes = || packed_bytes.get();
+        let (layer, blob) = if packed == Compression::None {
+            (
+                unpack.run(&mut counted, &packed_bytes, None, || Ok(()))?,
+                None,
+            )
+        } else {
+            let mut kept = Kept {
+                inner: &mut counted,
+                writer: self.0.content.writer()?,
+            };
+            let layer = unpack.run(&mut kept, &packed_bytes, None, || Ok(()))?;
+            // What follows the packed stream belongs to the blob all the same.
+            std::io::copy(&mut kept, &mut std::io::sink()).map_err(Error::io("read archive"))?;
+            // No registry is known to have it.
+            let blob = kept.writer.commit(None, None, Sync::Durable)?;
+            (layer, Some(blob))
+        };
         progress.layer(
             &id,
             LayerStatus::Loading {
@@ -153,6 +191,7 @@ impl ImageStore {
         Ok(Seen {
             diff_id: layer.diff_id,
             packed,
+            blob,
             _pin: Some(self.0.pin(layer.diff_id)),
         })
     }
@@ -211,14 +250,17 @@ impl ImageStore {
             .layers
             .iter()
             .map(|layer| {
-                // What is packed would have to be kept to be pushed again as it was; a plain tar
-                // is the layer itself.
-                let plain = seen
-                    .get(&layer.path)
-                    .is_some_and(|seen| seen.packed == Compression::None);
-                layer.descriptor.clone().filter(|_| plain)
+                let seen = seen.get(&layer.path)?;
+                let descriptor = layer.descriptor.as_ref()?;
+                // A plain tar is the layer itself; of others the blob is kept.
+                let kept = seen.packed == Compression::None
+                    || seen
+                        .blob
+                        .is_some_and(|blob| blob.digest == descriptor.digest);
+                kept.then(|| descriptor.clone())
             })
             .collect();
+        let manifest = self.keep_manifest(&archived, &blobs)?;
         for name in &archived.names {
             if let Some(old) = self.resolve(name)
                 && old.id != id
@@ -232,7 +274,7 @@ impl ImageStore {
         let image = self.add(&NewImage {
             config: archived.config,
             blobs,
-            manifest: None,
+            manifest,
             parent: None,
             names: archived.names.clone(),
         })?;
@@ -250,6 +292,32 @@ impl ImageStore {
         })
     }
 
+    /// Keeps the manifest of an image that came packed, so that a push keeps its digest.
+    fn keep_manifest(
+        &self,
+        archived: &ArchivedImage,
+        blobs: &[Option<Descriptor>],
+    ) -> Result<Option<Descriptor>> {
+        let Some((descriptor, bytes)) = &archived.manifest else {
+            return Ok(None);
+        };
+        // Registries hold layers packed: an archive of plain ones is packed for the push.
+        let packed = |blob: &Option<Descriptor>| {
+            let compression = blob.as_ref()?.media_type.layer_compression()?;
+            Some(compression != Compression::None)
+        };
+        if !blobs.iter().all(|blob| packed(blob) == Some(true)) {
+            return Ok(None);
+        }
+        self.0.content.put(bytes, Sync::Durable)?;
+        let plain = Descriptor::new(
+            descriptor.media_type.clone(),
+            descriptor.digest,
+            descriptor.size,
+        );
+        Ok(Some(plain))
+    }
+
     fn take_document(&self, path: &str, bytes: &[u8]) -> Result<Seen> {
         let unpack = Unpack {
             layers: &self.0.layers,
@@ -263,6 +331,7 @@ impl ImageStore {
         Ok(Seen {
             diff_id: layer.diff_id,
             packed: sampan_archive::detect(bytes)?,
+            blob: None,
             _pin: Some(self.0.pin(layer.diff_id)),
         })
     }
@@ -352,6 +421,35 @@ impl<R> Counted<'_, R> {
                 },
             );
         }
+    }
+}
+
+/// Keeps what is read.
+struct Kept<R> {
+    inner: R,
+    writer: Writer,
+}
+
+impl<R: BufRead> Read for Kept<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.writer.write_all(&buffer[..n])?;
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Kept<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        // It is still buffered, so that nothing is read; what cannot be written shows when the
+        // digest is not the right one.
+        if let Ok(buffer) = self.inner.fill_buf() {
+            let _ = self.writer.write_all(&buffer[..amount]);
+        }
+        self.inner.consume(amount);
     }
 }
 

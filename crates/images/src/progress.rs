@@ -1,5 +1,6 @@
 //! What an operation tells while it runs.
 
+use sampan_oci::Descriptor;
 use sampan_oci::digest::{Digest, ImageId};
 use tokio::sync::mpsc;
 
@@ -13,9 +14,30 @@ pub enum Progress {
         /// The tag or the digest.
         reference: String,
     },
+    /// `The push refers to repository [<repository>]`.
+    PushRefersTo {
+        /// The repository with its registry, as in `docker.io/library/busybox`.
+        repository: String,
+    },
+    /// `<tag>: digest: <digest> size: <size>`: a tag was pushed.
+    Pushed {
+        /// The tag.
+        tag: String,
+        /// The digest of the manifest or index.
+        digest: Digest,
+        /// Its bytes.
+        size: u64,
+    },
+    /// The name stands for several machines' images, and only this one's was pushed.
+    OnlyManifest {
+        /// The index that the name stood for.
+        index: Box<Descriptor>,
+        /// What was pushed in its place.
+        manifest: Box<Descriptor>,
+    },
     /// News of one layer.
     Layer {
-        /// The first 12 hex digits of the blob's digest (pull) or of the diff ID (load).
+        /// The first 12 hex digits of the blob's digest (pull) or of the diff ID (load, push).
         id: String,
         /// What happens to it.
         status: LayerStatus,
@@ -46,6 +68,11 @@ pub enum Progress {
     },
     /// `Loaded image ID: <id>`.
     LoadedImageId(ImageId),
+    /// `Downloading from <url>`: an import begins.
+    DownloadingFrom {
+        /// Where from.
+        url: String,
+    },
     /// Bytes of an import that were taken so far.
     Importing {
         /// Bytes of the input.
@@ -85,6 +112,28 @@ pub enum LayerStatus {
     PullComplete,
     /// It was here before.
     AlreadyExists,
+    /// It is known that the registry should have the layer.
+    Preparing,
+    /// It is being packed.
+    Packing {
+        /// Bytes that were packed.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// It is on its way to the registry.
+    Pushing {
+        /// Bytes that were sent.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The registry has it now.
+    Pushed,
+    /// The registry had it before.
+    LayerExists,
+    /// The registry took it from another of its repositories.
+    MountedFrom(String),
     /// It is being read from an archive.
     Loading {
         /// Bytes that were read.
@@ -106,6 +155,11 @@ impl LayerStatus {
             Self::Extracting { .. } => "Extracting",
             Self::PullComplete => "Pull complete",
             Self::AlreadyExists => "Already exists",
+            Self::Preparing | Self::Packing { .. } => "Preparing",
+            Self::Pushing { .. } => "Pushing",
+            Self::Pushed => "Pushed",
+            Self::LayerExists => "Layer already exists",
+            Self::MountedFrom(_) => "Mounted from",
             Self::Loading { .. } => "Loading layer",
         }
     }
@@ -115,6 +169,8 @@ impl LayerStatus {
         match *self {
             Self::Downloading { current, total }
             | Self::Extracting { current, total }
+            | Self::Packing { current, total }
+            | Self::Pushing { current, total }
             | Self::Loading { current, total } => Some((current, total)),
             _ => None,
         }

@@ -178,12 +178,14 @@ impl Removal<'_> {
             .iter()
             .chain(&image.digests)
             .all(|n| names.contains(n));
-        if last {
-            // Nothing is untagged if the image cannot go with its last name.
+        // Others were built on it: it stays for them, without a name.
+        let goes = last && !self.has_children(&image.id);
+        if goes {
+            // Nothing is untagged if a container keeps the image from going with its last name.
             self.check(image, options.force, false)?;
         }
         self.untag(&names, image)?;
-        if last {
+        if goes {
             self.delete(image, options.prune)?;
         }
         Ok(())

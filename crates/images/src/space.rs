@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sampan_oci::digest::{DiffId, Digest, ImageId};
 
+use crate::image::LayerRecord;
 use crate::store::ImageStore;
 use crate::{ContainerUse, Image, Result};
 
@@ -182,7 +183,7 @@ impl ImageStore {
             for digest in image.blobs().into_iter().collect::<BTreeSet<_>>() {
                 owners.entry(digest).or_default().push(image);
             }
-            let blobs = image.layers.iter().filter_map(|l| l.blob.as_ref());
+            let blobs = image.layers.iter().flat_map(LayerRecord::blobs);
             packed.extend(blobs.map(|blob| blob.digest));
         }
         let mut blobs: Vec<BlobSpace> = self

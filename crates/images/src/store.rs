@@ -53,6 +53,8 @@ pub struct Options {
     pub registry: sampan_registry_client::Config,
     /// Layers of an image that are fetched at once.
     pub downloads: usize,
+    /// Layers of an image that are sent at once.
+    pub uploads: usize,
 }
 
 impl Default for Options {
@@ -62,6 +64,7 @@ impl Default for Options {
             platform: Platform::host(),
             registry: sampan_registry_client::Config::default(),
             downloads: 8,
+            uploads: 5,
         }
     }
 }
@@ -78,6 +81,10 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) registry: Client,
     pub(crate) under_way: UnderWay,
+    /// Layers that are being sent, by registry and repository.
+    pub(crate) sending: UnderWay,
+    /// Held while a layer is packed: one at a time takes all processors.
+    pub(crate) packing: tokio::sync::Semaphore,
     pub(crate) records: Store<ImageRecord>,
     pub(crate) names: Names,
     /// Held while records and names change; never across a download.
@@ -120,6 +127,8 @@ impl ImageStore {
             content: ContentStore::open(root.join("content"))?,
             registry: Client::new(options.registry.clone()),
             under_way: UnderWay::default(),
+            sending: UnderWay::default(),
+            packing: tokio::sync::Semaphore::new(1),
             options,
             records: Store::open(root.join("images/records"))?,
             names: Names::open(&root.join("images/names"))?,
@@ -243,6 +252,38 @@ impl ImageStore {
             .ok_or_else(|| Error::NotFound(source.to_owned()))
     }
 
+    /// Notes blobs that layers of an image unpack to, its manifest if none is known, and one more
+    /// name. Blocks.
+    pub(crate) fn note(
+        &self,
+        id: &ImageId,
+        blobs: &[(DiffId, Descriptor)],
+        manifest: Option<&Descriptor>,
+        name: Option<Reference>,
+    ) -> Result<()> {
+        let _changing = self.0.changing();
+        let Some(known) = self.0.records.get(&id.hex()) else {
+            // Removed meanwhile.
+            return Ok(());
+        };
+        let mut record = (*known).clone();
+        for layer in &mut record.layers {
+            let diff_id = layer.diff_id;
+            for (_, blob) in blobs.iter().filter(|(of, _)| *of == diff_id) {
+                layer.note(blob);
+            }
+        }
+        if record.manifest.is_none() {
+            record.manifest = manifest.cloned();
+        }
+        if record != *known {
+            self.0.records.put(&id.hex(), &record, Sync::Durable)?;
+        }
+        self.0.names.set(name.as_slice(), *id)?;
+        self.0.publish();
+        Ok(())
+    }
+
     /// Records an image whose layers are in the layer store, and names it. Blocks.
     ///
     /// An image that is there already keeps what is known of it and gets the new names.
@@ -277,7 +318,13 @@ impl ImageStore {
                     .cloned()
                     .flatten()
                     .or_else(|| known.and_then(|layer| layer.blob.clone())),
+                others: known.map_or_else(Vec::new, |layer| layer.others.clone()),
             });
+            // What it came as before may be what a registry has.
+            let before = known.and_then(|layer| layer.blob.as_ref());
+            if let (Some(layer), Some(before)) = (layers.last_mut(), before) {
+                layer.note(before);
+            }
         }
         let record = ImageRecord {
             config: text.to_owned(),

@@ -54,7 +54,7 @@ impl Unpack<'_> {
             written += n as u64;
             self.check(written, packed())?;
             if written >= next_check {
-                self.check_space()?;
+                check_space(self.root, self.limits)?;
                 next_check = written + SPACE_CHECK;
             }
             ingest
@@ -81,19 +81,6 @@ impl Unpack<'_> {
         Ok(())
     }
 
-    fn check_space(&self) -> Result<()> {
-        let Ok(stat) = rustix::fs::statvfs(self.root) else {
-            return Ok(());
-        };
-        if stat.f_bavail.saturating_mul(stat.f_frsize) < self.limits.reserve {
-            return Err(Error::Io {
-                action: "unpack layer",
-                source: io::ErrorKind::StorageFull.into(),
-            });
-        }
-        Ok(())
-    }
-
     fn layer_error(&self, source: sampan_layers::Error) -> Error {
         match source {
             sampan_layers::Error::DigestMismatch { expected, actual } => {
@@ -105,6 +92,20 @@ impl Unpack<'_> {
             },
         }
     }
+}
+
+/// Refuses to fill the file system of a path to the brim.
+pub(crate) fn check_space(root: &Path, limits: &Limits) -> Result<()> {
+    let Ok(stat) = rustix::fs::statvfs(root) else {
+        return Ok(());
+    };
+    if stat.f_bavail.saturating_mul(stat.f_frsize) < limits.reserve {
+        return Err(Error::Io {
+            action: "unpack layer",
+            source: io::ErrorKind::StorageFull.into(),
+        });
+    }
+    Ok(())
 }
 
 /// Brings back an error of this crate that travelled through a reader.

@@ -46,11 +46,15 @@ pub enum Durability {
 pub(crate) fn overlay(
     lowers: &[LayerMount],
     init: Option<&InitLayer>,
+    changes: Option<&Path>,
     writable: Option<&Writable>,
     durability: Durability,
     places: &Places,
 ) -> Result<OwnedFd> {
     let mut layers = Vec::new();
+    if let Some(path) = changes {
+        layers.push(open_directory(CWD, path)?);
+    }
     if let Some(init) = init {
         layers.push(open_directory(init.as_fd(), Path::new("."))?);
     }
@@ -126,7 +130,10 @@ fn stack_at(
                 options.push_str(",volatile");
             }
         }
-        None => flags |= MountFlags::RDONLY,
+        None => {
+            options.push_str(",redirect_dir=follow");
+            flags |= MountFlags::RDONLY;
+        }
     }
     if options.len() >= OPTIONS_MAX {
         return Err(Error::TooManyLayers {
@@ -242,6 +249,9 @@ fn stack(
         // Renames of directories that come from an image must work; without
         // it programs see EXDEV.
         context.string("redirect_dir", "on")?;
+    } else {
+        // One of the layers may have been written to so.
+        context.string("redirect_dir", "follow")?;
     }
     context.string("index", "off")?;
     context.string("metacopy", "off")?;

@@ -337,7 +337,21 @@ impl LayerStore {
         writable: Option<&Writable>,
         durability: Durability,
     ) -> Result<OwnedFd> {
-        overlay::overlay(lowers, init, writable, durability, &self.places()?)
+        let places = self.places()?;
+        overlay::overlay(lowers, init, None, writable, durability, &places)
+    }
+
+    /// Stacks layers and, above them, the directory that has received changes,
+    /// which stay as they are. Returns the root as a detached mount.
+    pub fn view(
+        &self,
+        lowers: &[LayerMount],
+        init: Option<&InitLayer>,
+        changes: &Path,
+    ) -> Result<OwnedFd> {
+        let places = self.places()?;
+        let (changes, durability) = (Some(changes), Durability::Durable);
+        overlay::overlay(lowers, init, changes, None, durability, &places)
     }
 
     /// Returns a copy of `program`, the same for every call, on a read-only

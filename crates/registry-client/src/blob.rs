@@ -211,10 +211,8 @@ impl Download {
         let response = self
             .client
             .ask(&Ask {
-                source: &self.source,
-                method: Method::GET,
-                path: format!("blobs/{}", self.digest),
                 headers,
+                ..Ask::new(&self.source, Method::GET, format!("blobs/{}", self.digest))
             })
             .await?;
         match response.status() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use reqwest::{NoProxy, Proxy, Response, Url};
 use crate::address::{api_host, is_loopback, refuse, same_origin};
 use crate::challenge::{Challenge, challenge};
 use crate::error::Cause;
+use crate::payload::Payload;
 use crate::token::Tokens;
 use crate::{Config, Credentials, Error, Result};
 
@@ -22,6 +24,9 @@ const MAX_REDIRECTS: usize = 5;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How long a registry that may not speak TLS is waited for to do so.
 const LAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many times the usual patience a registry may take to answer when bytes were sent: it may
+/// verify them all first.
+const SENT_PATIENCE: u32 = 10;
 /// The longest error text that is read.
 const MAX_ERROR: u64 = 64 << 10;
 
@@ -32,19 +37,41 @@ pub struct Client(pub(crate) Arc<Inner>);
 /// A set of connections, or why there can be none.
 type Built = std::result::Result<reqwest::Client, String>;
 
+/// Two sets of connections: an answer is waited for so long, or, while bytes go out, as long as
+/// they do.
+#[derive(Debug, Default)]
+struct Transports {
+    asking: OnceLock<Built>,
+    sending: OnceLock<Built>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: Config,
     /// Verifies certificates. Built when it is first needed: it reads the system's roots.
-    strict: OnceLock<Built>,
+    strict: Transports,
     /// Does not: for loopback and registries that the user calls insecure.
-    lax: OnceLock<Built>,
+    lax: Transports,
     /// What insecure registries turned out to speak.
     schemes: Mutex<HashMap<String, &'static str>>,
     pub(crate) tokens: Tokens,
 }
 
-/// Where from and as whom something is fetched.
+/// What a request needs the right to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// To fetch from the repository.
+    #[default]
+    Pull,
+    /// To fetch from the repository and to send to it.
+    Push,
+    /// The same, and to fetch from another repository of the registry.
+    Mount(String),
+    /// To list the registry's repositories.
+    Catalog,
+}
+
+/// Where and as whom something is fetched or sent.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The registry, as in `docker.io` or `localhost:5000`.
@@ -57,6 +84,8 @@ pub struct Source {
     pub title: String,
     /// The repository in messages, as in `busybox`.
     pub name: String,
+    /// What the requests need the right to.
+    pub access: Access,
 }
 
 impl Source {
@@ -68,7 +97,35 @@ impl Source {
             credentials,
             title: image.familiar(),
             name: image.familiar_name(),
+            access: Access::Pull,
         }
+    }
+
+    /// Returns the same place with other rights.
+    #[must_use]
+    pub fn with_access(&self, access: Access) -> Self {
+        Self {
+            access,
+            ..self.clone()
+        }
+    }
+
+    /// What a token service is asked for.
+    pub(crate) fn scopes(&self) -> Vec<String> {
+        let repository = &self.repository;
+        match &self.access {
+            Access::Pull => vec![format!("repository:{repository}:pull")],
+            Access::Push => vec![format!("repository:{repository}:pull,push")],
+            Access::Mount(from) => vec![
+                format!("repository:{repository}:pull,push"),
+                format!("repository:{from}:pull"),
+            ],
+            Access::Catalog => vec!["registry:catalog:*".to_owned()],
+        }
+    }
+
+    fn pushes(&self) -> bool {
+        matches!(self.access, Access::Push | Access::Mount(_))
     }
 }
 
@@ -76,9 +133,32 @@ impl Source {
 pub(crate) struct Ask<'a> {
     pub(crate) source: &'a Source,
     pub(crate) method: Method,
-    /// Below `/v2/<repository>/`.
-    pub(crate) path: String,
+    pub(crate) place: Place,
     pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+}
+
+/// Where it is asked for.
+pub(crate) enum Place {
+    /// Below `/v2/<repository>/`.
+    Repository(String),
+    /// Below `/`.
+    Registry(String),
+    /// Where the registry said; what authenticates goes there only when it is the registry.
+    Address { url: Url, is_registry: bool },
+}
+
+impl<'a> Ask<'a> {
+    /// A request below the repository, without headers and body.
+    pub(crate) fn new(source: &'a Source, method: Method, path: impl Into<String>) -> Self {
+        Self {
+            source,
+            method,
+            place: Place::Repository(path.into()),
+            headers: HeaderMap::new(),
+            payload: Payload::None,
+        }
+    }
 }
 
 impl Client {
@@ -86,8 +166,8 @@ impl Client {
     pub fn new(config: Config) -> Self {
         Self(Arc::new(Inner {
             config,
-            strict: OnceLock::new(),
-            lax: OnceLock::new(),
+            strict: Transports::default(),
+            lax: Transports::default(),
             schemes: Mutex::default(),
             tokens: Tokens::default(),
         }))
@@ -121,6 +201,12 @@ impl Client {
     /// error of the registry's.
     pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Response> {
         let source = ask.source;
+        if let Place::Address {
+            is_registry: false, ..
+        } = ask.place
+        {
+            return Ok(self.send(ask, None).await?.1);
+        }
         let known = self.0.tokens.get(source);
         let (url, response) = self.send(ask, known.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !same_origin(&url, response.url()) {
@@ -165,11 +251,16 @@ impl Client {
         authorization: Option<&HeaderValue>,
     ) -> Result<(Url, Response)> {
         let host = api_host(&ask.source.registry);
+        let path = match &ask.place {
+            Place::Repository(path) => format!("v2/{}/{path}", ask.source.repository),
+            Place::Registry(path) => path.clone(),
+            Place::Address { url, .. } => {
+                let response = self.follow(ask, url.clone(), authorization).await?;
+                return Ok((url.clone(), response));
+            }
+        };
         let url = |scheme: &str| {
-            let text = format!(
-                "{scheme}://{host}/v2/{}/{}",
-                ask.source.repository, ask.path
-            );
+            let text = format!("{scheme}://{host}/{path}");
             Url::parse(&text).map_err(|e| Error::Protocol(format!("{text:?}: {e}")))
         };
         if !self.is_insecure(host) {
@@ -235,18 +326,13 @@ impl Client {
             {
                 headers.insert(AUTHORIZATION, value.clone());
             }
-            let response = self
-                .transport(&url)?
-                .request(ask.method.clone(), url.clone())
-                .headers(headers)
-                .send()
-                .await
-                .map_err(|e| self.transport_error(&ask.method, &url, &e))?;
-            let location = response
-                .status()
-                .is_redirection()
-                .then(|| response.headers().get(LOCATION))
-                .flatten();
+            let response = self.carry(ask, &url, headers).await?;
+            let status = response.status();
+            let reads = matches!(ask.method, Method::GET | Method::HEAD);
+            // Any other redirect would turn a request that sends into one that fetches.
+            let follows =
+                status.is_redirection() && (reads || matches!(status.as_u16(), 307 | 308));
+            let location = follows.then(|| response.headers().get(LOCATION)).flatten();
             let Some(location) = location else {
                 return Ok(response);
             };
@@ -269,15 +355,74 @@ impl Client {
         })
     }
 
+    /// Sends one request and waits for the head of the answer.
+    async fn carry(&self, ask: &Ask<'_>, url: &Url, headers: HeaderMap) -> Result<Response> {
+        let sends = !matches!(ask.payload, Payload::None);
+        let mut request = self
+            .transport_for(url, sends)?
+            .request(ask.method.clone(), url.clone())
+            .headers(headers);
+        if let Some(body) = ask.payload.body() {
+            request = request.body(body);
+        }
+        let sending = request.send();
+        let answer = match ask.payload.sent() {
+            Some(sent) => {
+                let stalled = || self.stalled(&ask.method, url, SENT_PATIENCE);
+                self.watch(sending, sent).await.ok_or_else(stalled)?
+            }
+            None => sending.await,
+        };
+        answer.map_err(|e| self.transport_error(&ask.method, url, &e))
+    }
+
+    /// Waits for an answer as long as bytes go out, and somewhat longer. None when nothing moves.
+    async fn watch<T>(&self, sending: impl Future<Output = T>, sent: &AtomicU64) -> Option<T> {
+        let mut sending = std::pin::pin!(sending);
+        let (mut last, mut quiet) = (sent.load(Ordering::Relaxed), 0);
+        loop {
+            let pause = tokio::time::sleep(self.0.config.stall_timeout);
+            tokio::select! {
+                answer = &mut sending => return Some(answer),
+                () = pause => {}
+            }
+            let now = sent.load(Ordering::Relaxed);
+            quiet = if now == last { quiet + 1 } else { 0 };
+            if quiet >= SENT_PATIENCE {
+                return None;
+            }
+            last = now;
+        }
+    }
+
+    fn stalled(&self, method: &Method, url: &Url, times: u32) -> Error {
+        let mut shown = url.clone();
+        shown.set_query(None);
+        Error::Stalled {
+            method: name(method),
+            url: shown.into(),
+            seconds: (self.0.config.stall_timeout * times).as_secs(),
+        }
+    }
+
     pub(crate) fn transport(&self, url: &Url) -> Result<&reqwest::Client> {
+        self.transport_for(url, false)
+    }
+
+    fn transport_for(&self, url: &Url, sends: bool) -> Result<&reqwest::Client> {
         let lax = url.host_str().is_some_and(|host| {
             let with_port = url
                 .port()
                 .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
             self.is_insecure(&with_port)
         });
-        let cell = if lax { &self.0.lax } else { &self.0.strict };
-        cell.get_or_init(|| build(&self.0.config, lax))
+        let transports = if lax { &self.0.lax } else { &self.0.strict };
+        let cell = if sends {
+            &transports.sending
+        } else {
+            &transports.asking
+        };
+        cell.get_or_init(|| build(&self.0.config, lax, sends))
             .as_ref()
             .map_err(|e| Error::Setup(e.clone()))
     }
@@ -323,6 +468,8 @@ pub(crate) fn name(method: &Method) -> &'static str {
     match *method {
         Method::HEAD => "Head",
         Method::POST => "Post",
+        Method::PUT => "Put",
+        Method::PATCH => "Patch",
         _ => "Get",
     }
 }
@@ -368,7 +515,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-fn build(config: &Config, lax: bool) -> Built {
+fn build(config: &Config, lax: bool, sends: bool) -> Built {
     // Another part of the process may have installed it; either way there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = |ip: IpAddr| SocketAddr::new(ip, 0);
@@ -383,7 +530,6 @@ fn build(config: &Config, lax: bool) -> Built {
         } else {
             config.connect_timeout
         })
-        .read_timeout(config.stall_timeout)
         .pool_idle_timeout(Duration::from_secs(30))
         .http2_adaptive_window(true)
         // Nobody else says where this machine is.
@@ -394,6 +540,9 @@ fn build(config: &Config, lax: bool) -> Built {
                 loopback(Ipv6Addr::LOCALHOST.into()),
             ],
         );
+    if !sends {
+        builder = builder.read_timeout(config.stall_timeout);
+    }
     let none = format!("localhost,127.0.0.0/8,::1,{}", config.proxies.none);
     let none = || NoProxy::from_string(&none);
     if let Some(proxy) = &config.proxies.http {
@@ -532,6 +681,11 @@ async fn api_error(client: &Client, source: &Source, response: Response) -> Erro
         }
     };
     match cause.code.as_str() {
+        // These speak of pulls.
+        _ if source.pushes() => Error::Api {
+            status: status.as_u16(),
+            cause,
+        },
         "MANIFEST_UNKNOWN" => Error::ManifestNotFound {
             image: source.title.clone(),
             cause,

@@ -7,6 +7,7 @@ use sampan_oci::manifest::MAX_MANIFEST;
 use sampan_oci::{Digest, MediaType};
 
 use crate::client::{Ask, Client, Failure, Source, read_bounded, refusal};
+use crate::payload::Payload;
 use crate::{Error, Result};
 
 /// Which manifest of a repository.
@@ -46,6 +47,53 @@ impl Client {
             .await
     }
 
+    /// Whether the repository has a manifest of this digest.
+    pub async fn manifest_exists(&self, source: &Source, digest: &Digest) -> Result<bool> {
+        self.exists(source, format!("manifests/{digest}"), accept())
+            .await
+    }
+
+    /// Sends a manifest or index, under a tag or under its digest alone.
+    pub async fn put_manifest(
+        &self,
+        source: &Source,
+        tag: Option<&str>,
+        media_type: &MediaType,
+        bytes: &Bytes,
+    ) -> Result<()> {
+        let digest = Digest::of(bytes);
+        let reference = tag.map_or_else(|| digest.to_string(), str::to_owned);
+        self.retry(async || {
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_str(media_type.as_str())
+                .map_err(|_| Error::Protocol(format!("media type {media_type}")))?;
+            headers.insert(CONTENT_TYPE, value);
+            let response = self
+                .ask(&Ask {
+                    headers,
+                    payload: Payload::Bytes(bytes.clone()),
+                    ..Ask::new(source, Method::PUT, format!("manifests/{reference}"))
+                })
+                .await?;
+            if !response.status().is_success() {
+                return Err(refusal(self, source, response).await);
+            }
+            let announced = response
+                .headers()
+                .get(HeaderName::from_static("docker-content-digest"))
+                .and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
+            match announced {
+                Some(actual) if actual != digest => Err(Error::DigestMismatch {
+                    expected: digest,
+                    actual,
+                }
+                .into()),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn manifest_once(
         &self,
         source: &Source,
@@ -57,10 +105,8 @@ impl Client {
         };
         let response = self
             .ask(&Ask {
-                source,
-                method: Method::GET,
-                path: format!("manifests/{reference}"),
                 headers: accept(),
+                ..Ask::new(source, Method::GET, format!("manifests/{reference}"))
             })
             .await?;
         if response.status() != StatusCode::OK {

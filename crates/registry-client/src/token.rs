@@ -12,7 +12,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::Url;
 
 use crate::address::{refuse, same_domain};
-use crate::client::{Client, Source, printable, read_bounded};
+use crate::client::{Access, Client, Source, printable, read_bounded};
 use crate::{Credentials, Error, Result};
 
 const CLIENT_ID: &str = "sampan";
@@ -26,7 +26,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Tokens(Mutex<HashMap<Key, Grant>>);
 
-type Key = (String, String, Credentials);
+type Key = (String, String, Access, Credentials);
 
 struct Grant {
     header: HeaderValue,
@@ -45,6 +45,7 @@ fn key(source: &Source) -> Key {
     (
         source.registry.clone(),
         source.repository.clone(),
+        source.access.clone(),
         source.credentials.clone(),
     )
 }
@@ -160,7 +161,7 @@ impl Client {
             shown.set_query(None);
             String::from(shown)
         };
-        let scope = format!("repository:{}:pull", source.repository);
+        let scopes = source.scopes();
         let credentials = &source.credentials;
         let transport = self.transport(&url)?;
         let refresh = !credentials.identity_token.is_empty();
@@ -169,7 +170,7 @@ impl Client {
                 ("grant_type", "refresh_token"),
                 ("service", service),
                 ("client_id", CLIENT_ID),
-                ("scope", &scope),
+                ("scope", &scopes.join(" ")),
                 ("refresh_token", &credentials.identity_token),
             ]);
             let request = transport
@@ -183,7 +184,9 @@ impl Client {
                 if !service.is_empty() {
                     query.append_pair("service", service);
                 }
-                query.append_pair("scope", &scope);
+                for scope in &scopes {
+                    query.append_pair("scope", scope);
+                }
                 if !credentials.username.is_empty() {
                     query.append_pair("account", &credentials.username);
                 }
@@ -277,6 +280,7 @@ mod tests {
             credentials: credentials.clone(),
             title: "x".into(),
             name: "x".into(),
+            access: Access::Pull,
         };
         let header = tokens.basic(&source);
         let shown = format!("{credentials:?} {tokens:?} {source:?} {header:?}");

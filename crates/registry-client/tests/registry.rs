@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sampan_oci::{Digest, MediaType};
 use sampan_registry_client::{
-    Client, Config, Credentials, Error, ErrorKind, Piece, Source, Target,
+    Access, Client, Config, Content, Credentials, Error, ErrorKind, Mounted, Piece, Source, Target,
 };
 use sampan_testing::{Answer, Asked, ScriptedServer};
 
@@ -524,4 +524,202 @@ async fn nobody_at_home_is_said_plainly() {
         "{error}"
     );
     assert!(error.to_string().contains("onnection refused"), "{error}");
+}
+
+async fn put(client: &Client, source: &Source, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, bytes).unwrap();
+    let content = Content::File(Arc::new(file), bytes.len() as u64);
+    let sent = Arc::default();
+    let source = source.with_access(Access::Push);
+    client
+        .upload(&source, &Digest::of(bytes), &content, None, &sent)
+        .await
+}
+
+/// Passes bytes on to a registry, and breaks the first connections that carry more than so many.
+fn breaking(registry: &str, most: usize, breaks: usize) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let registry = registry.to_owned();
+    let left = Arc::new(AtomicUsize::new(breaks));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { return };
+            let mut server = std::net::TcpStream::connect(&registry).unwrap();
+            let (mut back, mut answers) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut answers, &mut back);
+                let _ = back.shutdown(std::net::Shutdown::Both);
+            });
+            let left = left.clone();
+            std::thread::spawn(move || {
+                use std::io::{Read, Write};
+                let mut buffer = vec![0; 64 << 10];
+                let mut carried = 0;
+                while let Ok(n @ 1..) = client.read(&mut buffer) {
+                    carried += n;
+                    let breaks = carried > most
+                        && left
+                            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                            .is_ok();
+                    if breaks || server.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = server.shutdown(std::net::Shutdown::Both);
+                let _ = client.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_the_connection_broke() {
+    let registry = sampan_testing::Registry::start();
+    let whole = noise(20 << 20);
+    let address = breaking(&registry.address(), 3 << 20, 4);
+    let name = format!("{address}/some/app:latest");
+    let source = Source::new(&name.parse().unwrap(), Credentials::default());
+    let client = client();
+    put(&client, &source, &whole).await.unwrap();
+    // Two connections of 3 MiB each would not have been enough to begin anew each time.
+    assert!(download(&client, &source, &whole).await.unwrap() == whole);
+}
+
+#[tokio::test]
+async fn a_registry_takes_a_blob_from_its_neighbour() {
+    let registry = sampan_testing::Registry::start();
+    let place = |repository: &str| {
+        let name = format!("{}/{repository}:latest", registry.address());
+        Source::new(&name.parse().unwrap(), Credentials::default()).with_access(Access::Push)
+    };
+    let (one, two, client) = (place("one"), place("two"), client());
+    let blob = noise(100_000);
+    let digest = Digest::of(&blob);
+    assert!(!client.blob_exists(&one, &digest).await.unwrap());
+    put(&client, &one, &blob).await.unwrap();
+    assert!(client.blob_exists(&one, &digest).await.unwrap());
+    assert!(!client.blob_exists(&two, &digest).await.unwrap());
+    let mounted = client.mount(&two, &digest, "one").await.unwrap();
+    assert!(matches!(mounted, Mounted::Yes));
+    assert!(client.blob_exists(&two, &digest).await.unwrap());
+    // What the neighbour does not have is sent in the session that the registry opened.
+    let other = bytes::Bytes::from(noise(10));
+    let digest = Digest::of(&other);
+    let Mounted::No(session) = client.mount(&two, &digest, "one").await.unwrap() else {
+        panic!("mounted from nowhere");
+    };
+    let content = Content::Bytes(other);
+    client
+        .upload(&two, &digest, &content, Some(session), &Arc::default())
+        .await
+        .unwrap();
+    assert!(client.blob_exists(&two, &digest).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_only_short_requests_gets_short_ones() {
+    let whole = noise(40 << 20);
+    let digest = Digest::of(&whole);
+    let server = ScriptedServer::start(move |asked: &Asked| {
+        let location = "/v2/some/app/blobs/uploads/1?state=x";
+        match asked.method.as_str() {
+            "POST" => Answer::new(202, "").with("location", location),
+            "PATCH" if asked.body.len() > 33 << 20 => Answer::new(413, ""),
+            "PATCH" => {
+                let range = asked.header("content-range").unwrap().to_owned();
+                let end = range.split_once('-').unwrap().1;
+                Answer::new(202, "")
+                    .with("location", location)
+                    .with("range", &format!("0-{end}"))
+            }
+            "PUT" => Answer::new(201, ""),
+            _ => Answer::new(404, ""),
+        }
+    });
+    put(&client(), &anonymous(&server), &whole).await.unwrap();
+    let asked = server.asked();
+    let ranges: Vec<_> = asked
+        .iter()
+        .filter(|a| a.method == "PATCH")
+        .map(|a| a.header("content-range").unwrap().to_owned())
+        .collect();
+    let (most, all) = (32 << 20, 40 << 20);
+    assert_eq!(
+        ranges,
+        [
+            format!("0-{}", all - 1),
+            format!("0-{}", most - 1),
+            format!("{most}-{}", all - 1)
+        ]
+    );
+    let last = asked.last().unwrap();
+    let digest = digest.to_string().replace(':', "%3A");
+    assert!(
+        last.path.ends_with(&format!("?state=x&digest={digest}")),
+        "{}",
+        last.path
+    );
+}
+
+#[tokio::test]
+async fn uploads_do_not_follow_a_registry_to_where_they_must_not() {
+    let seen = ScriptedServer::start(|_| Answer::new(202, ""));
+    let elsewhere = format!("http://{}/collect", seen.address());
+    let server = ScriptedServer::start(move |asked: &Asked| match asked.method.as_str() {
+        "POST" if asked.header("authorization").is_none() => {
+            Answer::new(401, "").with("www-authenticate", "Basic realm=\"x\"")
+        }
+        "POST" => Answer::new(202, "").with("location", &elsewhere),
+        _ => Answer::new(404, ""),
+    });
+    let source = source(&server, me());
+    put(&client(), &source, b"bytes").await.unwrap();
+    let asked = seen.asked();
+    assert!(!asked.is_empty());
+    // The bytes may go to another origin, the password may not.
+    assert!(asked.iter().all(|a| a.header("authorization").is_none()));
+    let metadata = ScriptedServer::start(|_| {
+        Answer::new(202, "").with("location", "http://169.254.169.254/latest")
+    });
+    let error = put(&client(), &anonymous(&metadata), b"bytes").await;
+    assert!(matches!(error, Err(Error::Unsafe { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn refusals_of_a_push_are_the_registrys_own_words() {
+    let server = ScriptedServer::start(|_| {
+        let body = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
+        Answer::new(403, body)
+    });
+    let error = put(&client(), &anonymous(&server), b"bytes")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "denied: requested access to the resource is denied"
+    );
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+}
+
+#[tokio::test]
+async fn long_lists_come_in_pages() {
+    let server = ScriptedServer::start(|asked: &Asked| match asked.path.as_str() {
+        "/v2/some/app/tags/list?n=1000" => Answer::new(200, r#"{"name":"x","tags":["b","a"]}"#)
+            .with(
+                "link",
+                r#"</v2/some/app/tags/list?n=1000&last=b>; rel="next""#,
+            ),
+        "/v2/some/app/tags/list?n=1000&last=b" => Answer::new(200, r#"{"name":"x","tags":["c"]}"#),
+        "/v2/_catalog?n=1000" => Answer::new(200, r#"{"repositories":["one","two"]}"#),
+        _ => Answer::new(404, ""),
+    });
+    let (client, source) = (client(), anonymous(&server));
+    assert_eq!(client.tags(&source).await.unwrap(), ["a", "b", "c"]);
+    let catalog = source.with_access(Access::Catalog);
+    assert_eq!(client.catalog(&catalog, 1).await.unwrap(), ["one"]);
+    assert_eq!(client.search(&catalog, "x", 5).await.unwrap(), None);
 }

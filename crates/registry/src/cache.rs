@@ -24,7 +24,7 @@ use futures_util::stream::{self, BoxStream};
 use sampan_oci::reference::DEFAULT_REGISTRY;
 use sampan_oci::{Digest, Document};
 use sampan_registry_client::{
-    Client, Config, Credentials, Download, ErrorKind, FetchedManifest, Piece, Source,
+    Access, Client, Config, Credentials, Download, ErrorKind, FetchedManifest, Piece, Source,
     Target as Wanted,
 };
 use tokio::sync::watch;
@@ -380,6 +380,7 @@ impl Cache {
             credentials: self.upstream.credentials.clone(),
             title: repository.to_string(),
             name: repository.to_string(),
+            access: Access::Pull,
         })
     }
 

@@ -1,16 +1,18 @@
 //! Request bodies.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
 use http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use crate::error::ApiError;
 
@@ -179,6 +181,68 @@ impl Read for BlockingBody {
         let length = self.piece.len().min(buffer.len());
         buffer[..length].copy_from_slice(&self.piece.split_to(length));
         Ok(length)
+    }
+}
+
+/// Bytes that are sent at once.
+const WRITTEN_PIECE: usize = 512 * 1024;
+
+/// An answer's body that code which blocks writes, on a thread that may. An error breaks the
+/// answer off, so that the client does not take it for whole.
+pub(crate) fn written(
+    write: impl FnOnce(&mut BodyWriter) -> io::Result<()> + Send + 'static,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        let mut writer = BodyWriter {
+            pieces: sender.clone(),
+            piece: Vec::new(),
+        };
+        let result = write(&mut writer).and_then(|()| writer.flush());
+        if let Err(error) = result {
+            tracing::warn!(%error, "an answer broke off");
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    stream::unfold(receiver, async |mut receiver| {
+        Some((receiver.recv().await?, receiver))
+    })
+}
+
+/// See [`written`].
+pub(crate) struct BodyWriter {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    piece: Vec<u8>,
+}
+
+impl BodyWriter {
+    fn send(&self, piece: Bytes) -> io::Result<()> {
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has left");
+        self.pieces.blocking_send(Ok(piece)).map_err(gone)
+    }
+}
+
+impl Write for BodyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && bytes.len() >= WRITTEN_PIECE {
+            self.send(Bytes::copy_from_slice(bytes))?;
+            return Ok(bytes.len());
+        }
+        let taken = bytes.len().min(WRITTEN_PIECE - self.piece.len());
+        self.piece.reserve_exact(WRITTEN_PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        if self.piece.len() == WRITTEN_PIECE {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::take(&mut self.piece);
+        self.send(piece.into())
     }
 }
 

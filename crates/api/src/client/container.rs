@@ -94,7 +94,53 @@ fn path(id: &str, rest: &str) -> String {
     format!("/containers/{}{rest}", encode_segment(id))
 }
 
+/// How an image is made of a container.
+#[derive(Debug, Clone, Default)]
+pub struct CommitOptions {
+    /// Name without tag; empty for an image without a name.
+    pub repository: String,
+    /// Tag.
+    pub tag: String,
+    /// Anything else.
+    pub comment: String,
+    /// Who made it.
+    pub author: String,
+    /// Instructions on the configuration.
+    pub changes: Vec<String>,
+    /// Lets the container go on meanwhile.
+    pub no_pause: bool,
+}
+
 impl Client {
+    /// `POST /commit`; answers the new image's identity.
+    pub async fn commit_container(
+        &self,
+        id: &str,
+        options: &CommitOptions,
+    ) -> Result<String, Error> {
+        let mut request = self
+            .post("/commit")
+            .query("container", id)
+            .query("repo", &options.repository)
+            .query("tag", &options.tag)
+            .query("comment", &options.comment)
+            .query("author", &options.author);
+        if options.no_pause {
+            request = request.query("pause", "0");
+        }
+        for change in &options.changes {
+            request = request.query("changes", change);
+        }
+        let made: crate::types::image::CommitResponse = request.send().await?.json().await?;
+        Ok(made.id)
+    }
+
+    /// `GET /containers/{id}/export`: a tar of its files.
+    pub async fn export_container(&self, id: &str) -> Result<ByteStream, Error> {
+        let path = format!("/containers/{}/export", encode_segment(id));
+        Ok(self.get(path).send().await?.into_stream())
+    }
+
     /// `POST /containers/create`.
     pub async fn create_container(
         &self,

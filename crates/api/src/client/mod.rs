@@ -23,10 +23,12 @@ mod volume;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-pub use container::{AttachOptions, ListOptions, LogsOptions, PendingWait, WaitCondition};
+pub use container::{
+    AttachOptions, CommitOptions, ListOptions, LogsOptions, PendingWait, WaitCondition,
+};
 pub use error::{Error, Kind};
 pub use hijack::{Hijacked, Socket};
-pub use image::PullOptions;
+pub use image::{ImportOptions, PullOptions, PushOptions};
 pub use request::{Request, encode_segment};
 pub use response::{ByteStream, JsonStream, Response};
 

@@ -167,6 +167,26 @@ wire! {
         omitempty "Deleted" deleted: String,
     }
 
+    /// One line of `GET /images/search`.
+    pub struct SearchResult {
+        /// How many people like it.
+        "star_count" star_count: i64,
+        /// Whether the registry vouches for it.
+        "is_official" is_official: bool,
+        /// Name.
+        "name" name: String,
+        /// Always false.
+        "is_automated" is_automated: bool,
+        /// What its owner says of it.
+        "description" description: String,
+    }
+
+    /// Answer of `POST /commit`.
+    pub struct CommitResponse {
+        /// Identity of the image.
+        "Id" id: String,
+    }
+
     /// Answer of `POST /images/prune`.
     pub struct ImagePruneResponse {
         /// What was untagged and deleted.

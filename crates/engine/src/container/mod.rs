@@ -5,10 +5,12 @@
 //! [`lifecycle`] and [`recovery::plan`] are pure.
 
 pub(crate) mod attach;
+pub(crate) mod commit;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod end;
 pub(crate) mod exec;
+pub(crate) mod files;
 pub(crate) mod filter;
 pub(crate) mod id;
 pub(crate) mod lifecycle;

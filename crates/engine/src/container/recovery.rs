@@ -144,6 +144,7 @@ impl Inner {
                 Plan::Adopt(lifecycle) => {
                     self.adopt(&container, lifecycle, &found, connection)
                         .await?;
+                    self.thaw_left(&container).await;
                     running.push(container.record());
                 }
                 Plan::Leave => {

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sampan_images::Image;
 use sampan_shim_protocol::{LogDriver, Request};
 use sampan_state::Sync;
 use tokio_util::task::TaskTracker;
 
 use super::attach::Attachment;
+use super::commit::CommitOptions;
 use super::exec::ExecStarter;
+use super::files::Export;
 use super::filter::Surroundings;
 use super::id::{ContainerName, ExecId};
 use super::lifecycle::Lifecycle;
@@ -195,6 +198,20 @@ impl ContainerService {
             inner.remove(&container, options).await
         })
         .await
+    }
+
+    /// Makes an image of a container's changes.
+    pub async fn commit(&self, container: &str, options: CommitOptions) -> Result<Arc<Image>> {
+        self.operate(container, |inner, container| async move {
+            inner.commit(&container, options).await
+        })
+        .await
+    }
+
+    /// Opens a container's files, whether it runs or not, to be written out as a tar.
+    pub async fn export(&self, container: &str) -> Result<Export> {
+        let (inner, found) = (self.inner.clone(), self.inner.registry.find(container)?);
+        blocking(move || inner.export(&found)).await
     }
 
     /// Checks an attach.

@@ -36,7 +36,7 @@ use crate::{Error, ErrorKind, Result, blocking};
 const PREDECESSOR: Duration = Duration::from_secs(15);
 /// What every container has between its image and its changes, as Docker has it: what is mounted
 /// over leaves no trace among the changes, and no link of an image leads a mount elsewhere.
-const INIT_LAYER: [InitEntry; 8] = [
+pub(crate) const INIT_LAYER: [InitEntry; 8] = [
     InitEntry::File(".dockerenv"),
     InitEntry::Directory("dev"),
     InitEntry::Directory("proc"),

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use sampan_api::client::ImportOptions;
+
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::load::{FileBody, open};
@@ -34,15 +36,7 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let arguments = parsed.arguments();
-    let source: Box<dyn Read + Send> = match arguments[0] {
-        "-" => Box::new(io::stdin()),
-        url if url.starts_with("http://") || url.starts_with("https://") => {
-            return Err(Failure::message(
-                "importing from a URL is not supported yet by sampan: fetch it and import the file",
-            ));
-        }
-        path => Box::new(open(path)?),
-    };
+    let from = arguments[0];
     let (repository, tag) = match arguments.get(1) {
         Some(name) => {
             let reference = pull::parse(name)?;
@@ -51,23 +45,33 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         }
         None => (String::new(), String::new()),
     };
-    let changes: Vec<String> = parsed
-        .texts("change")
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let options = ImportOptions {
+        repository,
+        tag,
+        message: parsed.text("message").map(str::to_owned),
+        platform: parsed.text("platform").map(str::to_owned),
+        changes: parsed
+            .texts("change")
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+    };
+    let source: Option<Box<dyn Read + Send>> = match from {
+        "-" => Some(Box::new(io::stdin())),
+        // The engine fetches it.
+        url if url.starts_with("http://") || url.starts_with("https://") => None,
+        path => Some(Box::new(open(path)?)),
+    };
     let client = session.client()?;
     session.wait(async {
-        let mut messages = client
-            .import_image(
-                &repository,
-                &tag,
-                parsed.text("message"),
-                parsed.text("platform"),
-                &changes,
-                FileBody::new(source)?,
-            )
-            .await?;
+        let mut messages = match source {
+            Some(source) => {
+                client
+                    .import_image(&options, FileBody::new(source)?)
+                    .await?
+            }
+            None => client.import_url(from, &options).await?,
+        };
         progress::print(&mut messages, To::Stdout).await
     })?;
     Ok(0)

@@ -13,6 +13,7 @@ use super::command::{Arguments, Command, Flag, Parsed};
 use super::container::describe_io;
 use super::failure::Failure;
 use super::progress::{self, To};
+use super::push::json_platform;
 use super::session::Session;
 use super::terminal;
 
@@ -27,9 +28,9 @@ pub(crate) const COMMAND: Command = Command {
             "Read from tar archive file, instead of STDIN",
         )
         .short('i'),
+        Flag::one("platform", "string", "Load only the given platform"),
         Flag::switch("quiet", "Suppress the load output").short('q'),
     ]],
-    refused: &[("platform", None)],
     arguments: Arguments::None,
     run,
     ..Command::PLAIN
@@ -46,9 +47,13 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         _ => Box::new(io::stdin()),
     };
     let quiet = parsed.switch("quiet")? || !terminal::stdout_is_terminal();
+    let platform = parsed.value("platform", json_platform)?;
     let client = session.client()?;
     session.wait(async {
-        let mut messages = client.load_images(quiet, FileBody::new(source)?).await?;
+        let source = FileBody::new(source)?;
+        let mut messages = client
+            .load_images(quiet, platform.as_deref(), source)
+            .await?;
         progress::print(&mut messages, To::Stdout).await
     })?;
     Ok(0)

@@ -4,9 +4,11 @@
 //! of them talk to the engine by the API, like any other client. Values of flags are parsed in
 //! [`flags`], what is printed is made in [`format`]; both are pure.
 
+mod archive;
 mod attach;
 mod attached;
 mod command;
+mod commit;
 mod container;
 mod create;
 mod credentials;
@@ -14,6 +16,7 @@ mod df;
 mod each;
 mod events;
 mod exec;
+mod export;
 mod failure;
 mod flags;
 mod format;
@@ -36,12 +39,15 @@ mod progress;
 mod prune;
 mod ps;
 mod pull;
+mod push;
 mod registry;
 mod rename;
 mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
+mod search;
 mod session;
 mod signals;
 mod start;
@@ -65,10 +71,12 @@ use session::Session;
 /// All commands.
 static COMMANDS: &[Command] = &[
     attach::COMMAND,
+    commit::COMMAND,
     create::COMMAND,
     df::COMMAND,
     events::COMMAND,
     exec::COMMAND,
+    export::COMMAND,
     history::COMMAND,
     image_diff::COMMAND,
     image_gc::COMMAND,
@@ -94,6 +102,7 @@ static COMMANDS: &[Command] = &[
     prune::VOLUME,
     ps::COMMAND,
     pull::COMMAND,
+    push::COMMAND,
     registry::SERVE,
     registry::USER,
     rename::COMMAND,
@@ -101,6 +110,8 @@ static COMMANDS: &[Command] = &[
     rm::COMMAND,
     rmi::COMMAND,
     run::COMMAND,
+    save::COMMAND,
+    search::COMMAND,
     start::COMMAND,
     stop::COMMAND,
     tag::COMMAND,
@@ -131,22 +142,17 @@ const NOT_YET: &[&str] = &[
     "builder",
     "buildx",
     "checkpoint",
-    "commit",
     "compose",
     "config",
     "context",
     "cp",
     "diff",
-    "export",
     "login",
     "logout",
     "manifest",
     "node",
     "plugin",
     "port",
-    "push",
-    "save",
-    "search",
     "secret",
     "service",
     "stack",

@@ -76,6 +76,9 @@ impl Screen {
         if !message.stream.is_empty() {
             return message.stream.clone();
         }
+        if let Some(aux) = &message.aux {
+            return note(aux);
+        }
         // A bar that does not move is no use.
         if !self.moving && progress.is_some() {
             return String::new();
@@ -107,6 +110,20 @@ impl Screen {
         // Up to the line, clear it, write, and back down.
         format!("\x1b[{up}A\x1b[2K\r{line}\r\x1b[{up}B")
     }
+}
+
+/// What a person should know of the news that are for programs.
+fn note(aux: &serde_json::Value) -> String {
+    if aux["manifestPushedInsteadOfIndex"] != true {
+        return String::new();
+    }
+    let digest = |of: &str| aux[of]["digest"].as_str().unwrap_or_default().to_owned();
+    format!(
+        "note: not all of the multi-platform image is here; only the image of one platform was \
+         pushed: {} -> {}\n",
+        digest("originalIndex"),
+        digest("selectedManifest"),
+    )
 }
 
 /// The bar and the numbers behind it.

@@ -18,6 +18,7 @@ pub(crate) const COMMAND: Command = Command {
     usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
     about: "Download an image from a registry",
     flags: &[&[
+        Flag::switch("all-tags", "Download all tagged images in the repository").short('a'),
         Flag::switch("disable-content-trust", "Skip image verification")
             .default("true")
             .hidden(),
@@ -28,7 +29,6 @@ pub(crate) const COMMAND: Command = Command {
         ),
         Flag::switch("quiet", "Suppress verbose output").short('q'),
     ]],
-    refused: &[("all-tags", Some('a'))],
     arguments: Arguments::Exactly(1),
     run,
     ..Command::PLAIN
@@ -42,13 +42,23 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .map(str::to_owned)
         .or_else(|| variable("DOCKER_DEFAULT_PLATFORM"));
     let reference = parse(&name)?;
-    if reference.tag().is_none() && reference.digest().is_none() && !quiet {
+    let all = parsed.switch("all-tags")?;
+    let bare = reference.tag().is_none() && reference.digest().is_none();
+    if all && !bare {
+        return Err(Failure::message("tag can't be used with --all-tags/-a"));
+    }
+    if bare && !all && !quiet {
         output::line("Using default tag: latest");
     }
+    let reference = if all {
+        reference
+    } else {
+        reference.or_latest()
+    };
     let client = session.client()?;
     let to = if quiet { To::Nowhere } else { To::Stdout };
-    session.wait(pull(session, client, &name, platform.as_deref(), to))?;
-    output::line(&full_name(&reference.or_latest()));
+    session.wait(fetch(session, client, &reference, platform.as_deref(), to))?;
+    output::line(&full_name(&reference));
     Ok(0)
 }
 
@@ -61,15 +71,26 @@ pub(crate) async fn pull(
     to: To,
 ) -> Result<(), Failure> {
     let reference = parse(image)?.or_latest();
+    fetch(session, client, &reference, platform, to).await
+}
+
+/// Pulls what a name means; all tags of the repository when it has none.
+async fn fetch(
+    session: &Session,
+    client: &Client,
+    reference: &Reference,
+    platform: Option<&str>,
+    to: To,
+) -> Result<(), Failure> {
     let tag = match reference.digest() {
         Some(digest) => digest.to_string(),
-        None => reference.tag().unwrap_or("latest").to_owned(),
+        None => reference.tag().unwrap_or_default().to_owned(),
     };
     let options = PullOptions {
         name: reference.familiar_name(),
         tag,
         platform: platform.map(str::to_owned),
-        auth: credentials::find(session, &reference),
+        auth: credentials::find(session, reference),
     };
     let mut messages = client.pull_image(&options).await?;
     progress::print(&mut messages, to).await
@@ -86,7 +107,7 @@ pub(crate) fn parse(image: &str) -> Result<Reference, Failure> {
 }
 
 /// The name with its registry: `docker.io/library/busybox:latest`.
-fn full_name(reference: &Reference) -> String {
+pub(crate) fn full_name(reference: &Reference) -> String {
     let mut name = reference.name();
     if let Some(tag) = reference.tag() {
         name.push(':');

@@ -6,6 +6,7 @@ mod docker_py;
 mod endpoints;
 mod hostile;
 mod http;
+mod images;
 mod shapes;
 mod streams;
 

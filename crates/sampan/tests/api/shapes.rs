@@ -187,7 +187,18 @@ fn statuses_are_dockers() {
         ("POST", "/images/busybox/tag?repo=a/b&tag=c", "", 201),
         ("GET", "/images/a/b:c/json", "", 200),
         ("DELETE", "/images/a/b:c", "", 200),
-        ("POST", "/images/create?fromSrc=http://x/y.tar", "", 501),
+        (
+            "POST",
+            "/images/create?fromSrc=http://127.0.0.1:1/x.tar",
+            "",
+            503,
+        ),
+        (
+            "POST",
+            "/images/create?fromSrc=ftp://127.0.0.1/x.tar",
+            "",
+            400,
+        ),
         ("POST", "/images/create", "", 400),
     ];
     for (method, path, body, status) in steps {

@@ -7,6 +7,7 @@ mod commands;
 mod daemon;
 mod failures;
 mod hostile;
+mod images;
 mod kills;
 mod layers;
 mod limits;

@@ -3,6 +3,7 @@
 mod attach;
 mod config;
 mod exec;
+mod give;
 mod logs;
 pub(crate) mod show;
 
@@ -53,6 +54,8 @@ pub(crate) fn routes() -> Router<App> {
         .route("/containers/{id}/rename", post(rename))
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/wait", post(wait))
+        .route("/containers/{id}/export", get(give::export))
+        .route("/commit", post(give::commit))
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/attach", post(attach::attach))
         .route("/containers/{id}/exec", post(exec::create))

@@ -2,10 +2,35 @@
 
 use sampan_api::types::message::{Message, Progress as Amount};
 use sampan_images::{LayerStatus, Progress};
+use serde_json::json;
 
-/// The message for a piece of news; none for what Docker does not tell.
-pub(super) fn message(progress: &Progress) -> Message {
+/// The messages for a piece of news.
+pub(super) fn messages(progress: &Progress) -> Vec<Message> {
+    let aux = |aux: serde_json::Value| Message {
+        progress: Some(Amount::default()),
+        aux: Some(aux),
+        ..Message::default()
+    };
     match progress {
+        Progress::Pushed { tag, digest, size } => vec![
+            Message::status(format!("{tag}: digest: {digest} size: {size}")),
+            aux(json!({"Tag": tag, "Digest": digest, "Size": size})),
+        ],
+        Progress::OnlyManifest { index, manifest } => vec![aux(json!({
+            "manifestPushedInsteadOfIndex": true,
+            "originalIndex": index,
+            "selectedManifest": manifest,
+        }))],
+        other => vec![message(other)],
+    }
+}
+
+fn message(progress: &Progress) -> Message {
+    match progress {
+        Progress::PushRefersTo { repository } => {
+            Message::status(format!("The push refers to repository [{repository}]"))
+        }
+        Progress::Pushed { .. } | Progress::OnlyManifest { .. } => Message::default(),
         Progress::PullingFrom {
             repository,
             reference,
@@ -19,6 +44,7 @@ pub(super) fn message(progress: &Progress) -> Message {
                     let plural = if *seconds == 1 { "" } else { "s" };
                     format!("Retrying in {seconds} second{plural}")
                 }
+                LayerStatus::MountedFrom(repository) => format!("Mounted from {repository}"),
                 other => other.as_str().to_owned(),
             };
             Message::progress(id, text, amount(status.amount()))
@@ -35,6 +61,7 @@ pub(super) fn message(progress: &Progress) -> Message {
         )),
         Progress::LoadedImage { name } => Message::stream(format!("Loaded image: {name}\n")),
         Progress::LoadedImageId(id) => Message::stream(format!("Loaded image ID: {id}\n")),
+        Progress::DownloadingFrom { url } => Message::status(format!("Downloading from {url}")),
         Progress::Importing { current } => {
             Message::progress("", "Importing", amount(Some((*current, 0))))
         }
@@ -56,7 +83,40 @@ mod tests {
     use super::*;
 
     fn json(progress: &Progress) -> String {
-        serde_json::to_string(&message(progress)).unwrap()
+        let lines = messages(progress);
+        let lines: Vec<String> = lines
+            .iter()
+            .map(|message| serde_json::to_string(message).unwrap())
+            .collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn push_is_told_in_dockers_words() {
+        let digest = sampan_oci::Digest::of(b"");
+        let layer = |status| Progress::Layer {
+            id: "0123456789ab".into(),
+            status,
+        };
+        assert_eq!(
+            json(&Progress::Pushed {
+                tag: "v1".into(),
+                digest,
+                size: 7,
+            }),
+            format!(
+                "{{\"status\":\"v1: digest: {digest} size: 7\"}}\n{{\"progressDetail\":{{}},\
+                 \"aux\":{{\"Digest\":\"{digest}\",\"Size\":7,\"Tag\":\"v1\"}}}}"
+            )
+        );
+        assert_eq!(
+            json(&layer(LayerStatus::LayerExists)),
+            r#"{"status":"Layer already exists","progressDetail":{},"id":"0123456789ab"}"#
+        );
+        assert_eq!(
+            json(&layer(LayerStatus::MountedFrom("a/b".into()))),
+            r#"{"status":"Mounted from a/b","progressDetail":{},"id":"0123456789ab"}"#
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Images.
 
+mod give;
 mod message;
+mod news;
+mod remote;
 pub(crate) mod show;
 mod space;
 mod take;
@@ -9,7 +12,7 @@ use axum::Router;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use sampan_api::ApiVersion;
 use sampan_api::types::image::ImagePruneResponse;
 use sampan_engine::{ImageFilter, Intermediate, PruneFilter};
@@ -31,6 +34,9 @@ pub(crate) fn routes() -> Router<App> {
         .route("/sampan/images/tree", get(space::tree))
         .route("/sampan/images/diff", get(space::diff))
         .route("/sampan/images/verify", get(space::verify))
+        .route("/images/get", get(give::save))
+        .route("/images/search", get(remote::search))
+        .route("/distribution/{*rest}", get(remote::distribution))
         // Names have slashes, and so the verb at the end of the path is told apart here.
         .route("/images/{*rest}", get(look).post(change).delete(remove))
 }
@@ -105,7 +111,7 @@ async fn look(
             let lines: Vec<_> = steps.iter().map(show::history).collect();
             Ok(Json(lines).into_response())
         }
-        "get" => Err(refusal("saving images")),
+        "get" => give::save_one(&app, &query, name).await,
         "attestations" => Err(refusal("attestations of images")),
         _ => Err(ApiError::no_page()),
     }
@@ -114,6 +120,7 @@ async fn look(
 async fn change(
     State(app): State<App>,
     Path(rest): Path<String>,
+    headers: HeaderMap,
     query: Query,
 ) -> Result<Response, ApiError> {
     let (name, verb) = split(&rest)?;
@@ -124,7 +131,7 @@ async fn change(
             to_the_end(async move { app.engine.images().tag(&name, &target).await }).await?;
             Ok(StatusCode::CREATED.into_response())
         }
-        "push" => Err(refusal("pushing images")),
+        "push" => give::push(&app, &headers, &query, name).await,
         _ => Err(ApiError::no_page()),
     }
 }

@@ -5,22 +5,18 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::StreamExt;
 use http::HeaderMap;
 use sampan_api::types::auth::AuthConfig;
 use sampan_api::types::message::Message;
-use sampan_images::{Credentials, ImportOptions, Progress, ProgressSink, PullOptions};
+use sampan_images::{Credentials, Image, ImportOptions, Progress, ProgressSink, PullOptions};
 use sampan_oci::{Platform, Reference};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinHandle;
 
-use super::message::message;
+use super::news::{Operation, answer, answer_stream, told};
 use crate::app::App;
 use crate::body::BlockingBody;
 use crate::error::ApiError;
 use crate::query::Query;
-use crate::reply;
 use crate::unbuilt::refusal;
 
 /// `POST /images/create`: pulls with `fromImage`, imports with `fromSrc`.
@@ -34,11 +30,7 @@ pub(super) async fn create(
         return pull(&app, &headers, &query, name).await;
     }
     match query.text("fromSrc") {
-        Some("-") => import(&app, &query, body).await,
-        Some(_) => Err(ApiError::not_implemented(
-            "importing from a URL is not supported by this engine yet: \
-             fetch the archive and send it with fromSrc=-",
-        )),
+        Some(from) => import(&app, &query, from, body).await,
         None => Err(ApiError::invalid(
             "one of the parameters fromImage and fromSrc must be given",
         )),
@@ -56,20 +48,20 @@ fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
 }
 
 /// A platform as JSON, which load and others take since 1.48.
-fn json_platform(query: &Query) -> Result<Option<Platform>, ApiError> {
+pub(super) fn json_platform(query: &Query) -> Result<Option<Platform>, ApiError> {
     let mut platforms = query.all("platform").filter(|text| !text.is_empty());
     let Some(text) = platforms.next() else {
         return Ok(None);
     };
     if platforms.next().is_some() {
-        return Err(refusal("loading several platforms of an image"));
+        return Err(refusal("several platforms at once"));
     }
     serde_json::from_str(text)
         .map(Some)
         .map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}")))
 }
 
-fn reference(text: &str) -> Result<Reference, ApiError> {
+pub(super) fn reference(text: &str) -> Result<Reference, ApiError> {
     text.parse()
         .map_err(|error: sampan_oci::reference::ReferenceError| {
             ApiError::invalid(error.to_string())
@@ -87,48 +79,51 @@ async fn pull(
         Some(tag) => reference(&format!("{name}:{tag}"))?,
         None => reference(name.trim_end_matches(':'))?,
     };
-    if reference.tag().is_none() && reference.digest().is_none() {
-        return Err(refusal("pulling all tags of a repository"));
-    }
-    let auth = headers
-        .get("x-registry-auth")
-        .and_then(|value| AuthConfig::from_header(value.to_str().ok()?));
     let options = PullOptions {
         platform: platform(query)?,
-        credentials: auth.map(credentials).unwrap_or_default(),
+        credentials: credentials(headers),
     };
     let (sink, news) = ProgressSink::channel();
     let engine = Arc::clone(&app.engine);
-    // On a thread of its own: a pull's future borrows too much to move between threads.
-    let runtime = tokio::runtime::Handle::current();
-    let operation = tokio::task::spawn_blocking(move || {
-        runtime.block_on(async move {
-            let images = engine.images();
-            if let Some(image) = images.install_bundled(&reference).await? {
-                sink.send(Progress::Downloaded {
-                    image: reference.familiar(),
-                });
-                images.tell_pulled(&image, &reference);
-                return Ok(());
-            }
-            let pulled = images.store().pull(&reference, &options, &sink).await?;
-            images.tell_pulled(&pulled.image, &reference);
-            Ok(())
-        })
+    let operation = Operation::on_a_thread(move || async move {
+        let images = engine.images();
+        let all = reference.tag().is_none() && reference.digest().is_none();
+        if !all && let Some(image) = images.install_bundled(&reference).await? {
+            sink.send(Progress::Downloaded {
+                image: reference.familiar(),
+            });
+            images.tell_pulled(&image, &reference);
+            return Ok(());
+        }
+        let wanted = if all {
+            let credentials = &options.credentials;
+            images.remote_tags(&reference, credentials).await?
+        } else {
+            vec![reference]
+        };
+        for reference in &wanted {
+            let pulled = images.store().pull(reference, &options, &sink).await?;
+            images.tell_pulled(&pulled.image, reference);
+        }
+        Ok(())
     });
     answer(news, operation, |()| None).await
 }
 
-fn credentials(auth: AuthConfig) -> Credentials {
-    Credentials {
+/// Who asks, by the header that clients send along; anything else in it is nobody.
+pub(super) fn credentials(headers: &HeaderMap) -> Credentials {
+    let auth = headers
+        .get("x-registry-auth")
+        .and_then(|value| AuthConfig::from_header(value.to_str().ok()?));
+    auth.map_or_else(Credentials::default, |auth| Credentials {
         username: auth.0.username,
         password: auth.0.password,
         identity_token: auth.0.identity_token,
         registry_token: auth.0.registry_token,
-    }
+    })
 }
 
-async fn import(app: &App, query: &Query, body: Body) -> Result<Response, ApiError> {
+async fn import(app: &App, query: &Query, from: &str, body: Body) -> Result<Response, ApiError> {
     let name = match (query.text("repo"), query.text("tag")) {
         (None, _) => None,
         (Some(repository), None) => Some(reference(repository)?.or_latest()),
@@ -137,19 +132,32 @@ async fn import(app: &App, query: &Query, body: Body) -> Result<Response, ApiErr
     let options = ImportOptions {
         name,
         message: query.text("message").unwrap_or_default().to_owned(),
-        source: "-".to_owned(),
+        source: from.to_owned(),
         changes: query.all("changes").map(str::to_owned).collect(),
         platform: platform(query)?,
     };
     let (sink, news) = ProgressSink::channel();
     let engine = Arc::clone(&app.engine);
-    let reader = BlockingBody::new(body);
-    let operation =
-        tokio::spawn(async move { engine.images().import(reader, options, sink).await });
-    answer(news, operation, |image| {
-        Some(Message::status(image.id.to_string()))
-    })
-    .await
+    let last = |image: Arc<Image>| Some(Message::status(image.id.to_string()));
+    if from == "-" {
+        let reader = BlockingBody::new(body);
+        let operation =
+            Operation::spawn(async move { engine.images().import(reader, options, sink).await });
+        return answer(news, operation, last).await;
+    }
+    let url = if from.contains("://") {
+        from.to_owned()
+    } else {
+        format!("http://{from}")
+    };
+    let operation = Operation::on_a_thread(move || async move {
+        let images = engine.images();
+        // Only what is there is told of: anything else has a status of its own.
+        let reader = images.open_url(&url).await?;
+        sink.send(Progress::DownloadingFrom { url });
+        images.import(reader, options, sink).await
+    });
+    answer(news, operation, last).await
 }
 
 /// `POST /images/load`.
@@ -163,84 +171,11 @@ pub(super) async fn load(
     let (sink, news) = ProgressSink::channel();
     let engine = Arc::clone(&app.engine);
     let reader = BlockingBody::new(body);
-    let operation = tokio::spawn(async move { engine.images().load(reader, platform, sink).await });
+    let operation =
+        Operation::spawn(async move { engine.images().load(reader, platform, sink).await });
     let news = told(news).filter(move |progress| {
         let wanted = !quiet || !matches!(progress, Progress::Layer { .. });
         std::future::ready(wanted)
     });
     answer_stream(news, operation, |_| None).await
-}
-
-fn told(news: UnboundedReceiver<Progress>) -> impl Stream<Item = Progress> + Send {
-    stream::unfold(news, async |mut news| Some((news.recv().await?, news)))
-}
-
-async fn answer<T, L>(
-    news: UnboundedReceiver<Progress>,
-    operation: JoinHandle<sampan_engine::Result<T>>,
-    last: L,
-) -> Result<Response, ApiError>
-where
-    T: Send + 'static,
-    L: FnOnce(T) -> Option<Message> + Send + 'static,
-{
-    answer_stream(told(news), operation, last).await
-}
-
-/// Answers with an operation's news and how it ended. One that fails before there are any news
-/// is answered with a status of its own; one that fails later with a last message.
-async fn answer_stream<S, T, L>(
-    news: S,
-    operation: JoinHandle<sampan_engine::Result<T>>,
-    last: L,
-) -> Result<Response, ApiError>
-where
-    S: Stream<Item = Progress> + Send + 'static,
-    T: Send + 'static,
-    L: FnOnce(T) -> Option<Message> + Send + 'static,
-{
-    // Given up when the client leaves, as Docker does.
-    let operation = AbortOnDrop(operation);
-    let mut news = Box::pin(news);
-    let Some(first) = news.next().await else {
-        // It ended: nothing more is told by what has gone.
-        let message = operation.end().await?;
-        let line = last(message).map(|message| Ok(line(&message)));
-        return Ok(reply::stream("application/json", stream::iter(line)));
-    };
-    let lines = stream::iter([line(&message(&first))])
-        .chain(news.map(|progress| line(&message(&progress))));
-    let end = stream::once(async move {
-        match operation.end().await {
-            Ok(value) => last(value).map(|message| line(&message)),
-            Err(error) => Some(line(&Message::error(error.message()))),
-        }
-    });
-    let end = end.filter_map(std::future::ready);
-    Ok(reply::stream("application/json", lines.chain(end).map(Ok)))
-}
-
-/// A message and the end of line that Docker writes in these streams.
-fn line(message: &Message) -> Bytes {
-    let mut line = serde_json::to_vec(message).expect("messages are always valid JSON");
-    line.extend_from_slice(b"\r\n");
-    line.into()
-}
-
-/// An operation that is given up when nobody waits for its end any more.
-struct AbortOnDrop<T>(JoinHandle<sampan_engine::Result<T>>);
-
-impl<T> AbortOnDrop<T> {
-    async fn end(mut self) -> Result<T, ApiError> {
-        match (&mut self.0).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(ApiError::internal("the operation broke off")),
-        }
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -1,0 +1,544 @@
+//! A directory tree as a tar: a container's files, or what it has changed of its image.
+//!
+//! Everything is reached by descriptors, one name at a time and never through a link.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+
+use crate::header::{END, Header, Type, pad};
+
+/// Directories may not lie deeper than this.
+const DEPTH: usize = 1000;
+const PIECE: usize = 256 << 10;
+/// The longest value of an attribute, and all names of a file's (the kernel's bounds).
+const ATTRIBUTE: usize = 64 << 10;
+/// Files with holes of so many bytes in all are written without them.
+const HOLES: u64 = 1 << 20;
+/// Pieces of a file with holes; one with more is written whole.
+const PIECES: usize = 10_000;
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Opens a directory of the merged view by its path.
+pub type OpenMerged<'a> = dyn FnMut(&[u8]) -> io::Result<OwnedFd> + 'a;
+
+/// What kind of tree is written.
+pub enum Tree<'a> {
+    /// Files as they are, for any reader of tars.
+    Files,
+    /// What lies in the upper directory of an overlay, as a layer: marks of removal become
+    /// whiteouts, and holes stay holes.
+    Upper {
+        /// Paths that are left out, with all below.
+        without: &'a [Vec<u8>],
+        /// A directory that was renamed is complete only in the merged view.
+        merged: &'a mut OpenMerged<'a>,
+    },
+}
+
+/// Writes everything below a directory, but not the directory itself, as a tar. Blocks.
+///
+/// Names are in order, so that the same files make the same tar. Sockets are left out. A file
+/// that changes meanwhile has the length that it had at first.
+pub fn write_tree(root: BorrowedFd<'_>, tree: Tree<'_>, out: &mut impl Write) -> io::Result<()> {
+    let mut writer = Writer {
+        tree,
+        out,
+        links: HashMap::new(),
+        buffer: vec![0; PIECE],
+    };
+    writer.directory(root, b"", 0)?;
+    writer.out.write_all(&END)?;
+    writer.out.flush()
+}
+
+struct Writer<'a, 'o, W> {
+    tree: Tree<'a>,
+    out: &'o mut W,
+    /// First paths of files that have several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Writer<'_, '_, W> {
+    fn directory(&mut self, at: BorrowedFd<'_>, path: &[u8], depth: usize) -> io::Result<()> {
+        if depth > DEPTH {
+            return Err(io::Error::other("directories are nested too deeply"));
+        }
+        let mut names = Vec::new();
+        for entry in Dir::read_from(at)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            let mut path = path.to_vec();
+            path.extend_from_slice(name.to_bytes());
+            self.entry(at, &name, path, depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &CStr,
+        path: Vec<u8>,
+        depth: usize,
+    ) -> io::Result<()> {
+        let stat = match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // Removed meanwhile.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if let Tree::Upper { without, .. } = &self.tree {
+            if without.contains(&path) {
+                return Ok(());
+            }
+            if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+                return self.whiteout(&path, name, &stat);
+            }
+            // Such a file would remove another one where the layer is used.
+            if name.to_bytes().starts_with(WHITEOUT) {
+                return Ok(());
+            }
+        }
+        match kind {
+            FileType::Directory => self.subdirectory(at, name, path, depth),
+            FileType::RegularFile => self.file(at, name, path),
+            FileType::Symlink => {
+                let link = match rustix::fs::readlinkat(at, name, Vec::new()) {
+                    Ok(link) => link,
+                    Err(Errno::NOENT) => return Ok(()),
+                    Err(errno) => return Err(errno.into()),
+                };
+                if self.link(&path, &stat)? {
+                    return Ok(());
+                }
+                let header = Header {
+                    link: link.to_bytes(),
+                    ..header(&path, Type::Symlink, &stat, 0)
+                };
+                header.write(self.out)
+            }
+            FileType::CharacterDevice => self.node(&path, Type::CharacterDevice, &stat),
+            FileType::BlockDevice => self.node(&path, Type::BlockDevice, &stat),
+            FileType::Fifo => self.node(&path, Type::Fifo, &stat),
+            // A socket without its listener is nothing.
+            FileType::Socket | FileType::Unknown => Ok(()),
+        }
+    }
+
+    fn whiteout(&mut self, path: &[u8], name: &CStr, stat: &Stat) -> io::Result<()> {
+        let parent = &path[..path.len() - name.to_bytes().len()];
+        let path = [parent, WHITEOUT, name.to_bytes()].concat();
+        let header = Header {
+            seconds: seconds(stat),
+            ..Header::new(&path, Type::File, 0o600, 0)
+        };
+        header.write(self.out)
+    }
+
+    fn subdirectory(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &CStr,
+        mut path: Vec<u8>,
+        depth: usize,
+    ) -> io::Result<()> {
+        let directory = match open(at, name, OFlags::DIRECTORY) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let stat = rustix::fs::fstat(&directory)?;
+        let bare = path.clone();
+        path.push(b'/');
+        let header = Header {
+            records: attributes(directory.as_fd())?,
+            ..header(&path, Type::Directory, &stat, 0)
+        };
+        header.write(self.out)?;
+        let Tree::Upper { merged, .. } = &mut self.tree else {
+            return self.directory(directory.as_fd(), &path, depth + 1);
+        };
+        let renamed = attribute(directory.as_fd(), c"trusted.overlay.redirect")?.is_some();
+        let opaque = attribute(directory.as_fd(), c"trusted.overlay.opaque")?;
+        let complete = if renamed { Some(merged(&bare)?) } else { None };
+        if renamed || opaque.as_deref() == Some(b"y") {
+            let path = [&path, OPAQUE].concat();
+            let mark = Header {
+                seconds: seconds(&stat),
+                ..Header::new(&path, Type::File, 0o600, 0)
+            };
+            mark.write(self.out)?;
+        }
+        match complete {
+            // All of it is the layer's own now.
+            Some(complete) => {
+                let tree = std::mem::replace(&mut self.tree, Tree::Files);
+                let result = self.directory(complete.as_fd(), &path, depth + 1);
+                self.tree = tree;
+                result
+            }
+            None => self.directory(directory.as_fd(), &path, depth + 1),
+        }
+    }
+
+    fn file(&mut self, at: BorrowedFd<'_>, name: &CStr, path: Vec<u8>) -> io::Result<()> {
+        let file = match open(at, name, OFlags::NONBLOCK) {
+            Ok(file) => File::from(file),
+            // Removed or replaced meanwhile.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        if self.link(&path, &stat)? {
+            return Ok(());
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let records = attributes(file.as_fd())?;
+        if matches!(self.tree, Tree::Upper { .. })
+            && let Some(pieces) = pieces(&file, &stat, size)?
+        {
+            return self.sparse(&file, &path, &stat, records, &pieces);
+        }
+        let header = Header {
+            records,
+            ..header(&path, Type::File, &stat, size)
+        };
+        header.write(self.out)?;
+        self.bytes(&file, 0, size)?;
+        pad(self.out, size)
+    }
+
+    /// Writes a file with holes in the form of GNU tar that is called 1.0.
+    fn sparse(
+        &mut self,
+        file: &File,
+        path: &[u8],
+        stat: &Stat,
+        mut records: Vec<(Vec<u8>, Vec<u8>)>,
+        pieces: &[(u64, u64)],
+    ) -> io::Result<()> {
+        let mut map = format!("{}\n", pieces.len());
+        for (offset, length) in pieces {
+            map.push_str(&format!("{offset}\n{length}\n"));
+        }
+        let mut map = map.into_bytes();
+        map.resize(map.len().next_multiple_of(512), 0);
+        for (key, value) in [
+            ("GNU.sparse.major", b"1".to_vec()),
+            ("GNU.sparse.minor", b"0".to_vec()),
+            ("GNU.sparse.name", path.to_vec()),
+            ("GNU.sparse.realsize", stat.st_size.to_string().into_bytes()),
+        ] {
+            records.push((key.as_bytes().to_vec(), value));
+        }
+        let data: u64 = pieces.iter().map(|(_, length)| length).sum();
+        let size = map.len() as u64 + data;
+        let header = Header {
+            records,
+            ..header(path, Type::File, stat, size)
+        };
+        header.write(self.out)?;
+        self.out.write_all(&map)?;
+        for (offset, length) in pieces {
+            self.bytes(file, *offset, *length)?;
+        }
+        pad(self.out, size)
+    }
+
+    /// Writes a part of a file; zeros for what is not there any more.
+    fn bytes(&mut self, file: &File, mut offset: u64, length: u64) -> io::Result<()> {
+        let mut left = length;
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let n = match file.read_at(&mut self.buffer[..want], offset) {
+                Ok(0) => return io::copy(&mut io::repeat(0).take(left), self.out).map(drop),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            self.out.write_all(&self.buffer[..n])?;
+            offset += n as u64;
+            left -= n as u64;
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, path: &[u8], kind: Type, stat: &Stat) -> io::Result<()> {
+        if self.link(path, stat)? {
+            return Ok(());
+        }
+        let device = (
+            rustix::fs::major(stat.st_rdev),
+            rustix::fs::minor(stat.st_rdev),
+        );
+        let header = Header {
+            device,
+            ..header(path, kind, stat, 0)
+        };
+        header.write(self.out)
+    }
+
+    /// Writes a further name of a file that has been written. Whether it was one.
+    fn link(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+        if stat.st_nlink < 2 {
+            return Ok(false);
+        }
+        let identity = (stat.st_dev, stat.st_ino);
+        let Some(first) = self.links.get(&identity) else {
+            self.links.insert(identity, path.to_vec());
+            return Ok(false);
+        };
+        let header = Header {
+            link: first,
+            ..header(path, Type::HardLink, stat, 0)
+        };
+        header.write(self.out)?;
+        Ok(true)
+    }
+}
+
+fn header<'a>(path: &'a [u8], kind: Type, stat: &Stat, size: u64) -> Header<'a> {
+    Header {
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        seconds: seconds(stat),
+        nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        ..Header::new(path, kind, stat.st_mode & 0o7777, size)
+    }
+}
+
+#[allow(clippy::unnecessary_cast, trivial_numeric_casts)] // the type differs between architectures
+fn seconds(stat: &Stat) -> i64 {
+    stat.st_mtime as i64
+}
+
+fn open(at: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, name, flags, Mode::empty())
+}
+
+/// Where a file has data, if it has holes that are worth it.
+fn pieces(file: &File, stat: &Stat, size: u64) -> io::Result<Option<Vec<(u64, u64)>>> {
+    let stored = u64::try_from(stat.st_blocks)
+        .unwrap_or(0)
+        .saturating_mul(512);
+    if size.saturating_sub(stored) < HOLES {
+        return Ok(None);
+    }
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            // A file system that does not tell.
+            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start))?.min(size);
+        if start >= size || end <= start {
+            break;
+        }
+        pieces.push((start, end - start));
+        at = end;
+        if pieces.len() > PIECES {
+            return Ok(None);
+        }
+    }
+    // The end of the file is where the last piece ends.
+    if at < size || pieces.is_empty() {
+        pieces.push((size, 0));
+    }
+    let data: u64 = pieces.iter().map(|(_, length)| length).sum();
+    Ok((size - data >= HOLES).then_some(pieces))
+}
+
+/// Reads the attributes that belong to the file and not to the host.
+fn attributes(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = vec![0; 1024];
+    let length = loop {
+        match rustix::fs::flistxattr(file, &mut names[..]) {
+            Ok(length) => break length,
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            Err(Errno::RANGE) if names.len() < ATTRIBUTE => names.resize(ATTRIBUTE, 0),
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    let mut records = Vec::new();
+    for name in names[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        let hosts = [
+            &b"security.selinux"[..],
+            b"trusted.overlay.",
+            b"user.overlay.",
+        ];
+        if hosts.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let key = CString::new(name)?;
+        if let Some(value) = attribute(file, &key)? {
+            records.push(([b"SCHILY.xattr.", name].concat(), value));
+        }
+    }
+    records.sort_unstable();
+    Ok(records)
+}
+
+fn attribute(file: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 256];
+    loop {
+        match rustix::fs::fgetxattr(file, name, &mut value[..]) {
+            Ok(length) => {
+                value.truncate(length);
+                return Ok(Some(value));
+            }
+            Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
+            Err(Errno::RANGE) if value.len() < ATTRIBUTE => value.resize(ATTRIBUTE, 0),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    fn open_dir(path: &Path) -> OwnedFd {
+        open(
+            rustix::fs::CWD,
+            &CString::new(path.to_str().unwrap()).unwrap(),
+            OFlags::DIRECTORY,
+        )
+        .unwrap()
+    }
+
+    fn names(tar: &[u8]) -> Vec<String> {
+        tar::Archive::new(tar)
+            .entries()
+            .unwrap()
+            .map(|entry| String::from_utf8(entry.unwrap().path_bytes().into_owned()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn files_come_in_order_with_links_modes_and_times() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path();
+        std::fs::create_dir(root.join("d")).unwrap();
+        std::fs::write(root.join("d/file"), vec![7; 1000]).unwrap();
+        std::fs::hard_link(root.join("d/file"), root.join("again")).unwrap();
+        symlink("/etc/passwd", root.join("link")).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o4751);
+        std::fs::set_permissions(root.join("d/file"), mode).unwrap();
+        let mut tar = Vec::new();
+        write_tree(open_dir(root).as_fd(), Tree::Files, &mut tar).unwrap();
+        assert_eq!(names(&tar), ["again", "d/", "d/file", "link"]);
+        let mut archive = tar::Archive::new(&tar[..]);
+        let mut entries = archive.entries().unwrap().map(Result::unwrap);
+        let mut first = entries.next().unwrap();
+        assert_eq!(first.header().mode().unwrap(), 0o4751);
+        let mut bytes = Vec::new();
+        first.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, [7; 1000]);
+        drop(first);
+        let linked = entries.nth(1).unwrap();
+        assert_eq!(linked.link_name_bytes().unwrap().as_ref(), b"again");
+        let link = entries.next().unwrap();
+        assert_eq!(link.link_name_bytes().unwrap().as_ref(), b"/etc/passwd");
+        // The same files make the same tar.
+        let mut again = Vec::new();
+        write_tree(open_dir(root).as_fd(), Tree::Files, &mut again).unwrap();
+        assert!(again == tar);
+    }
+
+    #[test]
+    fn marks_of_an_upper_directory_become_whiteouts() {
+        sampan_kernel::requires!(root);
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path();
+        for dir in ["opaque", "renamed", "volume"] {
+            std::fs::create_dir(root.join(dir)).unwrap();
+        }
+        std::fs::write(root.join("volume/inside"), "x").unwrap();
+        std::fs::write(root.join(".wh.trick"), "x").unwrap();
+        let mark = |dir: &str, name: &CStr, value: &[u8]| {
+            let fd = open_dir(&root.join(dir));
+            rustix::fs::fsetxattr(&fd, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+        };
+        mark("opaque", c"trusted.overlay.opaque", b"y");
+        mark("renamed", c"trusted.overlay.redirect", b"/before");
+        let whiteout = root.join("opaque/gone");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &whiteout,
+            FileType::CharacterDevice,
+            Mode::empty(),
+            0,
+        )
+        .unwrap();
+        let merged = tempfile::tempdir().unwrap();
+        std::fs::write(merged.path().join("all"), "of it").unwrap();
+        let mut asked = Vec::new();
+        let mut open_merged = |path: &[u8]| {
+            asked.push(path.to_vec());
+            Ok(open_dir(merged.path()))
+        };
+        let tree = Tree::Upper {
+            without: &[b"volume".to_vec()],
+            merged: &mut open_merged,
+        };
+        let mut tar = Vec::new();
+        write_tree(open_dir(root).as_fd(), tree, &mut tar).unwrap();
+        assert_eq!(
+            names(&tar),
+            [
+                "opaque/",
+                "opaque/.wh..wh..opq",
+                "opaque/.wh.gone",
+                "renamed/",
+                "renamed/.wh..wh..opq",
+                "renamed/all",
+            ]
+        );
+        assert_eq!(asked, [b"renamed".to_vec()]);
+    }
+
+    #[test]
+    fn holes_of_an_upper_directory_are_not_written() {
+        let tmp = tempfile::tempdir().unwrap();
+        let file = File::create(tmp.path().join("big")).unwrap();
+        file.write_all_at(b"begin", 0).unwrap();
+        file.write_all_at(b"end", 100 << 20).unwrap();
+        file.set_len(200 << 20).unwrap();
+        let tree = Tree::Upper {
+            without: &[],
+            merged: &mut |_| Err(io::ErrorKind::NotFound.into()),
+        };
+        let mut tar = Vec::new();
+        write_tree(open_dir(tmp.path()).as_fd(), tree, &mut tar).unwrap();
+        assert!(tar.len() < 1 << 20, "{}", tar.len());
+        let map = String::from_utf8_lossy(&tar).into_owned();
+        assert!(map.contains("GNU.sparse.realsize=209715200"));
+    }
+}

@@ -1,0 +1,799 @@
+//! Images on their way out and back: commit, push, save, export, with both clients, and with what
+//! other programs make of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sampan_testing::{Fixture, Login, Ran, Registry, TestEngine, fixture, run};
+
+use crate::{engine, engine_with_busybox};
+
+type Client = fn(&TestEngine, &[&str]) -> Ran;
+
+const CLIENTS: [(&str, Client); 2] = [
+    ("sampan", |engine, arguments| engine.sampan(arguments)),
+    ("docker", |engine, arguments| engine.docker(arguments)),
+];
+
+/// Changes a container of `image` by a script and commits it as `name`.
+fn commit(engine: &TestEngine, client: Client, image: &str, script: &str, name: &str) -> String {
+    let container = client(engine, &["run", "-d", image, "sleep", "1000"]).ok();
+    let _ = client(engine, &["exec", &container, "sh", "-c", script]).ok();
+    let id = client(engine, &["commit", &container, name]).ok();
+    let _ = client(engine, &["rm", "-f", &container]).ok();
+    assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
+    id
+}
+
+/// An image of `count` more layers than busybox has.
+fn layered(engine: &TestEngine, client: Client, count: usize, name: &str) {
+    let mut base = "busybox".to_owned();
+    for layer in 1..=count {
+        let script = format!("head -c 100000 /dev/urandom > /layer-{layer}");
+        let next = if layer == count {
+            name.to_owned()
+        } else {
+            format!("step:{layer}")
+        };
+        let _ = commit(engine, client, &base, &script, &next);
+        base = next;
+    }
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The diff IDs of an image.
+fn layers(engine: &TestEngine, image: &str) -> Vec<String> {
+    let format = "{{json .RootFS.Layers}}";
+    let text = engine
+        .sampan(&["image", "inspect", "--format", format, image])
+        .ok();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn id(engine: &TestEngine, image: &str) -> String {
+    engine
+        .sampan(&["image", "inspect", "--format", "{{.Id}}", image])
+        .ok()
+}
+
+fn count(text: &str, word: &str) -> usize {
+    text.lines().filter(|line| line.contains(word)).count()
+}
+
+/// The digest that a push has told.
+fn pushed_digest(said: &str) -> String {
+    let line = said
+        .lines()
+        .find(|line| line.contains(": digest: sha256:"))
+        .unwrap_or_else(|| panic!("no digest: {said}"));
+    let digest = line.split(' ').nth(2).unwrap().to_owned();
+    let size = line.split("size: ").nth(1).unwrap();
+    assert!(size.parse::<u64>().unwrap() > 0);
+    digest
+}
+
+/// The digest that the registry has for a name.
+fn digest_at(reference: &str) -> String {
+    let source = format!("docker://{reference}");
+    let format = [
+        "inspect",
+        "--tls-verify=false",
+        "--format",
+        "{{.Digest}}",
+        &source,
+    ];
+    run("skopeo", &format).ok()
+}
+
+#[test]
+fn a_commit_adds_one_layer_and_a_push_sends_only_that() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    for (who, client) in CLIENTS {
+        let registry = Registry::start();
+        let engine = engine_with_busybox();
+        layered(&engine, client, 6, "app:v1");
+        let base = layers(&engine, "app:v1");
+        assert_eq!(base.len(), 7, "{who}");
+        let v1 = format!("{}/me/app:v1", registry.address());
+        let v2 = format!("{}/me/app:v2", registry.address());
+        let _ = client(&engine, &["tag", "app:v1", &v1]).ok();
+        let said = client(&engine, &["push", &v1]).ok();
+        let repository = format!("{}/me/app", registry.address());
+        assert!(
+            said.starts_with(&format!("The push refers to repository [{repository}]")),
+            "{who}: {said}"
+        );
+        assert_eq!(count(&said, ": Pushed"), 7, "{who}: {said}");
+        let first = pushed_digest(&said);
+        assert_eq!(digest_at(&v1), first, "{who}");
+
+        let _ = commit(&engine, client, "app:v1", "touch /new-file", &v2);
+        let top = layers(&engine, &v2);
+        assert_eq!(top[..7], base[..], "{who}");
+        assert_eq!(top.len(), 8, "{who}");
+        let said = client(&engine, &["push", &v2]).ok();
+        assert_eq!(count(&said, ": Pushed"), 1, "{who}: {said}");
+        assert_eq!(count(&said, ": Layer already exists"), 7, "{who}: {said}");
+        assert!(said.contains("\nv2: digest: sha256:"), "{who}: {said}");
+        let second = pushed_digest(&said);
+        // Pushed again, and pulled and pushed, it stays the same.
+        let again = client(&engine, &["push", &v2]).ok();
+        assert_eq!(count(&again, ": Layer already exists"), 8, "{who}: {again}");
+        assert_eq!(pushed_digest(&again), second, "{who}");
+        let before = id(&engine, &v2);
+        for image in ["app:v1", &v1, &v2] {
+            let _ = engine.sampan(&["rmi", image]).ok();
+        }
+        let _ = client(&engine, &["pull", &v2]).ok();
+        assert_eq!(id(&engine, &v2), before, "{who}");
+        let again = client(&engine, &["push", &v2]).ok();
+        assert_eq!(pushed_digest(&again), second, "{who}");
+        let listed = client(&engine, &["run", "--rm", &v2, "ls", "/"]).ok();
+        assert!(listed.contains("new-file"), "{who}: {listed}");
+    }
+}
+
+#[test]
+fn a_pulled_image_keeps_its_digest_elsewhere() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let (one, two) = (Registry::start(), Registry::start());
+    for (kind, flags) in [
+        ("oci", &["--format=oci"][..]),
+        ("docker", &["--format=v2s2"]),
+        ("zstd", &["--format=oci", "--dest-compress-format=zstd"]),
+    ] {
+        let source = one.push_with(&fixture(Fixture::Busybox), flags);
+        let digest = digest_at(&source);
+        let engine = engine();
+        let _ = engine.sampan(&["pull", &source]).ok();
+        // Each has repositories of its own, so that none finds what another has left.
+        let target = format!("{}/copy/{kind}:latest", two.address());
+        let _ = engine.sampan(&["tag", &source, &target]).ok();
+        let said = engine.docker(&["push", &target]).ok();
+        assert_eq!(pushed_digest(&said), digest, "{flags:?}");
+        assert_eq!(digest_at(&target), digest, "{flags:?}");
+        // In the same registry nothing is sent at all.
+        let neighbour = format!("{}/neighbour/{kind}:latest", one.address());
+        let _ = engine.sampan(&["tag", &source, &neighbour]).ok();
+        let said = engine.sampan(&["push", &neighbour]).ok();
+        assert_eq!(count(&said, ": Mounted from busybox"), 1, "{said}");
+        assert_eq!(pushed_digest(&said), digest, "{flags:?}");
+        // Nor is anything lost when the cache of blobs is.
+        let blobs = engine.root().join("content/blobs/sha256");
+        fs::remove_dir_all(&blobs).unwrap();
+        fs::create_dir(&blobs).unwrap();
+        engine.kill();
+        let third = format!("{}/third/{kind}:latest", two.address());
+        let _ = engine.sampan(&["tag", &source, &third]).ok();
+        let said = engine.sampan(&["push", &third]).ok();
+        assert_eq!(pushed_digest(&said), digest, "{flags:?}");
+    }
+}
+
+#[test]
+fn all_tags_quiet_and_errors_are_as_with_docker() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let registry = Registry::start();
+    let engine = engine_with_busybox();
+    for (who, client) in CLIENTS {
+        let name = format!("{}/{who}/app", registry.address());
+        for tag in ["a", "b"] {
+            let _ = client(&engine, &["tag", "busybox", &format!("{name}:{tag}")]).ok();
+        }
+        let said = client(&engine, &["push", "--all-tags", &name]).ok();
+        assert!(said.contains("\na: digest: "), "{who}: {said}");
+        assert!(said.contains("\nb: digest: "), "{who}: {said}");
+        assert_eq!(count(&said, "The push refers to"), 1, "{who}: {said}");
+        let quiet = client(&engine, &["push", "-q", &format!("{name}:a")]).ok();
+        assert_eq!(quiet, format!("{name}:a"), "{who}");
+        let missing = client(&engine, &["push", &name]);
+        assert!(
+            missing.stdout.starts_with("Using default tag: latest\n"),
+            "{who}"
+        );
+        assert!(
+            missing.stderr.contains("tag does not exist: "),
+            "{who}: {missing:?}"
+        );
+        assert_eq!(missing.code, 1, "{who}");
+        let unknown = client(&engine, &["push", "no/such:image"]);
+        assert!(
+            unknown
+                .stderr
+                .contains("An image does not exist locally with the tag: no/such"),
+            "{who}: {unknown:?}"
+        );
+        let both = client(&engine, &["push", "-a", &format!("{name}:a")]);
+        assert!(
+            both.stderr.contains("tag can't be used with --all-tags/-a"),
+            "{who}: {both:?}"
+        );
+    }
+}
+
+#[test]
+fn credentials_go_to_the_registry_that_wants_them() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let login = Login {
+        user: "me".into(),
+        password: "secret".into(),
+    };
+    let registry = Registry::with_login(login);
+    let engine = engine_with_busybox();
+    let target = format!("{}/app:v1", registry.address());
+    let _ = engine.sampan(&["tag", "busybox", &target]).ok();
+    for (who, client) in CLIENTS {
+        let refused = client(&engine, &["push", &target]);
+        assert!(
+            refused.stderr.contains("no basic auth credentials"),
+            "{who}: {refused:?}"
+        );
+    }
+    let config = engine.scratch().join("docker-config");
+    fs::create_dir_all(&config).unwrap();
+    let auths = format!(
+        r#"{{"auths":{{"{}":{{"auth":"bWU6c2VjcmV0"}}}}}}"#,
+        registry.address()
+    );
+    fs::write(config.join("config.json"), auths).unwrap();
+    for (who, client) in CLIENTS {
+        let said = client(&engine, &["push", &target]).ok();
+        assert!(said.contains("v1: digest: sha256:"), "{who}: {said}");
+    }
+}
+
+#[test]
+fn zstd_on_request_and_other_programs_read_it() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let registry = Registry::start();
+    let engine = engine_with_busybox();
+    let target = format!("{}/packed:zstd", registry.address());
+    let _ = engine.sampan(&["tag", "busybox", &target]).ok();
+    let said = engine
+        .sampan(&["push", "--compression", "zstd", &target])
+        .ok();
+    let digest = pushed_digest(&said);
+    let source = format!("docker://{target}");
+    let raw = run(
+        "skopeo",
+        &["inspect", "--raw", "--tls-verify=false", &source],
+    )
+    .ok();
+    assert!(raw.contains("layer.v1.tar+zstd"), "{raw}");
+    let again = engine
+        .sampan(&["push", "--compression", "zstd", &target])
+        .ok();
+    assert_eq!(pushed_digest(&again), digest);
+    let copy = format!("dir:{}", engine.scratch().join("copy").display());
+    let copied = ["copy", "--quiet", "--src-tls-verify=false", &source, &copy];
+    let _ = run("skopeo", &copied).ok();
+    let gzip = format!("{}/packed:gzip", registry.address());
+    let _ = engine.sampan(&["tag", "busybox", &gzip]).ok();
+    let _ = engine.sampan(&["push", &gzip]).ok();
+    let source = format!("docker://{gzip}");
+    let raw = run(
+        "skopeo",
+        &["inspect", "--raw", "--tls-verify=false", &source],
+    )
+    .ok();
+    assert!(raw.contains("rootfs.diff.tar.gzip"), "{raw}");
+    let wrong = engine.sampan(&["push", "--compression", "lzma", &gzip]);
+    assert!(
+        wrong.stderr.contains("gzip and zstd are known"),
+        "{wrong:?}"
+    );
+}
+
+/// Members of a tar: path to kind, mode, owner, link and content.
+fn members(tar: &Path) -> BTreeMap<String, (u8, u32, String, Vec<u8>)> {
+    let mut archive = tar::Archive::new(fs::File::open(tar).unwrap());
+    let mut members = BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let link = entry
+            .link_name_bytes()
+            .map(|link| String::from_utf8_lossy(&link).into_owned())
+            .unwrap_or_default();
+        let kind = entry.header().entry_type().as_byte();
+        let mode = entry.header().mode().unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        members.insert(path, (kind, mode, link, content));
+    }
+    members
+}
+
+/// Writes what a client prints into a file.
+fn into_file(engine: &TestEngine, docker: bool, arguments: &[&str], name: &str) -> PathBuf {
+    let path = engine.scratch().join(name);
+    let mut command = if docker {
+        engine.docker_command(arguments)
+    } else {
+        engine.command(arguments)
+    };
+    let file = fs::File::create(&path).unwrap();
+    let status = command.stdout(file).status().unwrap();
+    assert!(status.success(), "{arguments:?}");
+    path
+}
+
+#[test]
+fn a_commit_is_exactly_what_the_container_changed() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let script = "
+        mkdir -p /d/e && echo one > /d/file && ln /d/file /d/e/again && ln -s file /d/link
+        chmod 4755 /d/file && mknod /d/null c 1 3 && mkfifo /d/pipe
+        rm /etc/group && rm -r /var && mkdir /var && echo new > /var/new
+        dd if=/dev/zero of=/sparse bs=1 count=1 seek=50000000 2>/dev/null
+        mv /home /moved && chown 1000:1000 /moved && touch /.wh.trick";
+    let name = "changed:1";
+    let container = engine
+        .sampan(&["run", "-d", "-v", "vol:/data", "busybox", "sleep", "1000"])
+        .ok();
+    let _ = engine
+        .sampan(&["exec", &container, "sh", "-c", script])
+        .ok();
+    let _ = engine
+        .docker(&[
+            "commit",
+            "-a",
+            "Somebody",
+            "-m",
+            "why",
+            "-c",
+            "ENV A=b",
+            "-c",
+            "CMD [\"sh\", \"-c\", \"echo $A\"]",
+            &container,
+            name,
+        ])
+        .ok();
+    let running = engine
+        .sampan(&["inspect", "--format", "{{.State.Status}}", &container])
+        .ok();
+    assert_eq!(running, "running");
+    let _ = engine.sampan(&["rm", "-f", "-v", &container]).ok();
+    assert_eq!(engine.sampan(&["run", "--rm", name]).ok(), "b");
+    let check = "
+        cat /d/file /d/e/again; readlink /d/link; stat -c %a /d/file
+        stat -c '%h %i' /d/file | sed 's/ .*//'; stat -c '%F %t:%T' /d/null; stat -c %F /d/pipe
+        ls /etc/group 2>/dev/null; ls /var; stat -c %s /sparse; stat -c %u:%g /moved
+        ls -d /home /data /.wh.trick 2>/dev/null; true";
+    let seen = engine
+        .sampan(&["run", "--rm", name, "sh", "-c", check])
+        .ok();
+    let expected =
+        "one\none\nfile\n4755\n2\ncharacter special file 1:3\nfifo\nnew\n50000001\n1000:1000";
+    assert_eq!(seen, expected);
+    let inspected = json(&engine.sampan(&["image", "inspect", name]).ok());
+    assert_eq!(inspected[0]["Author"], "Somebody");
+    assert_eq!(inspected[0]["Comment"], "why");
+    let parent = id(&engine, "busybox");
+    assert_eq!(inspected[0]["Parent"], parent);
+    let history = engine
+        .sampan(&[
+            "history",
+            "--no-trunc",
+            "--format",
+            "{{.CreatedBy}}|{{.Comment}}|{{.Size}}",
+            name,
+        ])
+        .ok();
+    let first = history.lines().next().unwrap();
+    assert!(first.starts_with("sleep 1000|why|"), "{history}");
+    // What is sparse takes no space in the layer.
+    let tar = into_file(&engine, false, &["save", name], "saved.tar");
+    assert!(fs::metadata(tar).unwrap().len() < 10_000_000);
+    // A container that changed nothing adds no layer.
+    let stopped = engine.sampan(&["create", "busybox"]).ok();
+    let _ = engine.sampan(&["commit", &stopped, "same:1"]).ok();
+    assert_eq!(layers(&engine, "same:1"), layers(&engine, "busybox"));
+    let _ = engine.sampan(&["volume", "rm", "vol"]);
+}
+
+#[test]
+fn saved_images_come_back_bit_by_bit() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    for (who, client) in CLIENTS {
+        let engine = engine_with_busybox();
+        layered(&engine, client, 2, "made:1");
+        let _ = engine.sampan(&["tag", "busybox", "busybox:second"]).ok();
+        let (made, busybox) = (id(&engine, "made:1"), id(&engine, "busybox"));
+        let path = engine.scratch().join("saved.tar").display().to_string();
+        // Flags may come behind the names.
+        let _ = client(&engine, &["save", "made:1", "busybox", "-o", &path]).ok();
+        let piped = into_file(
+            &engine,
+            who == "docker",
+            &["save", "made:1", "busybox"],
+            "piped.tar",
+        );
+        assert!(
+            fs::read(&path).unwrap() == fs::read(piped).unwrap(),
+            "{who}"
+        );
+        let names: Vec<String> = members(Path::new(&path)).into_keys().collect();
+        for name in ["index.json", "manifest.json", "oci-layout", "repositories"] {
+            assert!(names.iter().any(|n| n == name), "{who}: {names:?}");
+        }
+        let other = crate::engine();
+        let said = client(&other, &["load", "-i", &path]).ok();
+        for name in ["made:1", "busybox:latest", "busybox:second"] {
+            assert!(
+                said.contains(&format!("Loaded image: {name}")),
+                "{who}: {said}"
+            );
+        }
+        assert_eq!(id(&other, "made:1"), made, "{who}");
+        assert_eq!(id(&other, "busybox:second"), busybox, "{who}");
+        assert_eq!(layers(&other, "made:1"), layers(&engine, "made:1"), "{who}");
+        // By its identity it has no name.
+        let _ = client(&engine, &["save", "-o", &path, &made[7..19]]).ok();
+        let third = crate::engine();
+        let said = client(&third, &["load", "-i", &path]).ok();
+        assert_eq!(said, format!("Loaded image ID: {made}"), "{who}");
+        let missing = client(&engine, &["save", "-o", &path, "no-such"]);
+        assert_eq!(missing.code, 1, "{who}");
+        assert!(
+            missing.stderr.contains("No such image: no-such"),
+            "{missing:?}"
+        );
+    }
+}
+
+/// The digest of the configuration in an archive, as skopeo finds it.
+fn config_in(source: &str) -> String {
+    let raw = run("skopeo", &["inspect", "--raw", source]).ok();
+    let digest = &json(&raw)["config"]["digest"];
+    digest.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn other_programs_read_what_is_saved_and_are_read() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    layered(&engine, CLIENTS[0].1, 2, "made:1");
+    let path = |name: &str| engine.scratch().join(name).display().to_string();
+    let saved = path("saved.tar");
+    let _ = engine.sampan(&["save", "-o", &saved, "made:1"]).ok();
+    let want = id(&engine, "made:1");
+    // The image is its configuration, byte for byte, whichever of the two forms is read.
+    let (as_docker, as_oci) = (
+        format!("docker-archive:{saved}"),
+        format!("oci-archive:{saved}"),
+    );
+    for source in [&as_docker, &as_oci] {
+        assert_eq!(config_in(source), want, "{source}");
+    }
+    let copy = |from: &str, to: &str| {
+        let _ = run("skopeo", &["copy", "--quiet", from, to]).ok();
+    };
+    // What other programs write of it without another form comes back as the same image.
+    let (oci, old, layout) = (path("oci.tar"), path("old.tar"), path("layout"));
+    copy(&as_oci, &format!("oci-archive:{oci}:made:2"));
+    copy(&as_docker, &format!("docker-archive:{old}:made:3"));
+    copy(&as_oci, &format!("oci:{layout}:made:4"));
+    let umoci = path("umoci.tar");
+    let _ = run("umoci", &["gc", "--layout", &layout]).ok();
+    let _ = run("tar", &["-C", &layout, "-cf", &umoci, "."]).ok();
+    for archive in [&oci, &old, &umoci] {
+        let other = crate::engine();
+        let _ = other.sampan(&["load", "-i", archive]).ok();
+        let ids = other.sampan(&["images", "-q", "--no-trunc"]).ok();
+        assert_eq!(ids, want, "{archive}");
+    }
+    // What they turn into another form has a configuration of theirs and the same layers.
+    let storage = path("storage");
+    let _ = fs::create_dir(&storage);
+    for (program, form) in [
+        ("podman", "docker-archive"),
+        ("podman", "oci-archive"),
+        ("buildah", "oci-archive"),
+    ] {
+        let own = [
+            "--root",
+            &storage,
+            "--runroot",
+            &path("runroot"),
+            "--storage-driver",
+            "vfs",
+        ];
+        let out = path(&format!("{program}-{form}.tar"));
+        let target = format!("{form}:{out}");
+        let steps: Vec<Vec<&str>> = if program == "podman" {
+            vec![
+                vec!["load", "-q", "-i", &saved],
+                vec!["save", "-q", "--format", form, "-o", &out, "made:1"],
+            ]
+        } else {
+            vec![vec!["push", "-q", "docker.io/library/made:1", &target]]
+        };
+        for step in &steps {
+            let arguments = [&own[..], step].concat();
+            let _ = run(program, &arguments).ok();
+        }
+        let other = crate::engine();
+        let _ = other.docker(&["load", "-i", &out]).ok();
+        let loaded = other.sampan(&["images", "-q", "--no-trunc"]).ok();
+        assert_eq!(loaded, config_in(&target), "{program} {form}");
+        assert_eq!(
+            layers(&other, &loaded),
+            layers(&engine, "made:1"),
+            "{program} {form}"
+        );
+    }
+}
+
+#[test]
+fn exported_files_are_the_containers_without_its_mounts() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let shared = engine.scratch().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("secret"), "of the host").unwrap();
+    let bind = format!("{}:/shared", shared.display());
+    let script =
+        "echo mine > /mine; rm /etc/group; mv /home /moved; ln -s /shared/secret /trap; sleep 1000";
+    let container = engine
+        .sampan(&["run", "-d", "-v", &bind, "busybox", "sh", "-c", script])
+        .ok();
+    sampan_testing::until("the script is through", || {
+        engine.sampan(&["exec", &container, "ls", "/trap"]).code == 0
+    });
+    for running in [true, false] {
+        for (who, docker) in [("sampan", false), ("docker", true)] {
+            let tar = into_file(&engine, docker, &["export", &container], "export.tar");
+            let files = members(&tar);
+            let content = |path: &str| files.get(path).map(|member| member.3.clone());
+            assert_eq!(content("mine"), Some(b"mine\n".to_vec()), "{who}");
+            assert!(files.contains_key("bin/busybox"), "{who}");
+            assert!(files.contains_key("moved/"), "{who} {running}");
+            assert!(!files.contains_key("home/"), "{who}");
+            assert!(!files.contains_key("etc/group"), "{who}");
+            assert!(!files.keys().any(|path| path.contains("secret")), "{who}");
+            assert!(
+                !files
+                    .keys()
+                    .any(|path| path.starts_with("proc/") && path.len() > 5),
+                "{who}"
+            );
+            assert_eq!(files["trap"].2, "/shared/secret", "{who}");
+            let path = tar.display().to_string();
+            let id = engine.sampan(&["import", &path, "exported:1"]).ok();
+            assert!(id.starts_with("sha256:"), "{who}");
+            let said = engine
+                .sampan(&["run", "--rm", "exported:1", "cat", "/mine"])
+                .ok();
+            assert_eq!(said, "mine", "{who}");
+        }
+        let _ = engine.sampan(&["stop", "-t", "0", &container]).ok();
+    }
+    let out = engine.scratch().join("out.tar").display().to_string();
+    let _ = engine.docker(&["export", "-o", &out, &container]).ok();
+    let whole = fs::read(&out).unwrap();
+    let _ = engine
+        .sampan(&["export", "--output", &out, &container])
+        .ok();
+    assert!(fs::read(&out).unwrap() == whole);
+    let missing = engine.sampan(&["export", "-o", &out, "no-such"]);
+    assert_eq!(missing.code, 1);
+    assert!(
+        missing.stderr.contains("No such container: no-such"),
+        "{missing:?}"
+    );
+    assert!(
+        fs::read(&out).unwrap() == whole,
+        "what was there stays when it fails"
+    );
+}
+
+#[test]
+fn transcript_hello_world_is_pulled_run_and_removed() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let registry = Registry::start();
+    for (who, client) in CLIENTS {
+        // Our own image, from a registry that stands for the world's.
+        let engine = engine();
+        let _ = client(&engine, &["pull", "hello-world"]).ok();
+        let name = format!("{}/{who}/hello-world", registry.address());
+        let _ = client(&engine, &["tag", "hello-world", &name]).ok();
+        let digest = pushed_digest(&client(&engine, &["push", &name]).ok());
+        let _ = client(&engine, &["rmi", "hello-world", &name]).ok();
+        let said = client(&engine, &["pull", &name]).ok();
+        assert!(said.contains("Pull complete"), "{who}: {said}");
+        assert!(said.contains(&format!("Digest: {digest}")), "{who}: {said}");
+        let newer = format!("Status: Downloaded newer image for {name}:latest");
+        assert!(said.contains(&newer), "{who}: {said}");
+        let hello = client(&engine, &["run", &name]).ok();
+        assert!(hello.contains("Hello from Sampan!"), "{who}: {hello}");
+        engine.remove_all();
+        let image = id(&engine, &name);
+        let layer = layers(&engine, &name)[0].clone();
+        let removed = client(&engine, &["rmi", &name]).ok();
+        let expected = format!(
+            "Untagged: {name}:latest\nUntagged: {name}@{digest}\nDeleted: {image}\nDeleted: {layer}"
+        );
+        assert_eq!(removed, expected, "{who}");
+    }
+}
+
+#[test]
+fn transcript_save_here_and_load_there() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let image = fixture(Fixture::Debian);
+    let here = engine();
+    let archive = image.archive().display().to_string();
+    let _ = here.sampan(&["load", "-i", &archive]).ok();
+    for (who, client) in CLIENTS {
+        let file = here.scratch().join("debian.tar").display().to_string();
+        let _ = client(&here, &["save", "debian", "-o", &file]).ok();
+        let there = engine();
+        let said = client(&there, &["load", "-i", &file]).ok();
+        assert!(
+            said.contains("Loaded image: debian:latest"),
+            "{who}: {said}"
+        );
+        assert_eq!(
+            id(&there, "debian:latest"),
+            id(&here, "debian:latest"),
+            "{who}"
+        );
+    }
+}
+
+#[test]
+fn transcript_pull_shows_short_layer_ids_and_run_pulls_itself() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let registry = Registry::start();
+    let reference = registry.push(&fixture(Fixture::Nginx));
+    let digest = digest_at(&reference);
+    for (who, client) in CLIENTS {
+        let engine = engine();
+        let said = client(&engine, &["pull", &reference]).ok();
+        let complete: Vec<&str> = said
+            .lines()
+            .filter_map(|line| line.strip_suffix(": Pull complete"))
+            .collect();
+        assert_eq!(
+            complete.len(),
+            layers(&engine, &reference).len(),
+            "{who}: {said}"
+        );
+        let short = |id: &&str| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        assert!(complete.iter().all(short), "{who}: {said}");
+        assert!(said.contains(&format!("Digest: {digest}")), "{who}: {said}");
+        let _ = client(&engine, &["rmi", &reference]).ok();
+        let ran = client(&engine, &["run", "-d", &reference, "sleep", "3600"]);
+        let unable = format!("Unable to find image '{reference}' locally");
+        assert!(ran.stderr.contains(&unable), "{who}: {ran:?}");
+        let _ = ran.ok();
+        let root = client(
+            &engine,
+            &["inspect", "--format", "{{json .RootFS}}", &reference],
+        )
+        .ok();
+        let root = json(&root);
+        assert_eq!(root["Type"], "layers", "{who}");
+        assert_eq!(
+            root["Layers"].as_array().unwrap().len(),
+            complete.len(),
+            "{who}"
+        );
+    }
+}
+
+#[test]
+fn all_tags_of_a_repository_are_pulled_and_registries_are_searched() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let registry = Registry::start();
+    let source = registry.push(&fixture(Fixture::Busybox));
+    let name = source.trim_end_matches(":latest");
+    let second = format!("docker://{name}:second");
+    let copy = [
+        "copy",
+        "--quiet",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+    ];
+    let from = format!("docker://{source}");
+    let _ = run("skopeo", &[&copy[..], &[&from, &second]].concat()).ok();
+    for (who, client) in CLIENTS {
+        let engine = engine();
+        let said = client(&engine, &["pull", "--all-tags", name]).ok();
+        assert!(said.ends_with(name), "{who}: {said}");
+        let listed = engine
+            .sampan(&["images", "--format", "{{.Repository}}:{{.Tag}}"])
+            .ok();
+        let mut tags: Vec<&str> = listed.lines().collect();
+        tags.sort_unstable();
+        assert_eq!(
+            tags,
+            [format!("{name}:latest"), format!("{name}:second")],
+            "{who}"
+        );
+        let both = client(&engine, &["pull", "-a", &source]);
+        assert!(
+            both.stderr.contains("tag can't be used with --all-tags/-a"),
+            "{who}: {both:?}"
+        );
+        let digest = digest_at(&source);
+        let by_digest = format!("{name}@{digest}");
+        let said = client(&engine, &["pull", &by_digest]).ok();
+        assert!(said.ends_with(&by_digest), "{who}: {said}");
+        let term = format!("{}/busy", registry.address());
+        let found = client(
+            &engine,
+            &[
+                "search",
+                "--format",
+                "{{.Name}}|{{.StarCount}}|{{.IsOfficial}}",
+                &term,
+            ],
+        )
+        .ok();
+        assert_eq!(found, format!("{name}|0|"), "{who}");
+        let table = client(&engine, &["search", &term]).ok();
+        assert!(table.starts_with("NAME"), "{who}: {table}");
+    }
+}
+
+#[test]
+fn a_file_of_another_server_is_imported() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let mut tar = tar::Builder::new(Vec::new());
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(busybox.len() as u64);
+    header.set_mode(0o755);
+    tar.append_data(&mut header, "bin/sh", &busybox[..])
+        .unwrap();
+    let tar = tar.into_inner().unwrap();
+    let server = sampan_testing::ScriptedServer::start(move |asked| {
+        if asked.path == "/root.tar" {
+            sampan_testing::Answer::new(200, tar.clone())
+        } else {
+            sampan_testing::Answer::new(404, "")
+        }
+    });
+    let engine = engine();
+    for (who, client) in CLIENTS {
+        let url = format!("http://{}/root.tar", server.address());
+        let name = format!("{who}:1");
+        let said = client(
+            &engine,
+            &[
+                "import",
+                "--message",
+                "hello",
+                "--change",
+                "ENV A=b",
+                &url,
+                &name,
+            ],
+        )
+        .ok();
+        assert!(
+            said.contains(&format!("Downloading from {url}")),
+            "{who}: {said}"
+        );
+        assert!(
+            said.lines().last().unwrap().starts_with("sha256:"),
+            "{who}: {said}"
+        );
+        let shown = client(&engine, &["run", "--rm", &name, "/bin/sh", "-c", "echo $A"]).ok();
+        assert_eq!(shown, "b", "{who}");
+        let comment = client(&engine, &["history", "--format", "{{.Comment}}", &name]).ok();
+        assert_eq!(comment, "hello", "{who}");
+        let missing = format!("http://{}/other.tar", server.address());
+        let refused = client(&engine, &["import", &missing, "x:1"]);
+        assert_eq!(refused.code, 1, "{who}");
+        assert!(refused.stderr.contains("404"), "{who}: {refused:?}");
+    }
+}
