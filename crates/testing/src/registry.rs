@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::command::{free_port, run, until};
 use crate::fixtures::Fixture;
 
-/// Debian's `docker-registry` on 127.0.0.1, with storage of its own.
+/// A registry on 127.0.0.1 with storage of its own: Debian's `docker-registry`, or ours.
 #[derive(Debug)]
 pub struct Registry {
     directory: TempDir,
@@ -38,12 +38,26 @@ impl Registry {
         Self::start_with(Some(login))
     }
 
+    /// Starts our own server, `sampan registry serve`, that anybody may use.
+    #[must_use]
+    pub fn ours(sampan: &str) -> Self {
+        let (directory, port) = (scratch(), free_port());
+        let mut command = Command::new(sampan);
+        command
+            .args(["registry", "serve", "--listen"])
+            .arg(format!("127.0.0.1:{port}"))
+            .arg("--root")
+            .arg(directory.path().join("data"));
+        Self {
+            process: serve(command, port),
+            directory,
+            port,
+            login: None,
+        }
+    }
+
     fn start_with(login: Option<Login>) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("sampan-registry-")
-            .tempdir()
-            .unwrap();
-        let port = free_port();
+        let (directory, port) = (scratch(), free_port());
         let root = directory.path().display();
         let mut config = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n\
@@ -61,19 +75,11 @@ impl Registry {
         }
         let file = directory.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
-        let process = Command::new("docker-registry")
-            .arg("serve")
-            .arg(file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        until("the registry answers", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(file);
         Self {
+            process: serve(command, port),
             directory,
-            process,
             port,
             login,
         }
@@ -113,6 +119,27 @@ impl Registry {
     pub fn storage(&self) -> std::path::PathBuf {
         self.directory.path().join("data")
     }
+}
+
+fn scratch() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("sampan-registry-")
+        .tempdir()
+        .unwrap()
+}
+
+/// Starts a server and waits until it answers.
+fn serve(mut command: Command, port: u16) -> Child {
+    let process = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the registry answers", || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    process
 }
 
 impl Drop for Registry {

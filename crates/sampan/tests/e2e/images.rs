@@ -10,15 +10,21 @@ use sampan_testing::{Fixture, Login, Ran, Registry, TestEngine, fixture, run};
 
 use crate::{engine, engine_with_busybox};
 
-type Client = fn(&TestEngine, &[&str]) -> Ran;
+pub(crate) type Client = fn(&TestEngine, &[&str]) -> Ran;
 
-const CLIENTS: [(&str, Client); 2] = [
+pub(crate) const CLIENTS: [(&str, Client); 2] = [
     ("sampan", |engine, arguments| engine.sampan(arguments)),
     ("docker", |engine, arguments| engine.docker(arguments)),
 ];
 
 /// Changes a container of `image` by a script and commits it as `name`.
-fn commit(engine: &TestEngine, client: Client, image: &str, script: &str, name: &str) -> String {
+pub(crate) fn commit(
+    engine: &TestEngine,
+    client: Client,
+    image: &str,
+    script: &str,
+    name: &str,
+) -> String {
     let container = client(engine, &["run", "-d", image, "sleep", "1000"]).ok();
     let _ = client(engine, &["exec", &container, "sh", "-c", script]).ok();
     let id = client(engine, &["commit", &container, name]).ok();
@@ -28,7 +34,7 @@ fn commit(engine: &TestEngine, client: Client, image: &str, script: &str, name: 
 }
 
 /// An image of `count` more layers than busybox has.
-fn layered(engine: &TestEngine, client: Client, count: usize, name: &str) {
+pub(crate) fn layered(engine: &TestEngine, client: Client, count: usize, name: &str) {
     let mut base = "busybox".to_owned();
     for layer in 1..=count {
         let script = format!("head -c 100000 /dev/urandom > /layer-{layer}");
@@ -42,12 +48,12 @@ fn layered(engine: &TestEngine, client: Client, count: usize, name: &str) {
     }
 }
 
-fn json(text: &str) -> serde_json::Value {
+pub(crate) fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// The diff IDs of an image.
-fn layers(engine: &TestEngine, image: &str) -> Vec<String> {
+pub(crate) fn layers(engine: &TestEngine, image: &str) -> Vec<String> {
     let format = "{{json .RootFS.Layers}}";
     let text = engine
         .sampan(&["image", "inspect", "--format", format, image])
@@ -55,18 +61,18 @@ fn layers(engine: &TestEngine, image: &str) -> Vec<String> {
     serde_json::from_str(&text).unwrap()
 }
 
-fn id(engine: &TestEngine, image: &str) -> String {
+pub(crate) fn id(engine: &TestEngine, image: &str) -> String {
     engine
         .sampan(&["image", "inspect", "--format", "{{.Id}}", image])
         .ok()
 }
 
-fn count(text: &str, word: &str) -> usize {
+pub(crate) fn count(text: &str, word: &str) -> usize {
     text.lines().filter(|line| line.contains(word)).count()
 }
 
 /// The digest that a push has told.
-fn pushed_digest(said: &str) -> String {
+pub(crate) fn pushed_digest(said: &str) -> String {
     let line = said
         .lines()
         .find(|line| line.contains(": digest: sha256:"))
@@ -78,7 +84,7 @@ fn pushed_digest(said: &str) -> String {
 }
 
 /// The digest that the registry has for a name.
-fn digest_at(reference: &str) -> String {
+pub(crate) fn digest_at(reference: &str) -> String {
     let source = format!("docker://{reference}");
     let format = [
         "inspect",
@@ -88,54 +94,6 @@ fn digest_at(reference: &str) -> String {
         &source,
     ];
     run("skopeo", &format).ok()
-}
-
-#[test]
-fn a_commit_adds_one_layer_and_a_push_sends_only_that() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    for (who, client) in CLIENTS {
-        let registry = Registry::start();
-        let engine = engine_with_busybox();
-        layered(&engine, client, 6, "app:v1");
-        let base = layers(&engine, "app:v1");
-        assert_eq!(base.len(), 7, "{who}");
-        let v1 = format!("{}/me/app:v1", registry.address());
-        let v2 = format!("{}/me/app:v2", registry.address());
-        let _ = client(&engine, &["tag", "app:v1", &v1]).ok();
-        let said = client(&engine, &["push", &v1]).ok();
-        let repository = format!("{}/me/app", registry.address());
-        assert!(
-            said.starts_with(&format!("The push refers to repository [{repository}]")),
-            "{who}: {said}"
-        );
-        assert_eq!(count(&said, ": Pushed"), 7, "{who}: {said}");
-        let first = pushed_digest(&said);
-        assert_eq!(digest_at(&v1), first, "{who}");
-
-        let _ = commit(&engine, client, "app:v1", "touch /new-file", &v2);
-        let top = layers(&engine, &v2);
-        assert_eq!(top[..7], base[..], "{who}");
-        assert_eq!(top.len(), 8, "{who}");
-        let said = client(&engine, &["push", &v2]).ok();
-        assert_eq!(count(&said, ": Pushed"), 1, "{who}: {said}");
-        assert_eq!(count(&said, ": Layer already exists"), 7, "{who}: {said}");
-        assert!(said.contains("\nv2: digest: sha256:"), "{who}: {said}");
-        let second = pushed_digest(&said);
-        // Pushed again, and pulled and pushed, it stays the same.
-        let again = client(&engine, &["push", &v2]).ok();
-        assert_eq!(count(&again, ": Layer already exists"), 8, "{who}: {again}");
-        assert_eq!(pushed_digest(&again), second, "{who}");
-        let before = id(&engine, &v2);
-        for image in ["app:v1", &v1, &v2] {
-            let _ = engine.sampan(&["rmi", image]).ok();
-        }
-        let _ = client(&engine, &["pull", &v2]).ok();
-        assert_eq!(id(&engine, &v2), before, "{who}");
-        let again = client(&engine, &["push", &v2]).ok();
-        assert_eq!(pushed_digest(&again), second, "{who}");
-        let listed = client(&engine, &["run", "--rm", &v2, "ls", "/"]).ok();
-        assert!(listed.contains("new-file"), "{who}: {listed}");
-    }
 }
 
 #[test]
@@ -592,101 +550,6 @@ fn exported_files_are_the_containers_without_its_mounts() {
         fs::read(&out).unwrap() == whole,
         "what was there stays when it fails"
     );
-}
-
-#[test]
-fn transcript_hello_world_is_pulled_run_and_removed() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let registry = Registry::start();
-    for (who, client) in CLIENTS {
-        // Our own image, from a registry that stands for the world's.
-        let engine = engine();
-        let _ = client(&engine, &["pull", "hello-world"]).ok();
-        let name = format!("{}/{who}/hello-world", registry.address());
-        let _ = client(&engine, &["tag", "hello-world", &name]).ok();
-        let digest = pushed_digest(&client(&engine, &["push", &name]).ok());
-        let _ = client(&engine, &["rmi", "hello-world", &name]).ok();
-        let said = client(&engine, &["pull", &name]).ok();
-        assert!(said.contains("Pull complete"), "{who}: {said}");
-        assert!(said.contains(&format!("Digest: {digest}")), "{who}: {said}");
-        let newer = format!("Status: Downloaded newer image for {name}:latest");
-        assert!(said.contains(&newer), "{who}: {said}");
-        let hello = client(&engine, &["run", &name]).ok();
-        assert!(hello.contains("Hello from Sampan!"), "{who}: {hello}");
-        engine.remove_all();
-        let image = id(&engine, &name);
-        let layer = layers(&engine, &name)[0].clone();
-        let removed = client(&engine, &["rmi", &name]).ok();
-        let expected = format!(
-            "Untagged: {name}:latest\nUntagged: {name}@{digest}\nDeleted: {image}\nDeleted: {layer}"
-        );
-        assert_eq!(removed, expected, "{who}");
-    }
-}
-
-#[test]
-fn transcript_save_here_and_load_there() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let image = fixture(Fixture::Debian);
-    let here = engine();
-    let archive = image.archive().display().to_string();
-    let _ = here.sampan(&["load", "-i", &archive]).ok();
-    for (who, client) in CLIENTS {
-        let file = here.scratch().join("debian.tar").display().to_string();
-        let _ = client(&here, &["save", "debian", "-o", &file]).ok();
-        let there = engine();
-        let said = client(&there, &["load", "-i", &file]).ok();
-        assert!(
-            said.contains("Loaded image: debian:latest"),
-            "{who}: {said}"
-        );
-        assert_eq!(
-            id(&there, "debian:latest"),
-            id(&here, "debian:latest"),
-            "{who}"
-        );
-    }
-}
-
-#[test]
-fn transcript_pull_shows_short_layer_ids_and_run_pulls_itself() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let registry = Registry::start();
-    let reference = registry.push(&fixture(Fixture::Nginx));
-    let digest = digest_at(&reference);
-    for (who, client) in CLIENTS {
-        let engine = engine();
-        let said = client(&engine, &["pull", &reference]).ok();
-        let complete: Vec<&str> = said
-            .lines()
-            .filter_map(|line| line.strip_suffix(": Pull complete"))
-            .collect();
-        assert_eq!(
-            complete.len(),
-            layers(&engine, &reference).len(),
-            "{who}: {said}"
-        );
-        let short = |id: &&str| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        assert!(complete.iter().all(short), "{who}: {said}");
-        assert!(said.contains(&format!("Digest: {digest}")), "{who}: {said}");
-        let _ = client(&engine, &["rmi", &reference]).ok();
-        let ran = client(&engine, &["run", "-d", &reference, "sleep", "3600"]);
-        let unable = format!("Unable to find image '{reference}' locally");
-        assert!(ran.stderr.contains(&unable), "{who}: {ran:?}");
-        let _ = ran.ok();
-        let root = client(
-            &engine,
-            &["inspect", "--format", "{{json .RootFS}}", &reference],
-        )
-        .ok();
-        let root = json(&root);
-        assert_eq!(root["Type"], "layers", "{who}");
-        assert_eq!(
-            root["Layers"].as_array().unwrap().len(),
-            complete.len(),
-            "{who}"
-        );
-    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod sessions;
 mod space;
 mod storage;
 mod table;
+mod transcripts;
 
 use sampan_testing::TestEngine;
 
