@@ -2,6 +2,7 @@
 //! run on the same images. Machines are noisy and differ: the samples of all
 //! are taken in turn, and ratios of medians are what counts.
 
+mod archive;
 mod breakdown;
 mod burst;
 mod delete;
@@ -9,6 +10,7 @@ mod measure;
 mod memory;
 mod peers;
 mod pull;
+mod push;
 mod registry;
 mod runtime;
 mod single;
@@ -23,8 +25,9 @@ use crate::run::{cargo, run as command, workspace};
 use table::Table;
 
 /// The benchmarks by name, in the order in which they run.
-const NAMES: [&str; 8] = [
-    "runtime", "registry", "start", "exec", "burst", "pull", "delete", "memory",
+const NAMES: [&str; 11] = [
+    "runtime", "registry", "start", "exec", "burst", "pull", "push", "save", "load", "delete",
+    "memory",
 ];
 /// Those that need no engine.
 const WITHOUT_ENGINES: [&str; 2] = ["runtime", "registry"];
@@ -56,7 +59,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     ]))?;
     // Made where packages can be downloaded.
     for image in [Fixture::Busybox, Fixture::FiveLayers] {
-        let _ = fixture(image);
+        let _ = fixture(image).archive();
     }
     world::run(arguments)
 }
@@ -83,6 +86,15 @@ fn inside(names: &[&str]) -> Result<()> {
         }
         if wanted("pull") {
             pull::run(&peers, &mut table)?;
+        }
+        if wanted("push") {
+            push::run(&peers, &mut table)?;
+        }
+        if wanted("save") {
+            archive::save(&peers, &mut table)?;
+        }
+        if wanted("load") {
+            archive::load(&peers, &mut table)?;
         }
         if wanted("delete") {
             delete::run(&peers, &mut table)?;
