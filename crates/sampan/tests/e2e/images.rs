@@ -660,3 +660,208 @@ fn a_file_of_another_server_is_imported() {
         assert!(refused.stderr.contains("404"), "{who}: {refused:?}");
     }
 }
+
+/// Pushes busybox for two machines under one name, whose index has this digest.
+fn push_for_two_machines(engine: &TestEngine, name: &str) -> String {
+    let layout = engine.scratch().join("machines");
+    let at = |tag: &str| format!("{}:{tag}", layout.display());
+    let source = fixture(Fixture::Busybox).layout();
+    let _ = run(
+        "skopeo",
+        &["copy", "-q", &source, &format!("oci:{}", at("amd64"))],
+    )
+    .ok();
+    let other = ["config", "--image", &at("amd64"), "--tag", "arm64"];
+    let _ = run(
+        "umoci",
+        &[&other[..], &["--architecture", "arm64"]].concat(),
+    )
+    .ok();
+    let list = layout.join("index.json");
+    let mut index = json(&fs::read_to_string(&list).unwrap());
+    let mut entries = index["manifests"].as_array().unwrap().clone();
+    for entry in &mut entries {
+        let annotations = entry.as_object_mut().unwrap().remove("annotations");
+        let architecture = annotations.unwrap()["org.opencontainers.image.ref.name"].clone();
+        entry["platform"] = serde_json::json!({"architecture": architecture, "os": "linux"});
+    }
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let both = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": entries,
+    })
+    .to_string();
+    let digest = sampan_oci::Digest::of(both.as_bytes());
+    fs::write(layout.join("blobs/sha256").join(digest.hex()), &both).unwrap();
+    index["manifests"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({
+            "mediaType": media_type,
+            "digest": digest,
+            "size": both.len(),
+            "annotations": {"org.opencontainers.image.ref.name": "both"},
+        }));
+    fs::write(list, index.to_string()).unwrap();
+    let (from, to) = (format!("oci:{}", at("both")), format!("docker://{name}"));
+    let copy = ["copy", "-q", "--all", "--dest-tls-verify=false", &from, &to];
+    let _ = run("skopeo", &copy).ok();
+    digest.to_string()
+}
+
+#[test]
+fn images_of_several_machines_are_pulled_saved_and_pushed_on() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let (registry, other) = (Registry::start(), Registry::start());
+    for (who, client) in CLIENTS {
+        let engine = engine();
+        let name = format!("{}/{who}/many:1", registry.address());
+        let index = push_for_two_machines(&engine, &name);
+        let architecture = || {
+            let format = ["image", "inspect", "--format", "{{.Architecture}}", &name];
+            engine.sampan(&format).ok()
+        };
+        for machine in ["amd64", "arm64"] {
+            let platform = format!("linux/{machine}");
+            let said = client(&engine, &["pull", "--platform", &platform, &name]).ok();
+            assert!(said.contains(&format!("Digest: {index}")), "{who}: {said}");
+            assert_eq!(architecture(), machine, "{who}");
+        }
+        let none = client(&engine, &["pull", "--platform", "linux/s390x", &name]);
+        assert_eq!(none.code, 1, "{who}: {none:?}");
+        // All that the index names is here, so that it goes on as it is.
+        let whole = format!("{}/{who}/whole:1", other.address());
+        let _ = client(&engine, &["tag", &name, &whole]).ok();
+        let said = client(&engine, &["push", &whole]).ok();
+        assert_eq!(pushed_digest(&said), index, "{who}");
+        assert_eq!(digest_at(&whole), index, "{who}");
+        let one = client(&engine, &["push", "--platform", "linux/arm64", &whole]).ok();
+        assert_ne!(pushed_digest(&one), index, "{who}");
+        let wrong = client(&engine, &["push", "--platform", "linux/s390x", &whole]);
+        assert!(
+            wrong
+                .stderr
+                .contains("does not provide the specified platform"),
+            "{who}: {wrong:?}"
+        );
+
+        let file = engine.scratch().join("many.tar").display().to_string();
+        let save = |platform| {
+            let arguments = ["save", "--platform", platform, "-o", &file, &name];
+            client(&engine, &arguments)
+        };
+        let wrong = save("linux/s390x");
+        assert!(
+            wrong
+                .stderr
+                .contains("does not provide the specified platform"),
+            "{who}: {wrong:?}"
+        );
+        let _ = save("linux/arm64").ok();
+        let there = crate::engine();
+        let wrong = client(&there, &["load", "--platform", "linux/amd64", "-i", &file]);
+        assert_eq!(wrong.code, 1, "{who}: {wrong:?}");
+        let load = ["load", "--platform", "linux/arm64", "-i", &file];
+        let _ = client(&there, &load).ok();
+        assert_eq!(id(&there, &name), id(&engine, &name), "{who}");
+    }
+}
+
+/// Paths of the topmost layer of the only image in an archive.
+fn top_layer(archive: &Path) -> Vec<String> {
+    let mut members = members(archive);
+    let manifest = String::from_utf8(members.remove("manifest.json").unwrap().3).unwrap();
+    let top = json(&manifest)[0]["Layers"]
+        .as_array()
+        .unwrap()
+        .last()
+        .cloned();
+    let layer = members.remove(top.unwrap().as_str().unwrap()).unwrap().3;
+    let mut layer = tar::Archive::new(&layer[..]);
+    let path =
+        |entry: tar::Entry<'_, &[u8]>| String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    layer
+        .entries()
+        .unwrap()
+        .map(|entry| path(entry.unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_commit_takes_the_upper_layer_alone_of_containers_that_run_or_ended() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    for (who, client) in CLIENTS {
+        let engine = engine_with_busybox();
+        let (volume, bind) = (format!("{who}:/data"), "/proc/uptime:/bound:ro");
+        let run = ["run", "-v", &volume, "-v", bind, "--tmpfs", "/fast"];
+        let script = "echo 1 > /one; echo 2 > /data/two; echo 3 > /fast/three";
+        let shell = ["busybox", "sh", "-c", script];
+        let ended = ["--name", "ended", "--hostname", "mine", "--dns", "10.1.2.3"];
+        let _ = client(&engine, &[&run[..], &ended, &shell].concat()).ok();
+        let image = client(&engine, &["commit", "ended"]).ok();
+        let file = into_file(&engine, who == "docker", &["save", &image], "ended.tar");
+        assert_eq!(top_layer(&file), ["one"], "{who}");
+
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let sleep = ["-d", "--name", "runs", "busybox", "sleep", "1000"];
+        let _ = client(&engine, &[&run[..], &sleep].concat()).ok();
+        let _ = client(&engine, &["exec", "runs", "rm", "/etc/passwd"]).ok();
+        let told = || {
+            let until = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs()
+                + 1;
+            let (since, until) = (since.to_string(), until.to_string());
+            let events = ["events", "--since", &since, "--until", &until];
+            let format = ["-f", "container=runs", "--format", "{{.Action}}"];
+            client(&engine, &[&events[..], &format].concat()).ok()
+        };
+        let _ = client(&engine, &["commit", "--pause=false", "runs", "going:1"]).ok();
+        assert_eq!(count(&told(), "pause"), 0, "{who}");
+        let file = into_file(&engine, who == "docker", &["save", "going:1"], "going.tar");
+        assert_eq!(top_layer(&file), ["etc/", "etc/.wh.passwd"], "{who}");
+        let _ = client(&engine, &["commit", "runs", "stood:1"]).ok();
+        let said = told();
+        assert_eq!(count(&said, "pause"), 2, "{who}: {said}");
+        let status = ["inspect", "--format", "{{.State.Status}}", "runs"];
+        assert_eq!(client(&engine, &status).ok(), "running", "{who}");
+        // One that stands still already stays so.
+        let _ = client(&engine, &["pause", "runs"]).ok();
+        let _ = client(&engine, &["commit", "runs", "still:1"]).ok();
+        assert_eq!(client(&engine, &status).ok(), "paused", "{who}");
+        assert_eq!(
+            layers(&engine, "still:1"),
+            layers(&engine, "going:1"),
+            "{who}"
+        );
+        let _ = client(&engine, &["unpause", "runs"]).ok();
+        engine.remove_all();
+        let _ = client(&engine, &["volume", "rm", who]).ok();
+    }
+}
+
+#[test]
+fn a_container_that_a_killed_engine_froze_for_a_commit_goes_on() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let sleep = ["run", "-d", "busybox", "sleep", "1000"];
+    let (frozen, paused) = (engine.sampan(&sleep).ok(), engine.sampan(&sleep).ok());
+    let _ = engine.sampan(&["pause", &frozen, &paused]).ok();
+    // What is on disk while a commit is under way.
+    let mark = engine.root().join("containers").join(&frozen);
+    fs::write(mark.join("frozen-for-commit"), "").unwrap();
+    engine.kill();
+    let status = |container: &str| {
+        let format = ["inspect", "--format", "{{.State.Status}}", container];
+        engine.sampan(&format).ok()
+    };
+    sampan_testing::until("the container goes on", || status(&frozen) == "running");
+    assert!(!mark.join("frozen-for-commit").exists());
+    assert_eq!(status(&paused), "paused");
+    engine.remove_all();
+}
