@@ -1,0 +1,47 @@
+//! Reads Dockerfiles: from bytes to stages, and from stages to what a build needs.
+//!
+//! It knows nothing of files, networks, images' contents or how a step is run:
+//! everything here is a pure function of text and options.
+//!
+//! * [`Dockerfile`] reads lines, here-documents, instructions and stages as
+//!   BuildKit does; an [`Error`] knows its place and shows it.
+//! * [`Plan`] says which stages the target needs and what their bases are.
+//! * [`Shell`] and [`Scope`] expand variables.
+//! * [`Ignore`] is `.dockerignore`.
+//! * [`Lint`] has BuildKit's checks.
+
+mod directive;
+mod duration;
+mod error;
+mod expose;
+mod flags;
+mod glob;
+mod heredoc;
+mod ignore;
+mod instruction;
+mod lines;
+mod lint;
+mod mount;
+mod parse;
+mod plan;
+mod shell;
+mod stage;
+mod variables;
+mod words;
+
+pub use directive::{Checks, Directives, detect_syntax};
+pub use error::{Error, ErrorKind, Location};
+pub use expose::exposed_ports;
+pub use glob::Pattern;
+pub use heredoc::Heredoc;
+pub use ignore::{Ignore, Visit};
+pub use instruction::{
+    Add, ArgDeclaration, Command, Copy, Healthcheck, Instruction, KeyValue, Network, Run, Script,
+    Security, Source, Step, Transfer, Trigger,
+};
+pub use lint::{BaseImage, Facts, Lint, Rule, Warning};
+pub use mount::{Device, Mount, MountFlag, MountKind, Sharing};
+pub use plan::{Input, Options, PROXY_ARGS, Plan, PlannedStage, Scope};
+pub use shell::{Expansion, Shell};
+pub use stage::{Dockerfile, MAX_SIZE, Stage};
+pub use variables::Variables;
