@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -94,12 +95,61 @@ fn head(response: &Response<Body>) -> Vec<u8> {
     head
 }
 
+/// How long a client may leave no room for what it asked for.
+struct Patience {
+    stall: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(stall: Duration) -> Self {
+        let waiting = None;
+        Self { stall, waiting }
+    }
+
+    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let stall = self.stall;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        let late = || Err(io::ErrorKind::TimedOut.into());
+        waiting.as_mut().poll(cx).map(|()| late())
+    }
+
+    fn end(&mut self) {
+        self.waiting = None;
+    }
+}
+
 /// The socket as hyper sees it.
 struct Io {
     /// What an earlier hyper read already.
     early: Bytes,
     socket: Arc<TcpStream>,
     handover: Arc<Handover>,
+    patience: Patience,
+}
+
+impl Io {
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.socket.poll_write_ready(cx)?.is_pending() {
+                self.handover.blocked.store(true, Ordering::Relaxed);
+                return self.patience.wait(cx);
+            }
+            match write(&self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => {
+                    self.patience.end();
+                    return Poll::Ready(written);
+                }
+            }
+        }
+    }
 }
 
 impl AsyncRead for Io {
@@ -127,37 +177,19 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            if self.socket.poll_write_ready(cx)?.is_pending() {
-                self.handover.blocked.store(true, Ordering::Relaxed);
-                return Poll::Pending;
-            }
-            match self.socket.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
+        self.write(cx, |socket| socket.try_write(bytes))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            if self.socket.poll_write_ready(cx)?.is_pending() {
-                self.handover.blocked.store(true, Ordering::Relaxed);
-                return Poll::Pending;
-            }
-            match self.socket.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
+        self.write(cx, |socket| socket.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -222,6 +254,7 @@ pub(crate) async fn drive(
             early,
             socket: Arc::clone(&socket),
             handover: Arc::clone(&handover),
+            patience: Patience::new(bounds.stall),
         };
         let service = service_fn(|request: Request<Incoming>| {
             let (answer, peer, handover) = (answer.clone(), peer.clone(), Arc::clone(&handover));
@@ -284,7 +317,13 @@ pub(crate) async fn drive_encrypted(
     bounds: Bounds,
     stop: CancellationToken,
 ) {
-    let greeting = tokio::time::timeout(bounds.head_timeout, acceptor.accept(socket));
+    let io = Io {
+        early: Bytes::new(),
+        socket: Arc::new(socket),
+        handover: Arc::default(),
+        patience: Patience::new(bounds.stall),
+    };
+    let greeting = tokio::time::timeout(bounds.head_timeout, acceptor.accept(io));
     let stream = match greeting.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -361,14 +400,7 @@ async fn send(socket: &Arc<TcpStream>, transfer: Transfer, stall: Duration) -> i
         let (to, from, part) = (Arc::clone(socket), Arc::clone(&file), range.clone());
         // Reading a file may wait for the disk.
         let turn = tokio::task::spawn_blocking(move || turn(&to, &from, part));
-        let (offset, full) = turn.await.map_err(io::Error::other)??;
-        range.start = offset;
-        if full {
-            // Tells the runtime what it could not see.
-            let _ = socket.try_io(Interest::WRITABLE, || {
-                io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())
-            });
-        }
+        range.start = turn.await.map_err(io::Error::other)??;
     }
     Ok(())
 }
@@ -380,18 +412,24 @@ async fn writable(socket: &TcpStream, stall: Duration) -> io::Result<()> {
     }
 }
 
-/// Sends as much as the socket takes; answers where it stopped and whether the socket is full.
-fn turn(socket: &TcpStream, file: &File, range: Range<u64>) -> io::Result<(u64, bool)> {
+/// Sends as much as the socket takes; answers where it stopped.
+fn turn(socket: &TcpStream, file: &File, range: Range<u64>) -> io::Result<u64> {
     let mut offset = range.start;
     let end = range.end.min(range.start.saturating_add(TURN));
     while offset < end {
         let count = usize::try_from(end - offset).unwrap_or(usize::MAX);
-        match rustix::fs::sendfile(socket, file, Some(&mut offset), count) {
+        // Within `try_io`, so that the runtime tells a socket that was full before from one that
+        // the client has emptied since.
+        let sent = socket.try_io(Interest::WRITABLE, || {
+            rustix::fs::sendfile(socket, file, Some(&mut offset), count).map_err(io::Error::from)
+        });
+        match sent {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok((offset, true)),
-            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
         }
     }
-    Ok((offset, false))
+    Ok(offset)
 }

@@ -1,8 +1,11 @@
 //! Reading and removing blobs and manifests.
 
-use sampan_oci::Digest;
+use std::time::Duration;
 
-use crate::support::{INDEX, MANIFEST, Server, manifest};
+use sampan_oci::Digest;
+use sampan_registry::Limits;
+
+use crate::support::{INDEX, MANIFEST, Server, Setup, manifest};
 
 const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -61,6 +64,34 @@ fn parts_of_blobs_are_read() {
         .send("GET", &path, &[("Connection", "close")], b"")
         .expect(200);
     assert_eq!(close.body, bytes);
+}
+
+#[test]
+fn clients_that_read_as_fast_as_they_can_get_all() {
+    // A client that has emptied its socket while the server was about to wait for it is not
+    // waited for until it is given up.
+    let server = Server::with(Setup {
+        limits: Limits {
+            stall: Duration::from_secs(5),
+            drain: Duration::from_secs(1),
+            ..Limits::default()
+        },
+        ..Setup::default()
+    });
+    let bytes = vec![7; 4 << 20];
+    let digest = server.push_blob("a", &bytes);
+    let path = format!("/v2/a/blobs/{digest}");
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let mut connection = server.connect();
+                for _ in 0..8 {
+                    let answer = connection.send("GET", &path, &[], b"").expect(200);
+                    assert!(answer.body == bytes, "other bytes came");
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sampan_oci::Digest;
 use sampan_registry::{Limits, Settings};
 
-use crate::support::{MANIFEST, Server, Setup};
+use crate::support::{MANIFEST, Server, Setup, manifest};
 
 #[test]
 fn names_never_lead_out_of_the_store() {
@@ -148,6 +148,40 @@ fn slow_bodies_and_heads_are_given_up() {
     // The upload is there for a client that means it.
     let progress = server.get(&location).expect(204);
     assert!(progress.header("range").unwrap().starts_with("0-"));
+}
+
+#[test]
+fn clients_that_say_or_read_nothing_are_given_up() {
+    let server = Server::with(Setup {
+        limits: Limits {
+            head_timeout: Duration::from_millis(300),
+            stall: Duration::from_millis(300),
+            connections: 3,
+            drain: Duration::from_secs(1),
+            ..Limits::default()
+        },
+        ..Setup::default()
+    });
+    // More than all buffers between server and client hold.
+    const SIZE: usize = 64 << 20;
+    let blob = server.push_blob("a", &vec![0; SIZE]);
+    let config = server.push_blob("a", b"{}");
+    let padding = "x".repeat(4_000_000);
+    let more = format!(r#","annotations":{{"a":"{padding}"}}"#);
+    server.push_manifest("a", "v1", &manifest(&[(config, 2)], &[], &more));
+    let mut asks_for_blob = server.connect();
+    asks_for_blob.raw(format!("GET /v2/a/blobs/{blob} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+    let mut asks_for_manifests = server.connect();
+    let ask = "GET /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\n\r\n";
+    asks_for_manifests.raw(ask.repeat(SIZE / padding.len()).as_bytes());
+    let silent = server.connect();
+    // There is no place for a fourth before the first three are gone.
+    server.get("/v2/").expect(200);
+    for mut connection in [asks_for_blob, asks_for_manifests, silent] {
+        let mut came = Vec::new();
+        let _ = connection.socket.read_to_end(&mut came);
+        assert!(came.len() < SIZE, "it was waited for");
+    }
 }
 
 #[test]
