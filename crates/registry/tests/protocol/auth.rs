@@ -99,6 +99,18 @@ fn passwords_and_rules_decide() {
     );
 }
 
+#[test]
+fn who_says_neither_name_nor_password_is_nobody_and_reads_what_is_public() {
+    let server = server(false);
+    let nobody = basic("", "");
+    let list =
+        |name: &str, who: &str| ask(&server, "GET", &format!("/v2/{name}/tags/list"), who).status;
+    assert_eq!(list("public/a", &nobody), 404, "it may be looked for");
+    assert_eq!(list("alice/a", &nobody), 401);
+    assert_eq!(list("public/a", &basic("", "secret")), 401);
+    assert_eq!(list("public/a", &basic("alice", "")), 401);
+}
+
 fn token(server: &Server, scopes: &[&str], authorization: &str) -> String {
     let scopes: Vec<String> = scopes
         .iter()

@@ -33,18 +33,13 @@ impl Tool {
     /// Pulls an image and answers the digest that it then has.
     #[track_caller]
     fn pull(&self, reference: &str) -> String {
+        // An image that came twice is shown with the digest that it had first.
+        let _ = self.run(&["rmi", "--all", "--force"]);
         let _ = self
             .run(&["pull", "--quiet", "--tls-verify=false", reference])
             .ok();
-        let name = reference.rsplit_once(':').unwrap().0;
-        let images = self
-            .run(&["images", "--digests", "--format", "{{.Name}} {{.Digest}}"])
-            .ok();
-        let line = images
-            .lines()
-            .find(|line| line.starts_with(name))
-            .unwrap_or_else(|| panic!("{reference} is not among {images}"));
-        line.split(' ').nth(1).unwrap().to_owned()
+        let digests = ["images", "--digests", "--format={{.Digest}}", reference];
+        self.run(&digests).ok()
     }
 
     /// Pushes an image that it pulled, and answers the digest that it was told.
