@@ -1,10 +1,14 @@
 //! Our registry and Debian's `docker-registry` under 64 clients at once, each
 //! with a layer of its own of 50 MB. The clients do nothing with what they get,
 //! and send what lies ready: what is measured is the servers.
+//!
+//! Once with stores on the disk, where both wait for it until what they
+//! acknowledge is durable, and once in memory, where only they count.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -23,6 +27,33 @@ const ROUNDS: usize = 3;
 /// Bytes by which the layers differ.
 const OWN: usize = 8;
 
+/// Where the stores are.
+#[derive(Clone, Copy)]
+enum Place {
+    Disk,
+    Memory,
+}
+
+impl Place {
+    const ALL: [Self; 2] = [Self::Disk, Self::Memory];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        }
+    }
+
+    fn store(self) -> Result<TempDir> {
+        let within = match self {
+            Self::Disk => std::env::temp_dir(),
+            Self::Memory => PathBuf::from("/dev/shm"),
+        };
+        let mut builder = tempfile::Builder::new();
+        Ok(builder.prefix("sampan-bench-").tempdir_in(within)?)
+    }
+}
+
 /// A server with a store of its own.
 struct Server {
     name: &'static str,
@@ -32,8 +63,8 @@ struct Server {
 }
 
 impl Server {
-    fn ours() -> Result<Self> {
-        let directory = store()?;
+    fn ours(place: Place) -> Result<Self> {
+        let directory = place.store()?;
         let port = free_port();
         let mut command = Command::new(super::release("sampan"));
         command
@@ -43,8 +74,8 @@ impl Server {
         Self::start("sampan", command, port, directory)
     }
 
-    fn debian() -> Result<Self> {
-        let directory = store()?;
+    fn debian(place: Place) -> Result<Self> {
+        let directory = place.store()?;
         let port = free_port();
         let config = directory.path().join("config.yml");
         let text = format!(
@@ -98,10 +129,6 @@ impl Drop for Server {
     }
 }
 
-fn store() -> Result<TempDir> {
-    Ok(tempfile::Builder::new().prefix("sampan-bench-").tempdir()?)
-}
-
 /// The layers: one body for all, and for each the bytes in front and the digest.
 struct Layers {
     body: Vec<u8>,
@@ -137,44 +164,60 @@ pub(super) fn run() -> Result<()> {
         LAYER / 1_000_000
     );
     println!(
-        "{:<16} {:>6} {:>10} {:>10} {:>12}",
-        "", "round", "push MB/s", "pull MB/s", "peak RSS KiB"
+        "{:<7} {:<16} {:>5} {:>10} {:>10} {:>12}",
+        "store", "server", "round", "push MB/s", "pull MB/s", "peak RSS KiB"
     );
-    let mut figures = [Vec::new(), Vec::new()];
+    for place in Place::ALL {
+        compare(place)?;
+    }
+    Ok(())
+}
+
+/// What the clients of one server waited in one round.
+struct Times {
+    push: Duration,
+    pull: Duration,
+}
+
+fn compare(place: Place) -> Result<()> {
+    let servers: [fn(Place) -> Result<Server>; 2] = [Server::ours, Server::debian];
+    let mut times = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS {
         let layers = Layers::new(round);
-        // New stores each time: what one left in memory or on the disk is not the other's.
-        for (servers, figures) in [Server::ours as fn() -> Result<Server>, Server::debian]
-            .iter()
-            .zip(&mut figures)
-        {
-            let server = servers()?;
+        // Each is the first in turn.
+        for which in [round % 2, 1 - round % 2] {
+            // New stores each time: what one left in memory or on the disk is not the other's.
+            let server = servers[which](place)?;
             let push = at_once(|client| push(&server, &layers, client))?;
             let pull = at_once(|client| pull(&server, &layers, client))?;
             println!(
-                "{:<16} {:>6} {:>10.0} {:>10.0} {:>12.0}",
+                "{:<7} {:<16} {:>5} {:>10.0} {:>10.0} {:>12.0}",
+                place.name(),
                 server.name,
                 round + 1,
                 speed(push),
                 speed(pull),
                 server.peak()
             );
-            figures.push((push, pull));
+            times[which].push(Times { push, pull });
             drop(server);
             rustix::fs::sync();
         }
     }
-    let median = |of: usize, which: fn(&(Duration, Duration)) -> Duration| {
-        let mut times: Vec<Duration> = figures[of].iter().map(which).collect();
-        times.sort();
-        times[times.len() / 2].as_secs_f64()
-    };
+    let ratio = |of: fn(&Times) -> Duration| median(&times[1], of) / median(&times[0], of);
     println!(
-        "sampan is {:.2} times as fast to push and {:.2} times to pull (medians)",
-        median(1, |times| times.0) / median(0, |times| times.0),
-        median(1, |times| times.1) / median(0, |times| times.1)
+        "{}: sampan is {:.2} times as fast to push and {:.2} times to pull (medians)",
+        place.name(),
+        ratio(|times| times.push),
+        ratio(|times| times.pull)
     );
     Ok(())
+}
+
+fn median(times: &[Times], of: fn(&Times) -> Duration) -> f64 {
+    let mut times: Vec<Duration> = times.iter().map(of).collect();
+    times.sort();
+    times[times.len() / 2].as_secs_f64()
 }
 
 #[allow(clippy::cast_precision_loss)]
