@@ -40,6 +40,8 @@ const NEEDED: &[Needed] = &[
     needed("buildah", "buildah"),
     needed("chromium", "chromium"),
     needed("openssl", "openssl"),
+    needed("systemd-creds", "systemd"),
+    needed("script", "bsdutils"),
 ];
 
 /// What the benchmarks compare with.

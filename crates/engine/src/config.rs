@@ -1,7 +1,11 @@
 //! What an engine is told when it is opened.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use sampan_images::Proxies;
+use sampan_images::settings::{Fixed, SettingsSource};
 
 use crate::fail_point::FailPoints;
 
@@ -25,6 +29,10 @@ pub struct Config {
     pub collector: crate::CollectorConfig,
     /// Images that come with the engine.
     pub bundled: Vec<crate::Bundled>,
+    /// What is said of registries, asked before each pull.
+    pub registries: Arc<dyn SettingsSource>,
+    /// Proxies on the way to registries.
+    pub proxies: Proxies,
     /// Steps at which to fail, in tests.
     pub fail_points: FailPoints,
 }
@@ -45,6 +53,8 @@ impl Config {
             layers: sampan_layers::Options::default(),
             collector: crate::CollectorConfig::default(),
             bundled: Vec::new(),
+            registries: Arc::new(Fixed::default()),
+            proxies: Proxies::default(),
             fail_points: FailPoints::default(),
         }
     }

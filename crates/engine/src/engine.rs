@@ -197,6 +197,8 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         layers,
         collector,
         bundled,
+        registries,
+        proxies,
         fail_points,
     } = config;
     let paths = Paths::new(&root, &run);
@@ -209,7 +211,10 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     let executable = Executable::load(&shim)?;
     let host = Host::look()?;
     let layers = LayerStore::open(&root, layers)?;
-    let images = ImageStore::open(&root, layers, sampan_images::Options::default())?;
+    let mut options = sampan_images::Options::default();
+    options.registry.settings = registries;
+    options.registry.proxies = proxies;
+    let images = ImageStore::open(&root, layers, options)?;
     let records = Store::open_as(paths.containers(), Layout::Directories)?;
     let events = EventBus::open(&paths.events())?;
     let registry = Registry::new(records);

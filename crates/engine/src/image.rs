@@ -114,6 +114,12 @@ impl ImageService {
         &self.store
     }
 
+    /// Checks credentials with a registry. Returns the token to keep in the password's place;
+    /// empty where there is none.
+    pub async fn log_in(&self, registry: &str, credentials: &Credentials) -> Result<String> {
+        Ok(self.store.log_in(registry, credentials).await?)
+    }
+
     /// Installs the image that comes with the engine under this name; `None` where none does.
     pub async fn install_bundled(&self, reference: &Reference) -> Result<Option<Arc<Image>>> {
         let named = |bundled: &&Bundled| {

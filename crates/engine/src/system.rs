@@ -67,6 +67,8 @@ pub struct SystemInfo {
     pub root: PathBuf,
     /// Version of the engine.
     pub version: String,
+    /// What is said of registries.
+    pub registries: Arc<sampan_images::settings::Settings>,
     /// Such as `name=seccomp,profile=builtin`.
     pub security_options: Vec<String>,
     /// What a person should know.
@@ -229,6 +231,7 @@ impl Shared {
             host_name: host.name.clone(),
             root: self.root.clone(),
             version: self.version.clone(),
+            registries: self.images.store().registry_settings(),
             security_options: vec!["name=seccomp,profile=builtin".to_owned()],
             warnings,
         }

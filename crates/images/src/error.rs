@@ -207,7 +207,24 @@ impl Error {
         }
     }
 
+    /// Whether other bytes from another registry may be better.
+    pub(crate) fn is_the_registrys(&self) -> bool {
+        matches!(self, Self::Registry(_)) || self.kind() == ErrorKind::Invalid
+    }
+
     pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, source }
     }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
 }

@@ -40,7 +40,8 @@ const POST_MORTEM: u64 = 64 << 20;
 pub(crate) struct Fetch {
     pub(crate) store: ImageStore,
     pub(crate) client: Client,
-    pub(crate) source: Source,
+    /// Where it may be had, the best place first; at least one.
+    pub(crate) sources: Vec<Source>,
     pub(crate) layer: Descriptor,
     pub(crate) diff_id: DiffId,
     pub(crate) progress: ProgressSink,
@@ -66,22 +67,47 @@ enum Kept {
 impl Fetch {
     pub(crate) async fn run(self) -> Result<()> {
         let id = self.layer.digest.short();
+        let mut sources = self.sources.iter().peekable();
+        loop {
+            let source = sources.next().expect("a layer has a source");
+            match self.run_from(&id, source).await {
+                Err(error) if sources.peek().is_some() && error.is_the_registrys() => {
+                    tracing::warn!(
+                        mirror = source.registry,
+                        layer = %self.layer.digest,
+                        error = crate::error::chain(&error),
+                        "a mirror does not have the layer"
+                    );
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Fetches the layer from one source.
+    async fn run_from(&self, id: &str, source: &Source) -> Result<()> {
         let guard = self.store.0.under_way.enter(&self.layer.digest).await;
         if self.store.0.layers.get(&self.diff_id).is_some() {
-            self.progress.layer(&id, LayerStatus::PullComplete);
+            self.progress.layer(id, LayerStatus::PullComplete);
             return Ok(());
         }
         // A beginning of an earlier attempt may be what is wrong; then once more without it.
-        if !self.pass(&id, guard, true).await? {
+        if !self.pass(id, source, guard, true).await? {
             let guard = self.store.0.under_way.enter(&self.layer.digest).await;
-            self.pass(&id, guard, false).await?;
+            self.pass(id, source, guard, false).await?;
         }
         Ok(())
     }
 
     /// Fetches the layer, from where an earlier attempt stopped. False when the bytes are wrong
     /// and some of them were from before.
-    async fn pass(&self, id: &str, guard: OwnedMutexGuard<()>, resume: bool) -> Result<bool> {
+    async fn pass(
+        &self,
+        id: &str,
+        source: &Source,
+        guard: OwnedMutexGuard<()>,
+        resume: bool,
+    ) -> Result<bool> {
         let (store, layer) = (self.store.clone(), self.layer.clone());
         let writer = blocking(move || {
             let mut writer = store.0.content.resume(&layer.digest)?;
@@ -124,7 +150,7 @@ impl Fetch {
                 result
             })
         };
-        let downloaded = self.feed(id, offset, &taken, keep, unpack).await;
+        let downloaded = self.feed((id, source), offset, &taken, keep, unpack).await;
         let joined = async { (join(keeper).await, join(unpacker).await) };
         let (kept, unpacked) = tokio::select! {
             both = joined => both,
@@ -148,7 +174,7 @@ impl Fetch {
     /// Downloads and hands over until all bytes came or nobody takes them.
     async fn feed(
         &self,
-        id: &str,
+        (id, source): (&str, &Source),
         offset: u64,
         taken: &AtomicU64,
         keep: mpsc::Sender<Feed>,
@@ -157,7 +183,7 @@ impl Fetch {
         let size = self.layer.size;
         let mut download = self
             .client
-            .download(&self.source, self.layer.digest, size, offset);
+            .download(source, self.layer.digest, size, offset);
         let mut reported = Instant::now();
         let mut unpack = Some(unpack);
         loop {

@@ -154,13 +154,7 @@ impl LayerPush {
             return Ok(Some(content));
         }
         for place in places(&self.store, &blob.digest) {
-            let same = place.registry() == self.source.registry;
-            let credentials = if same {
-                self.source.credentials.clone()
-            } else {
-                Credentials::default()
-            };
-            let source = Source::new(&place, credentials);
+            let source = other_place(&self.client, &self.source, &place);
             match self.fetch(&source, blob).await {
                 Ok(()) => return self.local(blob).await,
                 Err(error) => {
@@ -309,17 +303,28 @@ pub(crate) async fn mount_from(
 ) -> Option<String> {
     let candidates = places
         .iter()
-        .filter(|place| {
-            place.registry() == source.registry && place.repository() != source.repository
-        })
+        .map(|place| other_place(client, source, place))
+        .filter(|place| place.registry == source.registry && place.repository != source.repository)
         .take(MOUNTS);
     for place in candidates {
-        match client.mount(source, digest, place.repository()).await {
-            Ok(Mounted::Yes) => return Some(place.repository().to_owned()),
+        match client.mount(source, digest, &place.repository).await {
+            Ok(Mounted::Yes) => return Some(place.repository),
             Ok(Mounted::No(opened)) => *session = Some(opened),
             // Only a way to save sending it.
-            Err(error) => tracing::debug!(%error, from = %place, "cannot mount a blob"),
+            Err(error) => tracing::debug!(%error, from = place.name, "cannot mount a blob"),
         }
     }
     None
+}
+
+/// Where another name leads, with the credentials of a push if they are meant for its registry.
+pub(crate) fn other_place(client: &Client, source: &Source, place: &Reference) -> Source {
+    let other = client.origin(place, &Credentials::default());
+    match other.registry == source.registry {
+        true => Source {
+            credentials: source.credentials.clone(),
+            ..other
+        },
+        false => other,
+    }
 }

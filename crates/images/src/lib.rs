@@ -62,7 +62,7 @@ pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
 pub use remote::{RemoteImage, UrlReader};
 pub use remove::{ContainerUse, RemoveOptions, Removed};
-pub use sampan_registry_client::{Credentials, Found};
+pub use sampan_registry_client::{Credentials, Found, Proxies, settings};
 pub use save::Saved;
 pub use space::{BlobSpace, ImageSpace, Keeper, LayerSpace, Space};
 pub use store::{Freed, ImageStore, Limits, NewImage, Options};

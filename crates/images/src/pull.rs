@@ -63,11 +63,9 @@ impl ImageStore {
     ) -> Result<Pulled> {
         let _buffers = Buffers;
         let reference = reference.clone().or_latest();
-        let source = Source::new(&reference, options.credentials.clone());
         let client = &self.0.registry;
-        let resolved = self
-            .resolve_manifest(client, &source, &reference, options)
-            .await?;
+        let sources = client.sources(&reference, &options.credentials);
+        let (resolved, sources) = self.resolve_at(sources, &reference, options).await?;
         progress.send(Progress::PullingFrom {
             repository: reference.repository().to_owned(),
             reference: match reference.digest() {
@@ -77,7 +75,7 @@ impl ImageStore {
         });
         let before = self.resolve(&reference).map(|image| image.id);
         let (config, _pins) = self
-            .fetch_parts(client, &source, &resolved, options, progress)
+            .fetch_parts(client, &sources, &resolved, options, progress)
             .await?;
         let mut names = vec![reference.with_digest(resolved.top)];
         if let (None, Some(tag)) = (reference.digest(), reference.tag()) {
@@ -111,6 +109,40 @@ impl ImageStore {
             digest: resolved.top,
             newer,
         })
+    }
+
+    /// Asks one source after the other for the manifest. Returns it and the sources that are left,
+    /// the one that had it first.
+    async fn resolve_at(
+        &self,
+        sources: Vec<Source>,
+        reference: &Reference,
+        options: &PullOptions,
+    ) -> Result<(Resolved, Vec<Source>)> {
+        let client = &self.0.registry;
+        let mut sources = std::collections::VecDeque::from(sources);
+        while let Some(source) = sources.front() {
+            match self
+                .resolve_manifest(client, source, reference, options)
+                .await
+            {
+                Ok(resolved) => return Ok((resolved, sources.into())),
+                Err(error) if sources.len() > 1 => {
+                    tracing::warn!(
+                        mirror = source.registry,
+                        image = source.title,
+                        error = crate::error::chain(&error),
+                        "a mirror does not have the image"
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+            sources.pop_front();
+        }
+        Err(Error::Invalid(format!(
+            "{} leads nowhere by the configuration of registries",
+            reference.familiar()
+        )))
     }
 
     /// Follows indexes to the manifest that fits the machine.
@@ -199,12 +231,13 @@ impl ImageStore {
     async fn fetch_parts(
         &self,
         client: &Client,
-        source: &Source,
+        sources: &[Source],
         resolved: &Resolved,
         options: &PullOptions,
         progress: &ProgressSink,
     ) -> Result<(Vec<u8>, Vec<crate::store::Pin>)> {
         let manifest = &resolved.manifest;
+        let source = &sources[0];
         let invalid = |reason: String| Error::InvalidImage {
             image: source.title.clone(),
             reason,
@@ -213,15 +246,7 @@ impl ImageStore {
         let known = self.get(&manifest.config.digest.into());
         let bytes = match &known {
             Some(image) => image.config_bytes.as_bytes().to_vec(),
-            None => client
-                .blob(
-                    source,
-                    manifest.config.digest,
-                    manifest.config.size,
-                    MAX_CONFIG,
-                )
-                .await?
-                .to_vec(),
+            None => fetch_config(client, sources, &manifest.config).await?,
         };
         let config = ImageConfig::parse(&bytes)?;
         if !config.os.is_empty() && config.os != "linux" {
@@ -275,7 +300,7 @@ impl ImageStore {
             .map(|(layer, diff_id)| Fetch {
                 store: self.clone(),
                 client: client.clone(),
-                source: source.clone(),
+                sources: sources.to_vec(),
                 layer: layer.clone(),
                 diff_id: *diff_id,
                 progress: progress.clone(),
@@ -287,6 +312,24 @@ impl ImageStore {
             .try_collect::<Vec<()>>()
             .await?;
         Ok((bytes, pins))
+    }
+}
+
+/// Fetches the configuration from the first source that has it right.
+async fn fetch_config(client: &Client, sources: &[Source], config: &Descriptor) -> Result<Vec<u8>> {
+    let mut sources = sources.iter().peekable();
+    loop {
+        let source = sources.next().expect("a pull has a source");
+        match client
+            .blob(source, config.digest, config.size, MAX_CONFIG)
+            .await
+        {
+            Ok(bytes) => return Ok(bytes.to_vec()),
+            Err(error) if sources.peek().is_some() => {
+                tracing::warn!(mirror = source.registry, %error, "a mirror does not have the configuration");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

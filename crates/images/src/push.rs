@@ -13,7 +13,7 @@ use sampan_oci::{Descriptor, Document, Index, Manifest, MediaType, Platform, Ref
 use sampan_registry_client::{Access, Client, Content, Credentials, Source, Target};
 
 use crate::image::{Image, LayerRecord};
-use crate::layer_push::{LayerPush, local, mount_from, places};
+use crate::layer_push::{LayerPush, local, mount_from, other_place, places};
 use crate::progress::{LayerStatus, Progress, ProgressSink};
 use crate::pull::blocking;
 use crate::store::{Buffers, ImageStore};
@@ -100,7 +100,8 @@ impl ImageStore {
         let push = Push {
             store: self,
             client: &self.0.registry,
-            source: Source::new(reference, options.credentials.clone()).with_access(Access::Push),
+            source: (self.0.registry.origin(reference, &options.credentials))
+                .with_access(Access::Push),
             options,
             progress,
         };
@@ -292,23 +293,13 @@ impl Push<'_> {
     async fn fetched(&self, descriptor: &Descriptor, places: &[Reference]) -> Option<Raw> {
         let target = Target::Digest(&descriptor.digest);
         for place in places {
-            let source = self.source_of(place);
+            let source = other_place(self.client, &self.source, place);
             if let Ok(fetched) = self.client.manifest(&source, target).await {
                 let bytes = fetched.bytes.to_vec();
                 return Some(Raw::new(descriptor.media_type.clone(), bytes));
             }
         }
         None
-    }
-
-    /// Another repository, with the credentials if they are meant for its registry.
-    fn source_of(&self, place: &Reference) -> Source {
-        let credentials = if place.registry() == self.source.registry {
-            self.source.credentials.clone()
-        } else {
-            Credentials::default()
-        };
-        Source::new(place, credentials)
     }
 
     /// Finds the index that the image was chosen from.

@@ -35,7 +35,7 @@ impl ImageStore {
         repository: &Reference,
         credentials: &Credentials,
     ) -> Result<Vec<Reference>> {
-        let source = Source::new(repository, credentials.clone());
+        let source = self.0.registry.origin(repository, credentials);
         let tags = self.0.registry.tags(&source).await?;
         if tags.is_empty() {
             return Err(Error::Registry(
@@ -60,7 +60,7 @@ impl ImageStore {
         credentials: &Credentials,
     ) -> Result<RemoteImage> {
         let reference = reference.clone().or_latest();
-        let source = Source::new(&reference, credentials.clone());
+        let source = self.0.registry.origin(&reference, credentials);
         let target = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Target::Digest(digest),
             (None, tag) => Target::Tag(tag.unwrap_or("latest")),
@@ -117,6 +117,7 @@ impl ImageStore {
             title: term.to_owned(),
             name: term.to_owned(),
             access: Access::Catalog,
+            is_mirror: false,
         };
         let client = &self.0.registry;
         let named = |name: &str| {

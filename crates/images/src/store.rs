@@ -152,6 +152,21 @@ impl ImageStore {
         &self.0.content
     }
 
+    /// Returns what is said of registries now.
+    pub fn registry_settings(&self) -> Arc<sampan_registry_client::settings::Settings> {
+        self.0.registry.settings()
+    }
+
+    /// Checks credentials with a registry. Returns the token to keep in the password's place;
+    /// empty where there is none.
+    pub async fn log_in(
+        &self,
+        registry: &str,
+        credentials: &sampan_registry_client::Credentials,
+    ) -> Result<String> {
+        Ok(self.0.registry.log_in(registry, credentials).await?)
+    }
+
     /// Lists all images, newest first.
     pub fn list(&self) -> Vec<Arc<Image>> {
         let mut images: Vec<_> = self.0.view().images.values().cloned().collect();

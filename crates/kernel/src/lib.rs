@@ -13,6 +13,7 @@
 //! * [`pidfd`], [`ancillary`], [`memfd`], [`bpf`]: descriptors of processes,
 //!   over sockets, of sealed memory, of device programs;
 //! * [`inherited`]: what a supervisor takes over from who started it;
+//! * [`keyring`]: secrets that the kernel keeps;
 //! * [`signalfd`]: signals as descriptors, and an init's child;
 //! * [`requires!`]: what a test needs of the machine.
 #![allow(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod clone;
 pub mod descriptors;
 pub mod exec;
 pub mod inherited;
+pub mod keyring;
 pub mod memfd;
 pub mod memory;
 pub mod mount;

@@ -136,7 +136,9 @@ impl Download {
             self.settled = self.offset;
             self.attempt = 1;
         }
-        if !failure.may_pass(self.attempt, &self.client.0.config) {
+        let most = if self.source.is_mirror { 2 } else { u32::MAX };
+        if self.attempt >= most || !failure.may_pass(self.attempt, &self.client.0.config) {
+            self.client.note_failure(&self.source, &failure.error);
             return Err(failure.error);
         }
         tracing::debug!(error = %failure.error, digest = %self.digest, offset = self.offset, "download broke");

@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
 use reqwest::{NoProxy, Proxy, Response, Url};
 
-use crate::address::{api_host, is_loopback, refuse, same_origin};
+use crate::address::{api_host, host_of, refuse, same_origin};
 use crate::challenge::{Challenge, challenge};
 use crate::error::Cause;
 use crate::payload::Payload;
+use crate::settings::{Host, Security, Settings};
 use crate::token::Tokens;
 use crate::{Config, Credentials, Error, Result};
 
@@ -27,6 +28,8 @@ const LAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many times the usual patience a registry may take to answer when bytes were sent: it may
 /// verify them all first.
 const SENT_PATIENCE: u32 = 10;
+/// How long a mirror that could not be reached is not asked.
+const MIRROR_REST: Duration = Duration::from_secs(60);
 /// The longest error text that is read.
 const MAX_ERROR: u64 = 64 << 10;
 
@@ -52,6 +55,12 @@ pub(crate) struct Inner {
     strict: Transports,
     /// Does not: for loopback and registries that the user calls insecure.
     lax: Transports,
+    /// The settings that the state below belongs to.
+    settings: RwLock<Arc<Settings>>,
+    /// Connections to hosts with certificates of their own.
+    own: Mutex<HashMap<String, Transports>>,
+    /// Mirrors that could not be reached, and until when they are left alone.
+    resting: Mutex<HashMap<String, Instant>>,
     /// What insecure registries turned out to speak.
     schemes: Mutex<HashMap<String, &'static str>>,
     pub(crate) tokens: Tokens,
@@ -69,6 +78,8 @@ pub enum Access {
     Mount(String),
     /// To list the registry's repositories.
     Catalog,
+    /// To nothing: only who asks is of interest.
+    Nothing,
 }
 
 /// Where and as whom something is fetched or sent.
@@ -86,6 +97,8 @@ pub struct Source {
     pub name: String,
     /// What the requests need the right to.
     pub access: Access,
+    /// Whether it only has copies: then it is not asked again and again.
+    pub is_mirror: bool,
 }
 
 impl Source {
@@ -98,6 +111,7 @@ impl Source {
             title: image.familiar(),
             name: image.familiar_name(),
             access: Access::Pull,
+            is_mirror: false,
         }
     }
 
@@ -121,6 +135,7 @@ impl Source {
                 format!("repository:{from}:pull"),
             ],
             Access::Catalog => vec!["registry:catalog:*".to_owned()],
+            Access::Nothing => Vec::new(),
         }
     }
 
@@ -165,12 +180,94 @@ impl Client {
     /// Makes a client. Connects to nothing yet.
     pub fn new(config: Config) -> Self {
         Self(Arc::new(Inner {
+            settings: RwLock::new(config.settings.current()),
             config,
             strict: Transports::default(),
             lax: Transports::default(),
+            own: Mutex::default(),
+            resting: Mutex::default(),
             schemes: Mutex::default(),
             tokens: Tokens::default(),
         }))
+    }
+
+    /// Returns the settings as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        let now = self.0.config.settings.current();
+        let known = self.known_settings();
+        if !Arc::ptr_eq(&now, &known) {
+            let mut settings = self
+                .0
+                .settings
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            *settings = now.clone();
+            lock(&self.0.own).clear();
+            lock(&self.0.resting).clear();
+            self.schemes().clear();
+        }
+        now
+    }
+
+    pub(crate) fn known_settings(&self) -> Arc<Settings> {
+        let settings = self
+            .0
+            .settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        settings.clone()
+    }
+
+    /// Returns where an image may be fetched from, in the order to try: mirrors first, its origin
+    /// last. `credentials` are for the registry that its name says and go nowhere else.
+    pub fn sources(&self, image: &sampan_oci::Reference, credentials: &Credentials) -> Vec<Source> {
+        let settings = self.settings();
+        let now = Instant::now();
+        let rests = |registry: &str| {
+            let resting = lock(&self.0.resting);
+            resting.get(registry).is_some_and(|until| *until > now)
+        };
+        settings
+            .endpoints_for(image)
+            .into_iter()
+            .filter(|endpoint| !(endpoint.is_mirror && rests(&endpoint.registry)))
+            .map(|endpoint| {
+                let own = || settings.host(&endpoint.registry).map(|h| &h.credentials);
+                let credentials = match endpoint.is_named && !credentials.is_anonymous() {
+                    true => credentials.clone(),
+                    false => own().cloned().unwrap_or_default(),
+                };
+                Source {
+                    registry: endpoint.registry,
+                    repository: endpoint.repository,
+                    is_mirror: endpoint.is_mirror,
+                    ..Source::new(image, credentials)
+                }
+            })
+            .collect()
+    }
+
+    /// Returns where an image is sent to: its origin, whatever mirrors there are.
+    pub fn origin(&self, image: &sampan_oci::Reference, credentials: &Credentials) -> Source {
+        let mut sources = self.sources(image, credentials);
+        match sources.pop() {
+            Some(source) if !source.is_mirror => source,
+            _ => Source::new(image, credentials.clone()),
+        }
+    }
+
+    /// Leaves a mirror alone for a while that nobody answers at.
+    pub(crate) fn note_failure(&self, source: &Source, error: &Error) {
+        let silent = matches!(
+            error,
+            Error::Transport {
+                connected: false,
+                ..
+            } | Error::Stalled { .. }
+        );
+        if source.is_mirror && silent {
+            lock(&self.0.resting).insert(source.registry.clone(), Instant::now() + MIRROR_REST);
+        }
     }
 
     /// Tries until it works, fails for good or was tried often enough.
@@ -245,7 +342,7 @@ impl Client {
 
     /// Sends a request to the registry by the scheme that it speaks. Returns the URL asked first
     /// and the answer, redirects followed.
-    async fn send(
+    pub(crate) async fn send(
         &self,
         ask: &Ask<'_>,
         authorization: Option<&HeaderValue>,
@@ -263,11 +360,11 @@ impl Client {
             let text = format!("{scheme}://{host}/{path}");
             Url::parse(&text).map_err(|e| Error::Protocol(format!("{text:?}: {e}")))
         };
-        if !self.is_insecure(host) {
-            let url = url("https")?;
-            return Ok((url.clone(), self.follow(ask, url, authorization).await?));
-        }
-        let known = self.schemes().get(host).copied();
+        let known = match self.known_settings().security(host) {
+            Security::Verified => Some("https"),
+            Security::Plain => Some("http"),
+            Security::Insecure => self.schemes().get(host).copied(),
+        };
         if let Some(scheme) = known {
             let url = url(scheme)?;
             return Ok((url.clone(), self.follow(ask, url, authorization).await?));
@@ -294,20 +391,7 @@ impl Client {
     }
 
     fn schemes(&self) -> MutexGuard<'_, HashMap<String, &'static str>> {
-        self.0
-            .schemes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_insecure(&self, host: &str) -> bool {
-        is_loopback(host)
-            || self
-                .0
-                .config
-                .insecure
-                .iter()
-                .any(|entry| entry == host || host.split(':').next() == Some(entry))
+        lock(&self.0.schemes)
     }
 
     /// Sends a request and follows redirects by hand: what authenticates never goes to another
@@ -405,26 +489,29 @@ impl Client {
         }
     }
 
-    pub(crate) fn transport(&self, url: &Url) -> Result<&reqwest::Client> {
+    pub(crate) fn transport(&self, url: &Url) -> Result<reqwest::Client> {
         self.transport_for(url, false)
     }
 
-    fn transport_for(&self, url: &Url, sends: bool) -> Result<&reqwest::Client> {
-        let lax = url.host_str().is_some_and(|host| {
-            let with_port = url
-                .port()
-                .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-            self.is_insecure(&with_port)
-        });
-        let transports = if lax { &self.0.lax } else { &self.0.strict };
-        let cell = if sends {
-            &transports.sending
-        } else {
-            &transports.asking
+    fn transport_for(&self, url: &Url, sends: bool) -> Result<reqwest::Client> {
+        let (settings, host) = (self.known_settings(), host_of(url));
+        let lax = settings.security(&host) != Security::Verified;
+        let own = settings.host(&host).filter(|host| host.has_certificates());
+        let built = |transports: &Transports| {
+            let cell = if sends {
+                &transports.sending
+            } else {
+                &transports.asking
+            };
+            cell.get_or_init(|| build(&self.0.config, lax, sends, own))
+                .clone()
         };
-        cell.get_or_init(|| build(&self.0.config, lax, sends))
-            .as_ref()
-            .map_err(|e| Error::Setup(e.clone()))
+        let built = match own {
+            Some(_) => built(lock(&self.0.own).entry(host).or_default()),
+            None if lax => built(&self.0.lax),
+            None => built(&self.0.strict),
+        };
+        built.map_err(Error::Setup)
     }
 
     pub(crate) fn transport_error(
@@ -515,7 +602,11 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-fn build(config: &Config, lax: bool, sends: bool) -> Built {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn build(config: &Config, lax: bool, sends: bool, host: Option<&Host>) -> Built {
     // Another part of the process may have installed it; either way there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = |ip: IpAddr| SocketAddr::new(ip, 0);
@@ -553,10 +644,21 @@ fn build(config: &Config, lax: bool, sends: bool) -> Built {
         let proxy = Proxy::https(proxy).map_err(|e| format!("proxy: {e}"))?;
         builder = builder.proxy(proxy.no_proxy(none()));
     }
-    for pem in &config.roots {
+    let roots = host.map_or(&[][..], |host| &host.roots);
+    for pem in config
+        .roots
+        .iter()
+        .map(Vec::as_slice)
+        .chain(roots.iter().map(|pem| &**pem))
+    {
         let certificates =
             reqwest::Certificate::from_pem_bundle(pem).map_err(|e| format!("certificate: {e}"))?;
         builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(identity) = host.and_then(|host| host.identity.as_ref()) {
+        let identity = reqwest::Identity::from_pem(&identity.0)
+            .map_err(|e| format!("client certificate: {e}"))?;
+        builder = builder.identity(identity);
     }
     if lax {
         builder = builder.tls_danger_accept_invalid_certs(true);

@@ -1,22 +1,24 @@
 //! What a client is told. It reads no environment and no file but the system's certificates.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::settings::{Fixed, SettingsSource};
 
 /// How to reach registries.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How the client names itself.
     pub user_agent: String,
-    /// Registries (`host` or `host:port`) that need no valid certificate and may speak plain
-    /// HTTP. Those on loopback always are.
-    pub insecure: Vec<String>,
+    /// What users say of registries.
+    pub settings: Arc<dyn SettingsSource>,
     /// Proxies.
     pub proxies: Proxies,
     /// Additional roots of trust, each a PEM bundle.
     pub roots: Vec<Vec<u8>>,
-    /// Hosts that may be given credentials as token services, beside those of the registry's own
-    /// domain. None leaves it to the registry, as Docker does.
-    pub token_hosts: Option<Vec<String>>,
+    /// Hosts (`host` or `host:port`) whose token services may have any registry's credentials,
+    /// beside those of the registry's own site and those that the settings name for it.
+    pub token_hosts: Vec<String>,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// How long to wait for the next bytes.
@@ -44,10 +46,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             user_agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
-            insecure: Vec::new(),
+            settings: Arc::new(Fixed::default()),
             proxies: Proxies::default(),
             roots: Vec::new(),
-            token_hosts: None,
+            token_hosts: Vec::new(),
             connect_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
             slowest: 512,

@@ -71,6 +71,14 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// The registry does not accept the credentials.
+    #[error("login attempt to {url} failed with status: {status}")]
+    LoginRefused {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status with its phrase.
+        status: String,
+    },
     /// The registry answered with one of its errors.
     #[error("{cause}")]
     Api {
@@ -116,6 +124,16 @@ pub enum Error {
         url: String,
         /// Why not.
         reason: &'static str,
+    },
+    /// The registry names a token service that may not have its credentials.
+    #[error(
+        "registry {registry} wants its credentials sent to {service}, which is of another site: they were not sent"
+    )]
+    ForeignService {
+        /// The registry.
+        registry: String,
+        /// The host that it names.
+        service: String,
     },
     /// The bytes are not those of the digest.
     #[error("manifest verification failed for digest {expected}: got {actual}")]
@@ -173,7 +191,9 @@ impl Error {
             Self::ManifestNotFound { .. }
             | Self::RepositoryNotFound { .. }
             | Self::Denied { .. } => ErrorKind::NotFound,
-            Self::NoCredentials { .. } | Self::TokenRefused { .. } => ErrorKind::Unauthorized,
+            Self::NoCredentials { .. } | Self::TokenRefused { .. } | Self::LoginRefused { .. } => {
+                ErrorKind::Unauthorized
+            }
             Self::Api { status, .. } | Self::Status { code: status, .. } => match status {
                 401 => ErrorKind::Unauthorized,
                 403 => ErrorKind::Forbidden,
@@ -183,6 +203,7 @@ impl Error {
             },
             Self::Transport { .. } | Self::Stalled { .. } => ErrorKind::Unavailable,
             Self::Unsafe { .. }
+            | Self::ForeignService { .. }
             | Self::DigestMismatch { .. }
             | Self::TooLong { .. }
             | Self::TooLarge { .. }
@@ -197,6 +218,9 @@ impl Error {
             Self::NoCredentials { .. } | Self::TokenRefused { .. } => {
                 Some("log in to the registry first")
             }
+            Self::ForeignService { .. } => Some(
+                "if that is right, name it in token-services of the registry's host in registries.toml",
+            ),
             Self::ManifestNotFound { .. } => Some("check the tag"),
             Self::Transport { .. } | Self::Stalled { .. } => {
                 Some("check the registry's name, the network and the proxy")

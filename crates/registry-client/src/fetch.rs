@@ -18,6 +18,7 @@ pub struct Fetched {
 impl Client {
     /// Fetches what is at a URL that the user gave, without credentials.
     pub async fn fetch(&self, url: &str) -> Result<Fetched> {
+        self.settings();
         let address = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -29,6 +30,7 @@ impl Client {
             title: url.to_owned(),
             name: url.to_owned(),
             access: Access::Pull,
+            is_mirror: false,
         };
         let response = self
             .ask(&Ask {

@@ -11,6 +11,7 @@
 //! * [`Client::mount`], [`Client::upload`], [`Client::put_manifest`]: the same the other way.
 //! * [`Client::tags`], [`Client::catalog`], [`Client::search`]: what there is.
 //! * [`Client::fetch`]: any file, for imports.
+//! * [`settings`]: mirrors, certificates and insecure registries, as the user wants them.
 //! * [`Error`]: in Docker's words.
 //!
 //! Why not an existing client: `docs/adr/0001-registry-client.md`.
@@ -24,8 +25,10 @@ mod credentials;
 mod error;
 mod fetch;
 mod list;
+mod login;
 mod manifest;
 mod payload;
+pub mod settings;
 mod token;
 mod upload;
 

@@ -60,6 +60,7 @@ impl Client {
     /// Lists the repositories of a registry, at most `limit` of them. The source's access must
     /// be [`Access::Catalog`](crate::Access::Catalog).
     pub async fn catalog(&self, source: &Source, limit: usize) -> Result<Vec<String>> {
+        self.settings();
         let first = Place::Registry(format!("v2/_catalog?n={PAGE}"));
         self.names(source, first, limit.min(MAX_NAMES)).await
     }
@@ -108,6 +109,7 @@ impl Client {
         term: &str,
         limit: usize,
     ) -> Result<Option<Vec<Found>>> {
+        self.settings();
         let mut query = reqwest::Url::parse("http://query/").expect("a constant URL");
         query
             .query_pairs_mut()

@@ -43,6 +43,12 @@ fn accept() -> HeaderMap {
 impl Client {
     /// Fetches a manifest or index.
     pub async fn manifest(&self, source: &Source, target: Target<'_>) -> Result<FetchedManifest> {
+        if source.is_mirror {
+            let once = self.manifest_once(source, target).await;
+            return once
+                .map_err(|failure| failure.error)
+                .inspect_err(|error| self.note_failure(source, error));
+        }
         self.retry(async || self.manifest_once(source, target).await)
             .await
     }

@@ -11,7 +11,7 @@ use http::Method;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::Url;
 
-use crate::address::{refuse, same_domain};
+use crate::address::{host_of, is_trusted_service, refuse};
 use crate::client::{Access, Client, Source, printable, read_bounded};
 use crate::{Credentials, Error, Result};
 
@@ -106,7 +106,8 @@ fn secret(text: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
-fn basic(credentials: &Credentials) -> HeaderValue {
+/// Returns user name and password as they are sent.
+pub(crate) fn basic(credentials: &Credentials) -> HeaderValue {
     let pair = format!("{}:{}", credentials.username, credentials.password);
     let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)))
         .expect("base64 is always a header value");
@@ -122,14 +123,39 @@ struct Answer {
     access_token: Option<String>,
     #[serde(default)]
     expires_in: Option<u64>,
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+/// What a token is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Use,
+    LogIn,
+}
+
+impl Answer {
+    fn token(&self) -> Result<String> {
+        [&self.token, &self.access_token]
+            .into_iter()
+            .flatten()
+            .find(|token| !token.is_empty())
+            .cloned()
+            .ok_or_else(no_token)
+    }
+}
+
+fn no_token() -> Error {
+    Error::Protocol("the token service answers no token".into())
 }
 
 impl Client {
     /// Asks the token service that the registry at `registry` names.
     ///
-    /// The registry decides where the credentials that belong to it go, as with Docker; but not
-    /// out of an encrypted connection, and not to services of this machine. The scope is what is
-    /// needed, whatever the registry says.
+    /// The registry decides where a token comes from, as with Docker; but not out of an encrypted
+    /// connection, and not from services of this machine. Credentials go to services of the
+    /// registry's own site only, and to those that the user allows. The scope is what is needed,
+    /// whatever the registry says.
     pub(crate) async fn fetch_token(
         &self,
         source: &Source,
@@ -137,6 +163,37 @@ impl Client {
         realm: &str,
         service: &str,
     ) -> Result<HeaderValue> {
+        let answer = self
+            .ask_service(source, registry, realm, service, Purpose::Use)
+            .await?;
+        let life = answer.expires_in.unwrap_or(DEFAULT_LIFE);
+        self.0.tokens.bearer(source, &answer.token()?, life)
+    }
+
+    /// Asks the token service whether it knows the user. Returns what to send along, and the
+    /// refresh token that takes the password's place if the service has such.
+    pub(crate) async fn log_in_to_service(
+        &self,
+        source: &Source,
+        registry: &Url,
+        realm: &str,
+        service: &str,
+    ) -> Result<(HeaderValue, String)> {
+        let answer = self
+            .ask_service(source, registry, realm, service, Purpose::LogIn)
+            .await?;
+        let header = secret(&format!("Bearer {}", answer.token()?))?;
+        Ok((header, answer.refresh_token.unwrap_or_default()))
+    }
+
+    async fn ask_service(
+        &self,
+        source: &Source,
+        registry: &Url,
+        realm: &str,
+        service: &str,
+        purpose: Purpose,
+    ) -> Result<Answer> {
         let mut url = Url::parse(realm)
             .map_err(|_| Error::Protocol(format!("token service {:?}", printable(realm))))?;
         if let Some(reason) = refuse(registry, &url) {
@@ -145,15 +202,18 @@ impl Client {
                 reason,
             });
         }
-        if let Some(hosts) = &self.0.config.token_hosts
-            && !source.credentials.is_anonymous()
-            && !hosts.iter().any(|host| url.host_str() == Some(host))
-            && !same_domain(registry, &url)
-        {
-            return Err(Error::Unsafe {
-                url: url.into(),
-                reason: "it is no token service of the registry's own domain",
-            });
+        let credentials = &source.credentials;
+        if !credentials.is_anonymous() {
+            let settings = self.known_settings();
+            let own = settings.host(&source.registry);
+            let own = own.map_or(&[][..], |host| &host.token_services);
+            let allowed = [own, &self.0.config.token_hosts].concat();
+            if !is_trusted_service(registry, &url, &allowed) {
+                return Err(Error::ForeignService {
+                    registry: source.registry.clone(),
+                    service: host_of(&url),
+                });
+            }
         }
         url.set_fragment(None);
         let shown = {
@@ -162,7 +222,6 @@ impl Client {
             String::from(shown)
         };
         let scopes = source.scopes();
-        let credentials = &source.credentials;
         let transport = self.transport(&url)?;
         let refresh = !credentials.identity_token.is_empty();
         let (method, request) = if refresh {
@@ -189,6 +248,9 @@ impl Client {
                 }
                 if !credentials.username.is_empty() {
                     query.append_pair("account", &credentials.username);
+                }
+                if purpose == Purpose::LogIn {
+                    query.append_pair("offline_token", "true");
                 }
                 query.append_pair("client_id", CLIENT_ID);
             }
@@ -224,17 +286,7 @@ impl Client {
                 message: refusal(&body).unwrap_or_else(|| status.to_string()),
             });
         }
-        let answer: Answer = serde_json::from_slice(&body)
-            .map_err(|_| Error::Protocol("the token service answers no token".into()))?;
-        let token = answer
-            .token
-            .filter(|t| !t.is_empty())
-            .or(answer.access_token)
-            .filter(|t| !t.is_empty())
-            .ok_or_else(|| Error::Protocol("the token service answers no token".into()))?;
-        self.0
-            .tokens
-            .bearer(source, &token, answer.expires_in.unwrap_or(DEFAULT_LIFE))
+        serde_json::from_slice(&body).map_err(|_| no_token())
     }
 }
 
@@ -281,6 +333,7 @@ mod tests {
             title: "x".into(),
             name: "x".into(),
             access: Access::Pull,
+            is_mirror: false,
         };
         let header = tokens.basic(&source);
         let shown = format!("{credentials:?} {tokens:?} {source:?} {header:?}");

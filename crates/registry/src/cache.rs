@@ -23,6 +23,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use sampan_oci::reference::DEFAULT_REGISTRY;
 use sampan_oci::{Digest, Document};
+use sampan_registry_client::settings::{Fixed, Insecure, Settings};
 use sampan_registry_client::{
     Access, Client, Config, Credentials, Download, ErrorKind, FetchedManifest, Piece, Source,
     Target as Wanted,
@@ -337,12 +338,14 @@ impl Caches {
 
 impl Cache {
     fn new(upstream: Upstream) -> Self {
+        let mut settings = Settings::default();
+        if upstream.insecure {
+            let insecure = Insecure::Host(upstream.registry.clone());
+            settings.insecure.push(insecure);
+        }
         let config = Config {
-            insecure: match upstream.insecure {
-                true => vec![upstream.registry.clone()],
-                false => Vec::new(),
-            },
-            token_hosts: Some(upstream.token_hosts.clone()),
+            settings: Arc::new(Fixed::from(settings)),
+            token_hosts: upstream.token_hosts.clone(),
             attempts: 3,
             ..Config::default()
         };
@@ -381,6 +384,7 @@ impl Cache {
             title: repository.to_string(),
             name: repository.to_string(),
             access: Access::Pull,
+            is_mirror: false,
         })
     }
 

@@ -6,17 +6,19 @@ use axum::Router;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderName, Method, header};
+use bytes::Bytes;
+use http::{HeaderName, Method, StatusCode, header};
 use jiff::Timestamp;
 use sampan_api::ApiVersion;
+use sampan_api::types::auth::{AuthConfig, AuthFields, AuthResponse};
 use sampan_api::types::system as wire;
-use sampan_engine::SystemInfo;
+use sampan_engine::{ErrorKind, SystemInfo};
+use sampan_images::settings::{Insecure, Security, Settings};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::event;
 use crate::reply::Json;
-use crate::unbuilt::refusal;
 
 /// Docker Hub's index, which clients show and use as a key for its credentials.
 const INDEX: &str = "https://index.docker.io/v1/";
@@ -42,8 +44,28 @@ async fn ping(method: Method) -> Response {
     (headers, body).into_response()
 }
 
-async fn auth() -> ApiError {
-    refusal("checking credentials with a registry")
+/// Asks the registry whether it knows the user; Docker Hub where none is named.
+async fn auth(State(app): State<App>, body: Bytes) -> Result<Json<AuthResponse>, ApiError> {
+    let fields: AuthFields = serde_json::from_slice(&body)
+        .map_err(|_| ApiError::invalid("invalid JSON: it is no AuthConfig"))?;
+    let server = fields.server_address.clone();
+    let host = server.split_once("://").map_or(&*server, |(_, rest)| rest);
+    let registry = match host.split('/').next().unwrap_or_default() {
+        "" | "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    };
+    let credentials = super::image::credentials_of(AuthConfig(fields));
+    match app.engine.images().log_in(registry, &credentials).await {
+        Ok(token) => Ok(Json(AuthResponse {
+            status: "Login Succeeded".to_owned(),
+            identity_token: token,
+        })),
+        Err(error) if error.kind() == ErrorKind::Forbidden => Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            error.message().to_owned(),
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn version(State(app): State<App>) -> Result<Json<wire::Version>, ApiError> {
@@ -136,7 +158,7 @@ fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
         os_type: "linux".to_owned(),
         architecture: info.machine,
         index_server_address: INDEX.to_owned(),
-        registry_config: registry_config(),
+        registry_config: registry_config(&info.registries),
         ncpu: count(info.cpus),
         mem_total: i64::try_from(info.memory).unwrap_or(i64::MAX),
         docker_root_dir: info.root.to_string_lossy().into_owned(),
@@ -160,16 +182,75 @@ fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
     }
 }
 
-fn registry_config() -> wire::RegistryConfig {
-    let hub = wire::Index {
-        name: "docker.io".to_owned(),
-        mirrors: Vec::new(),
-        secure: true,
-        official: true,
-    };
+/// Registries as Docker shows them: every one of which something is said.
+fn registry_config(settings: &Settings) -> wire::RegistryConfig {
+    let networks = settings.insecure.iter();
+    let networks = networks.filter(|entry| matches!(entry, Insecure::Network { .. }));
+    let mut insecure_registry_cidrs: Vec<_> = networks.map(Insecure::to_string).collect();
+    for loopback in ["::1/128", "127.0.0.0/8"] {
+        if !insecure_registry_cidrs
+            .iter()
+            .any(|known| known == loopback)
+        {
+            insecure_registry_cidrs.push(loopback.to_owned());
+        }
+    }
+    let hosts = settings.insecure.iter().filter_map(|entry| match entry {
+        Insecure::Host(host) => Some(host.as_str()),
+        Insecure::Network { .. } => None,
+    });
+    let names = hosts
+        .chain(settings.hosts.keys().map(String::as_str))
+        .chain(settings.rules.iter().map(|rule| rule.prefix.host()))
+        .chain(["docker.io"]);
+    let index_configs = names.map(|name| {
+        let mirrors = settings.mirrors_of(name).iter();
+        let index = wire::Index {
+            name: name.to_owned(),
+            mirrors: mirrors.map(ToString::to_string).collect(),
+            secure: settings.security(name) == Security::Verified,
+            official: name == "docker.io",
+        };
+        (name.to_owned(), index)
+    });
+    let mirrors = settings.mirrors_of("docker.io").iter();
+    let mirrors: Vec<_> = mirrors.map(ToString::to_string).collect();
     wire::RegistryConfig {
-        insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
-        index_configs: BTreeMap::from([("docker.io".to_owned(), hub)]),
-        mirrors: None,
+        insecure_registry_cidrs,
+        index_configs: index_configs.collect(),
+        mirrors: (!mirrors.is_empty()).then_some(mirrors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sampan_images::settings::Rule;
+
+    use super::*;
+
+    #[test]
+    fn registries_are_shown_as_by_docker() {
+        let settings = Settings {
+            rules: vec![Rule {
+                prefix: "docker.io".parse().unwrap(),
+                location: None,
+                mirrors: vec!["https://m.io".parse().unwrap()],
+            }],
+            insecure: vec!["r.io:5000".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
+            ..Settings::default()
+        };
+        let shown = registry_config(&settings);
+        assert_eq!(
+            shown.insecure_registry_cidrs,
+            ["10.0.0.0/8", "::1/128", "127.0.0.0/8"]
+        );
+        assert_eq!(shown.mirrors.unwrap(), ["https://m.io/"]);
+        assert!(!shown.index_configs["r.io:5000"].secure);
+        assert!(shown.index_configs["docker.io"].secure);
+        assert_eq!(shown.index_configs["docker.io"].mirrors, ["https://m.io/"]);
+        assert_eq!(shown.index_configs.len(), 2);
+        let plain = registry_config(&Settings::default());
+        assert_eq!(plain.mirrors, None);
+        assert_eq!(plain.index_configs.len(), 1);
     }
 }

@@ -235,6 +235,11 @@ fn start_keeper(sampan: &Path, directory: &Path, arguments: &[String]) -> Child 
         .arg(directory.join("root"))
         .arg("--run")
         .arg(directory.join("run"))
+        // Whatever this machine has for its own engines.
+        .arg("--registries")
+        .arg(directory.join("registries.toml"))
+        .arg("--certs-dir")
+        .arg(directory.join("certs.d"))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())

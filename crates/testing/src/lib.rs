@@ -17,5 +17,5 @@ pub use command::{Ran, free_port, run, run_in, until};
 pub use engine::TestEngine;
 pub use fixtures::{Fixture, fixture};
 pub use ledger::Ledger;
-pub use registry::{Login, Registry};
+pub use registry::{Certificates, Login, Registry};
 pub use scripted::{Answer, Asked, ScriptedServer};

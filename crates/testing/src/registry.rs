@@ -1,5 +1,6 @@
 use std::fmt::Write;
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -14,6 +15,22 @@ pub struct Registry {
     process: Child,
     port: u16,
     login: Option<Login>,
+    certificates: Option<Certificates>,
+}
+
+/// Certificates of a server that speaks TLS and of a client, in PEM.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The authority that signed all others.
+    pub authority: PathBuf,
+    /// The server's, for 127.0.0.1.
+    pub server: PathBuf,
+    /// The server's private key.
+    pub server_key: PathBuf,
+    /// A client's.
+    pub client: PathBuf,
+    /// The client's private key.
+    pub client_key: PathBuf,
 }
 
 /// User and password of a registry.
@@ -29,13 +46,13 @@ impl Registry {
     /// Starts a registry that anybody may use.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, false)
     }
 
     /// Starts a registry that wants basic authentication.
     #[must_use]
     pub fn with_login(login: Login) -> Self {
-        Self::start_with(Some(login))
+        Self::start_with(Some(login), false)
     }
 
     /// Starts our own server, `sampan registry serve`, that anybody may use.
@@ -53,10 +70,18 @@ impl Registry {
             directory,
             port,
             login: None,
+            certificates: None,
         }
     }
 
-    fn start_with(login: Option<Login>) -> Self {
+    /// Starts a registry that speaks TLS, by a certificate that no system trusts, with clients
+    /// that have one of its authority only.
+    #[must_use]
+    pub fn with_client_certificates() -> Self {
+        Self::start_with(None, true)
+    }
+
+    fn start_with(login: Option<Login>, tls: bool) -> Self {
         let (directory, port) = (scratch(), free_port());
         let root = directory.path().display();
         let mut config = format!(
@@ -73,6 +98,15 @@ impl Registry {
             )
             .unwrap();
         }
+        let certificates = tls.then(|| {
+            write!(
+                config,
+                "  tls:\n    certificate: {root}/server.pem\n    key: {root}/server.key\n\
+                 \x20   clientcas: [{root}/certs/ca.crt]\n"
+            )
+            .unwrap();
+            Certificates::make(directory.path())
+        });
         let file = directory.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new("docker-registry");
@@ -82,6 +116,7 @@ impl Registry {
             directory,
             port,
             login,
+            certificates,
         }
     }
 
@@ -89,6 +124,12 @@ impl Registry {
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The certificates of a registry that speaks TLS.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("it speaks TLS")
     }
 
     /// Pushes an image under its own name and returns the reference to pull.
@@ -100,13 +141,23 @@ impl Registry {
     /// Pushes an image with further flags of `skopeo copy`.
     #[must_use]
     pub fn push_with(&self, fixture: &Fixture, flags: &[&str]) -> String {
-        let reference = format!("{}/{}:latest", self.address(), fixture.name());
+        self.push_as(fixture, fixture.name(), flags)
+    }
+
+    /// Pushes an image to a repository, with further flags of `skopeo copy`.
+    #[must_use]
+    pub fn push_as(&self, fixture: &Fixture, repository: &str, flags: &[&str]) -> String {
+        let reference = format!("{}/{repository}:latest", self.address());
         let credentials = self
             .login
             .as_ref()
             .map(|login| format!("--dest-creds={}:{}", login.user, login.password));
         let mut arguments = vec!["copy", "--quiet", "--dest-tls-verify=false"];
         arguments.extend(credentials.as_deref());
+        let directory = format!("--dest-cert-dir={}/certs", self.directory.path().display());
+        if self.certificates.is_some() {
+            arguments.push(&directory);
+        }
         arguments.extend(flags);
         let (source, target) = (fixture.layout(), format!("docker://{reference}"));
         arguments.extend([source.as_str(), &target]);
@@ -116,7 +167,7 @@ impl Registry {
 
     /// Where the registry keeps its blobs.
     #[must_use]
-    pub fn storage(&self) -> std::path::PathBuf {
+    pub fn storage(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 }
@@ -140,6 +191,60 @@ fn serve(mut command: Command, port: u16) -> Child {
         TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     process
+}
+
+impl Certificates {
+    /// Makes an authority, the certificate of a server at 127.0.0.1 and a client's below a
+    /// directory; those that clients need in `certs`, by the names that they want.
+    #[must_use]
+    pub fn make(directory: &Path) -> Self {
+        std::fs::create_dir(directory.join("certs")).unwrap();
+        let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+        let (authority, authority_key) = (file("certs/ca.crt"), file("authority.key"));
+        let openssl = |arguments: &[&str]| {
+            let fixed =
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -batch";
+            let fixed: Vec<&str> = fixed.split(' ').collect();
+            let _ = run("openssl", &[&fixed[..], arguments].concat()).ok();
+        };
+        let subject = ["-subj", "/CN=test authority"];
+        openssl(
+            &[
+                &subject[..],
+                &["-keyout", &authority_key, "-out", &authority],
+            ]
+            .concat(),
+        );
+        let sign = |key: &str, certificate: &str, extension: &str| {
+            openssl(&[
+                "-CA",
+                &authority,
+                "-CAkey",
+                &authority_key,
+                "-addext",
+                extension,
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+                "-subj",
+                &format!("/CN=test {extension}"),
+                "-keyout",
+                key,
+                "-out",
+                certificate,
+            ]);
+        };
+        let (server, server_key) = (file("server.pem"), file("server.key"));
+        sign(&server_key, &server, "subjectAltName=IP:127.0.0.1");
+        let (client, client_key) = (file("certs/client.cert"), file("certs/client.key"));
+        sign(&client_key, &client, "extendedKeyUsage=clientAuth");
+        Self {
+            authority: authority.into(),
+            server: server.into(),
+            server_key: server_key.into(),
+            client: client.into(),
+            client_key: client_key.into(),
+        }
+    }
 }
 
 impl Drop for Registry {

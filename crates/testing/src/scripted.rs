@@ -97,6 +97,7 @@ impl Answer {
 /// A small HTTP server on 127.0.0.1 that answers what a test tells it to.
 #[derive(Debug)]
 pub struct ScriptedServer {
+    host: &'static str,
     port: u16,
     stop: Arc<AtomicBool>,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -107,7 +108,16 @@ impl ScriptedServer {
     /// Starts a server that answers each request by `script`.
     #[must_use]
     pub fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1", script)
+    }
+
+    /// Starts a server on another address of loopback, which is another host to its clients.
+    #[must_use]
+    pub fn start_at(
+        host: &'static str,
+        script: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((host, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -126,6 +136,7 @@ impl ScriptedServer {
             })
         };
         Self {
+            host,
             port,
             stop,
             asked,
@@ -133,10 +144,10 @@ impl ScriptedServer {
         }
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `HOST:PORT`.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     /// All requests so far.
@@ -150,7 +161,7 @@ impl Drop for ScriptedServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         // Wakes the thread up.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect((self.host, self.port));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

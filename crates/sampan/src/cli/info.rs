@@ -144,16 +144,27 @@ fn shown(info: &Data) -> String {
         "Experimental",
         &info.bool_at("ExperimentalBuild").to_string(),
     );
-    let insecure: Vec<&str> = info
-        .list_at("RegistryConfig.InsecureRegistryCIDRs")
-        .iter()
-        .filter_map(Data::as_text)
+    let indexes = info.sorted_at("RegistryConfig.IndexConfigs");
+    let insecure = indexes
+        .into_iter()
+        .filter(|(_, index)| !index.bool_at("Secure"));
+    let networks = info.list_at("RegistryConfig.InsecureRegistryCIDRs").iter();
+    let insecure: Vec<&str> = insecure
+        .map(|(name, _)| name)
+        .chain(networks.filter_map(Data::as_text))
         .collect();
     if !insecure.is_empty() {
         heading(&mut out, " Insecure Registries:");
     }
     for registry in insecure {
         heading(&mut out, &format!("  {registry}"));
+    }
+    let mirrors = info.list_at("RegistryConfig.Mirrors");
+    if !mirrors.is_empty() {
+        heading(&mut out, " Registry Mirrors:");
+    }
+    for mirror in mirrors.iter().filter_map(Data::as_text) {
+        heading(&mut out, &format!("  {mirror}"));
     }
     let live = info.bool_at("LiveRestoreEnabled");
     line(&mut out, "Live Restore Enabled", &live.to_string());

@@ -31,6 +31,8 @@ mod info;
 mod inspect;
 mod kill;
 mod load;
+mod login;
+mod logout;
 mod logs;
 mod network;
 mod output;
@@ -92,6 +94,8 @@ static COMMANDS: &[Command] = &[
     inspect::VOLUME,
     kill::COMMAND,
     load::COMMAND,
+    login::COMMAND,
+    logout::COMMAND,
     logs::COMMAND,
     network::LS,
     pause::COMMAND,
@@ -147,8 +151,6 @@ const NOT_YET: &[&str] = &[
     "context",
     "cp",
     "diff",
-    "login",
-    "logout",
     "manifest",
     "node",
     "plugin",

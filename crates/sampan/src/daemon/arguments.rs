@@ -9,6 +9,7 @@ use sampan_engine::images::{Budget, Mark};
 use sampan_layers::{Driver, Mounts};
 
 use super::Paths;
+use super::registries::Places;
 
 pub(super) const HELP: &str = "\
 Usage:  sampan daemon [OPTIONS]
@@ -16,11 +17,18 @@ Usage:  sampan daemon [OPTIONS]
 Run the engine. Containers run on when it ends or is killed.
 
 Options:
+      --certs-dir string   Certificates of registries, as HOST:PORT/*.crt and
+                           *.cert with *.key (default \"/etc/docker/certs.d\")
+      --config-file string Docker's configuration file, of which registry-mirrors
+                           and insecure-registries are used (default
+                           \"/etc/docker/daemon.json\")
       --docker-socket      Also listen on /run/docker.sock
   -G, --group string       Group that may use the socket (default \"sampan\" or \"docker\")
       --help               Print usage
   -H, --host list          Socket to listen on: unix://PATH, or fd:// for a
                            socket of systemd (default unix://RUN/sampan.sock)
+      --insecure-registry list
+                           Registry or network of registries that may be insecure
       --layer-driver string
                            How layers are kept: erofs (not unpacked), directory,
                            or auto, by what the kernel can (default \"auto\")
@@ -36,6 +44,10 @@ Options:
                            Keep images used so lately (default 24h)
       --image-gc-tagged    Remove tagged images, too, that no container uses
   -l, --log-level string   error, warn, info, debug or trace (default \"info\")
+      --registries string  Configuration of registries (default
+                           \"/etc/sampan/registries.toml\" or $SAMPAN_REGISTRIES)
+      --registry-mirror list
+                           Mirror of Docker Hub
       --root string        Directory of the persistent state (default
                            \"/var/lib/sampan\" or $SAMPAN_ROOT)
       --run string         Directory of the volatile state (default
@@ -62,6 +74,10 @@ pub(super) struct Settings {
     pub(super) collector: CollectorConfig,
     /// The arguments that said so, for the other of the two processes.
     pub(super) collector_arguments: Vec<String>,
+    pub(super) registries: Places,
+    /// Whether it takes the place of one that was killed: then nobody is there to be told of a
+    /// mistake in a file, and what can run runs.
+    pub(super) comes_back: bool,
 }
 
 /// How layers are kept and mounted.
@@ -142,6 +158,8 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut listeners = None;
     let mut keeper = None;
     let mut collector = CollectorArguments::default();
+    let mut registries = Places::from_environment();
+    let mut comes_back = false;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let (name, inline) = match argument.split_once('=') {
@@ -168,6 +186,15 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             "--image-gc-low" => collector.low = Some(value()?),
             "--image-gc-min-age" => collector.min_age = Some(value()?),
             "--image-gc-tagged" => collector.tagged = inline.as_deref() != Some("false"),
+            "--registries" => registries.registries = value()?.into(),
+            "--certs-dir" => registries.certificates = value()?.into(),
+            "--config-file" => {
+                registries.docker = value()?.into();
+                registries.docker_is_named = true;
+            }
+            "--registry-mirror" => registries.mirrors.push(value()?),
+            "--insecure-registry" => registries.insecure.push(value()?),
+            "--comes-back" => comes_back = true,
             // Between the keeper and the engine only.
             "--listener-descriptors" => listeners = Some(descriptors(&value()?)?),
             "--keeper-descriptor" => keeper = descriptors(&value()?)?.first().copied(),
@@ -185,7 +212,13 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     {
         hosts.push(host);
     }
-    for path in [&mut paths.root, &mut paths.run] {
+    for path in [
+        &mut paths.root,
+        &mut paths.run,
+        &mut registries.registries,
+        &mut registries.certificates,
+        &mut registries.docker,
+    ] {
         *path = std::path::absolute(&*path).map_err(|error| error.to_string())?;
     }
     let mut sockets = Vec::new();
@@ -215,6 +248,8 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         layers,
         collector: collector.config()?,
         collector_arguments: collector.passed_on(),
+        registries,
+        comes_back,
     })))
 }
 

@@ -13,6 +13,7 @@ use anyhow::Context;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use sampan_fs::DirLock;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +36,10 @@ const LONGEST_WORD: u64 = 16 << 10;
 
 /// Runs until a signal asks to stop, or until the engine ends by itself.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
+    // The engine goes on without a bad file; who starts it is told at once.
+    if !settings.comes_back {
+        settings.registries.read().map_err(anyhow::Error::msg)?;
+    }
     private_directory(&settings.paths.root)?;
     // Members of the socket's group must get through to the socket.
     sampan_fs::create_dir_all(&settings.paths.run, 0o755)?;
@@ -59,17 +64,34 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
 async fn keep(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut reload = signal(SignalKind::hangup())?;
     let mut has_served = false;
     let mut failures = 0;
     loop {
         let started = Instant::now();
         // Open until the engine has ended: its end is how an engine notices that it is alone.
-        let (mut engine, mut word) = spawn(settings, listeners)?;
-        let (status, said) = tokio::select! {
-            (status, said) = async { tokio::join!(engine.wait(), hear(&mut word)) } => (status?, said),
-            _ = terminate.recv() => return stop(engine).await,
-            _ = interrupt.recv() => return stop(engine).await,
+        let (mut engine, mut link) = spawn(settings, listeners)?;
+        let (mut word, ear) = link.split();
+        let ended = {
+            let ended = async { tokio::join!(engine.wait(), hear(&mut word)) };
+            tokio::pin!(ended);
+            loop {
+                tokio::select! {
+                    ended = &mut ended => break Some(ended),
+                    _ = terminate.recv() => break None,
+                    _ = interrupt.recv() => break None,
+                    // Heard as soon as the engine listens: a signal would end one that just starts.
+                    _ = reload.recv() => {
+                        // One that does not listen for long has enough to hear.
+                        let _ = ear.try_write(&[RELOAD]);
+                    }
+                }
+            }
         };
+        let Some((status, said)) = ended else {
+            return stop(engine).await;
+        };
+        let status = status?;
         if status.success() {
             return Ok(());
         }
@@ -136,9 +158,10 @@ struct Said {
 
 const SERVING: &str = "serving";
 const REFUSED: &str = "refused ";
+/// What the keeper says to the engine.
+const RELOAD: u8 = b'r';
 
-async fn hear(word: &mut UnixStream) -> Said {
-    use tokio::io::AsyncReadExt;
+async fn hear(word: &mut (impl AsyncRead + Unpin)) -> Said {
     let mut text = Vec::new();
     // What was said before a failure counts.
     let _ = word.take(LONGEST_WORD).read_to_end(&mut text).await;
@@ -187,18 +210,38 @@ impl KeeperLink {
         let _ = (&self.socket).write_all(format!("{line}\n").as_bytes());
     }
 
-    /// Returns when the keeper is gone.
-    pub(super) async fn lost(&self) {
-        use tokio::io::AsyncReadExt;
-        let watch = || {
-            let socket = self.socket.try_clone()?;
-            socket.set_nonblocking(true)?;
-            UnixStream::from_std(socket)
-        };
-        match watch() {
-            // Nothing is ever said in this direction: a byte less means the end.
-            Ok(mut socket) => while !matches!(socket.read(&mut [0]).await, Ok(0) | Err(_)) {},
-            Err(_) => std::future::pending().await,
+    /// Listens to the keeper.
+    pub(super) fn ear(&self) -> std::io::Result<Ear> {
+        let socket = self.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        Ok(Ear(UnixStream::from_std(socket)?))
+    }
+}
+
+/// Where an engine hears its keeper.
+#[derive(Debug)]
+pub(super) struct Ear(UnixStream);
+
+/// What an engine hears of its keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The configuration is to be read again.
+    Reload,
+    /// There is no keeper any more.
+    Gone,
+}
+
+impl Ear {
+    /// Waits for the next word. Nothing is lost when it is given up.
+    pub(super) async fn next(&mut self) -> Heard {
+        let mut word = [0];
+        loop {
+            match self.0.read(&mut word).await {
+                Ok(0) | Err(_) => return Heard::Gone,
+                Ok(_) if word == [RELOAD] => return Heard::Reload,
+                // Of a newer keeper.
+                Ok(_) => {}
+            }
         }
     }
 }
@@ -241,6 +284,7 @@ fn spawn(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<(Chi
         command.args(["--group", group]);
     }
     command.args(&settings.collector_arguments);
+    command.args(settings.registries.arguments());
     let engine = command.spawn().context("cannot start the engine")?;
     ours.set_nonblocking(true)?;
     Ok((engine, UnixStream::from_std(ours)?))
@@ -290,6 +334,8 @@ pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
             command.args(["--group", group]);
         }
         command.args(&settings.collector_arguments);
+        command.args(settings.registries.arguments());
+        command.arg("--comes-back");
         Ok(command)
     };
     match build() {

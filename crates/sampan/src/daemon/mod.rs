@@ -5,6 +5,7 @@ mod arguments;
 mod hello;
 mod keeper;
 mod listen;
+mod registries;
 mod start;
 mod unpack;
 mod unserved;

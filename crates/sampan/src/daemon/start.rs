@@ -86,7 +86,9 @@ fn spawn_keeper(paths: &Paths, log: &Path) -> anyhow::Result<sampan_kernel::clon
             let name = name.to_string_lossy();
             // An engine outlives the command that started it: it takes over
             // what says how to reach the world, not the user's whole shell.
-            name == "PATH" || name.to_ascii_lowercase().ends_with("_proxy")
+            name == "PATH"
+                || name == "SAMPAN_REGISTRIES"
+                || name.to_ascii_lowercase().ends_with("_proxy")
         })
         .map(|(name, value)| word(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
         .collect::<anyhow::Result<Vec<_>>>()?;

@@ -12,7 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Mode, Settings};
-use super::keeper::KeeperLink;
+use super::keeper::{Ear, Heard, KeeperLink};
+use super::registries::{self, Files};
 use super::{hello, keeper, private_directory, unpack};
 
 /// Threads that may block at once: each serves a follower of logs, a pull's
@@ -75,6 +76,7 @@ async fn serve(
     listeners: Vec<UnixListener>,
     keeper: Option<&KeeperLink>,
 ) -> anyhow::Result<End> {
+    let mut reload = signal(SignalKind::hangup())?;
     let mut config = Config::new(
         &settings.paths.root,
         &settings.paths.run,
@@ -91,6 +93,9 @@ async fn serve(
         name: hello::REFERENCE,
         archive: hello::archive,
     }];
+    let registries = Arc::new(Files::open(settings.registries.clone()));
+    config.registries = registries.clone();
+    config.proxies = registries::proxies();
     let engine = Arc::new(
         Engine::open(config)
             .await
@@ -108,22 +113,23 @@ async fn serve(
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let lost = async {
-        match keeper {
-            Some(keeper) => {
-                keeper.serving();
-                keeper.lost().await;
+    let mut ear = keeper.map(KeeperLink::ear).transpose()?;
+    if let Some(keeper) = keeper {
+        keeper.serving();
+    }
+    let end = loop {
+        tokio::select! {
+            _ = terminate.recv() => break End::Asked,
+            _ = interrupt.recv() => break End::Asked,
+            _ = reload.recv() => registries.reload(),
+            heard = hear(ear.as_mut()) => match heard {
+                Heard::Reload => registries.reload(),
+                Heard::Gone => break End::KeeperLost,
+            },
+            Some(ended) = edges.join_next() => {
+                ended?.context("the server ended")?;
+                break End::Asked;
             }
-            None => std::future::pending().await,
-        }
-    };
-    let end = tokio::select! {
-        _ = terminate.recv() => End::Asked,
-        _ = interrupt.recv() => End::Asked,
-        () = lost => End::KeeperLost,
-        Some(ended) = edges.join_next() => {
-            ended?.context("the server ended")?;
-            End::Asked
         }
     };
     stop.cancel();
@@ -132,6 +138,13 @@ async fn serve(
     }
     engine.close().await;
     Ok(end)
+}
+
+async fn hear(ear: Option<&mut Ear>) -> Heard {
+    match ear {
+        Some(ear) => ear.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn adopt(numbers: &[RawFd]) -> anyhow::Result<Vec<UnixListener>> {

@@ -24,6 +24,8 @@ use crate::query::Query;
 use crate::reply::Json;
 use crate::unbuilt::refusal;
 
+pub(crate) use take::credentials_of;
+
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/images/json", get(list))

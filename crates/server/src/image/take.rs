@@ -115,12 +115,16 @@ pub(super) fn credentials(headers: &HeaderMap) -> Credentials {
     let auth = headers
         .get("x-registry-auth")
         .and_then(|value| AuthConfig::from_header(value.to_str().ok()?));
-    auth.map_or_else(Credentials::default, |auth| Credentials {
+    auth.map_or_else(Credentials::default, credentials_of)
+}
+
+pub(crate) fn credentials_of(auth: AuthConfig) -> Credentials {
+    Credentials {
         username: auth.0.username,
         password: auth.0.password,
         identity_token: auth.0.identity_token,
         registry_token: auth.0.registry_token,
-    })
+    }
 }
 
 async fn import(app: &App, query: &Query, from: &str, body: Body) -> Result<Response, ApiError> {
