@@ -208,18 +208,25 @@ pub(crate) fn closest<'a>(
     best
 }
 
+/// Edits are one character more, less or other, or two that changed places.
 fn edits(left: &[char], right: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=right.len()).collect();
+    for i in 1..=left.len() {
+        let mut row = vec![i];
+        for j in 1..=right.len() {
+            let substituted = last[j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut least = substituted.min(last[j] + 1).min(row[j - 1] + 1);
+            let swapped =
+                i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1];
+            if swapped {
+                least = least.min(before[j - 2] + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut last, row);
     }
-    row[right.len()]
+    last[right.len()]
 }
 
 /// A string as Go's `%q` shows it, near enough for messages and history.
@@ -249,7 +256,7 @@ mod tests {
 
     #[test]
     fn suggests_only_what_is_close() {
-        assert_eq!(closest("RNU", ["RUN", "COPY"]), Some("RUN"));
+        assert_eq!(closest("RNU", ["ENV", "RUN", "COPY"]), Some("RUN"));
         assert_eq!(closest("entrypiont", ["ENTRYPOINT"]), Some("ENTRYPOINT"));
         assert_eq!(closest("BANANA", ["RUN", "COPY"]), None);
     }

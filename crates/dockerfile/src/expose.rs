@@ -22,11 +22,18 @@ pub(crate) fn parts(text: &str) -> Parts<'_> {
     }
 }
 
+/// All ports of three protocols.
+const MAX_PORTS: usize = 3 << 16;
+
 /// The ports of an expanded `EXPOSE` as an image has them: `80/tcp`, one by one.
 pub fn exposed_ports(specs: &[String]) -> Result<Vec<String>, Error> {
     let mut ports = Vec::new();
     for spec in specs {
         let (first, last, protocol) = read(spec)?;
+        if ports.len() + usize::from(last - first) >= MAX_PORTS {
+            let message = "EXPOSE names more ports than there are";
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
         ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
     }
     Ok(ports)

@@ -41,7 +41,7 @@ pub use instruction::{
 };
 pub use lint::{BaseImage, Facts, Lint, Rule, Warning};
 pub use mount::{Device, Mount, MountFlag, MountKind, Sharing};
-pub use plan::{Input, Options, PROXY_ARGS, Plan, PlannedStage, Scope};
+pub use plan::{DEFAULT_PATH, Input, Options, PROXY_ARGS, Plan, PlannedStage, Scope};
 pub use shell::{Expansion, Shell};
 pub use stage::{Dockerfile, MAX_SIZE, Stage};
 pub use variables::Variables;

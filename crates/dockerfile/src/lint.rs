@@ -201,6 +201,9 @@ impl Dockerfile {
     }
 }
 
+/// Nobody reads more.
+const MAX_WARNINGS: usize = 500;
+
 struct Linter<'a> {
     file: &'a Dockerfile,
     shell: &'a Shell,
@@ -228,7 +231,14 @@ struct Last<'a> {
 }
 
 impl<'a> Linter<'a> {
+    fn is_full(&self) -> bool {
+        self.warnings.len() >= MAX_WARNINGS
+    }
+
     fn warn(&mut self, rule: Rule, comments: &[String], location: Location, message: String) {
+        if self.is_full() {
+            return;
+        }
         let allowed = |checks: &Checks| !checks.skip_all && !checks.skip.contains(rule.name());
         let asked =
             |checks: &Checks| checks.experimental_all || checks.experimental.contains(rule.name());
@@ -499,6 +509,7 @@ impl<'a> Linter<'a> {
                 base
             }
             Input::Scratch => State {
+                scope: Scope::new(Variables::default()),
                 known: true,
                 ..State::default()
             },
@@ -627,11 +638,11 @@ impl<'a> Linter<'a> {
         let shell = self.shell;
         let variables = state.scope.variables();
         let mut expand = |place, text: &str| {
-            let mut expansion = match place {
+            let expansion = match place {
                 Place::Word => shell.expand(text, variables),
                 Place::Document => shell.expand_document(text, variables),
             }?;
-            unmatched.append(&mut expansion.unmatched);
+            unmatched.extend(expansion.unmatched.iter().cloned());
             Ok(expansion)
         };
         let expanded = step.instruction.expand_with(&mut expand)?;
@@ -645,11 +656,12 @@ impl<'a> Linter<'a> {
     }
 
     fn check_defined(&mut self, step: &Step, state: &State, unmatched: BTreeSet<String>) {
-        if !state.known {
+        if !state.known || self.is_full() {
             return;
         }
         for name in unmatched {
-            if state.scope.is_declared(&name) || SETTINGS.contains(&name.as_str()) {
+            if self.is_full() || state.scope.is_declared(&name) || SETTINGS.contains(&name.as_str())
+            {
                 continue;
             }
             let mut message = format!("Usage of undefined variable '${name}'");

@@ -26,8 +26,14 @@ pub const PROXY_ARGS: [&str; 10] = [
     "all_proxy",
 ];
 
+/// The search path of stages whose base sets none.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Settings of the frontend that look like variables; they never reach a command.
 pub(crate) const SETTINGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// So many instructions can be set off by the stages of one file.
+const MAX_TRIGGERS: usize = 1 << 16;
 
 /// What is asked of a build.
 #[derive(Clone, Debug)]
@@ -208,6 +214,7 @@ impl Plan {
                 plan.names.insert(name.clone(), index);
             }
         }
+        let mut triggered = 0;
         for (index, stage) in file.stages.iter().enumerate() {
             if plan.stages[index].replaced {
                 continue;
@@ -218,7 +225,15 @@ impl Plan {
                     Instruction::Onbuild(trigger) => Some(trigger.expression.as_str()),
                     _ => None,
                 });
-                let triggers = triggers.map(|expression| read_trigger(expression, stage.location));
+                let triggers: Vec<&str> = triggers.collect();
+                triggered += triggers.len();
+                if triggered > MAX_TRIGGERS {
+                    let message = "the stages of this file set off too many ONBUILD instructions";
+                    return Err(Error::new(ErrorKind::Limit, message).at(stage.location));
+                }
+                let triggers = triggers
+                    .iter()
+                    .map(|expression| read_trigger(expression, stage.location));
                 plan.stages[index].triggers = triggers.collect::<Result<_, _>>()?;
             }
             let triggers = std::mem::take(&mut plan.stages[index].triggers);
@@ -582,8 +597,11 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Begins with the environment of the base image.
-    pub fn new(environment: Variables) -> Self {
+    /// Begins with the environment of the base image, and a `PATH` in any case.
+    pub fn new(mut environment: Variables) -> Self {
+        if environment.get("PATH").is_none() {
+            environment.set("PATH", DEFAULT_PATH);
+        }
         Self {
             variables: environment,
             ..Self::default()

@@ -1,0 +1,2 @@
+# café in an old encoding
+FROM scratch
