@@ -35,6 +35,10 @@ use crate::listen::Limits;
 /// How often a client that has closed only its writing side is looked after.
 const GONE_CHECK: Duration = Duration::from_secs(1);
 
+/// How long, and how much, is read and dropped after the last answer.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 64 << 20;
+
 /// A client's socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
@@ -76,6 +80,16 @@ impl Socket {
             Self::Unix(stream) => stream.ready(interest).await,
             Self::Tcp(stream) => stream.ready(interest).await,
         }
+    }
+
+    /// Says that nothing more will be written.
+    fn end_writing(&self) -> io::Result<()> {
+        let side = rustix::net::Shutdown::Write;
+        match self {
+            Self::Unix(stream) => rustix::net::shutdown(stream, side)?,
+            Self::Tcp(stream) => rustix::net::shutdown(stream, side)?,
+        }
+        Ok(())
     }
 
     fn into_descriptor(self) -> io::Result<OwnedFd> {
@@ -218,7 +232,30 @@ pub(crate) async fn drive(
             hand_over(&handover, socket, parts.read_buf.into()).await;
         }
         End::Closed(Err(error)) => tracing::debug!(%error, "connection failed"),
-        End::Closed(Ok(())) | End::Gone => {}
+        End::Closed(Ok(())) => tokio::select! {
+            _ = tokio::time::timeout(LINGER, linger(&socket)) => {}
+            () = guest.leave.cancelled() => {}
+            () = stop.cancelled() => {}
+        },
+        End::Gone => {}
+    }
+}
+
+/// Reads what a client still sends after it was answered. One that writes its whole body before it
+/// reads would otherwise find the connection broken, and never see why.
+async fn linger(socket: &Socket) {
+    let mut left = LINGER_BYTES;
+    let mut buffer = [0; 16 << 10];
+    if socket.end_writing().is_err() {
+        return;
+    }
+    while left > 0 && socket.ready(Interest::READABLE).await.is_ok() {
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => left = left.saturating_sub(length),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
     }
 }
 

@@ -410,6 +410,20 @@ fn body_of_64_mib_is_refused_with_a_sentence() {
 }
 
 #[test]
+fn who_writes_before_reading_sees_why_nobody_listened() {
+    let server = Server::start(Limits::default());
+    let mut stream = server.connect();
+    let head = "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    for _ in 0..80 {
+        stream.write_all(&[b'x'; 100_000]).unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[test]
 fn json_body_needs_its_content_type() {
     let server = Server::start(Limits::default());
     let send = |content_type: &str, body: &str| {
