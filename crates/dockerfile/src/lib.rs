@@ -9,7 +9,19 @@
 //! * [`Shell`] and [`Scope`] expand variables.
 //! * [`Ignore`] is `.dockerignore`.
 //! * [`Lint`] has BuildKit's checks.
+//!
+//! Where it differs from BuildKit, on purpose:
+//!
+//! * a trigger, a mount and a `--chmod` without variables are checked when they
+//!   are read, not when they are run;
+//! * an exception in `.dockerignore` that matches a directory holds for all
+//!   below it, also in a walk;
+//! * an instruction with bytes that are no UTF-8 is refused, and so is what
+//!   would take time or memory without bounds: nested or doubling substitutions,
+//!   too many ports or triggers;
+//! * documents of one name in one `COPY` keep their own contents.
 
+mod chmod;
 mod directive;
 mod duration;
 mod error;
@@ -29,6 +41,7 @@ mod stage;
 mod variables;
 mod words;
 
+pub use chmod::Chmod;
 pub use directive::{Checks, Directives, detect_syntax};
 pub use error::{Error, ErrorKind, Location};
 pub use expose::exposed_ports;

@@ -1,5 +1,6 @@
 //! From lines to instructions.
 
+use crate::chmod::Chmod;
 use crate::duration;
 use crate::error::{Error, ErrorKind, Location, did_you_mean, quoted};
 use crate::flags::{Flags, Kind};
@@ -576,6 +577,13 @@ impl Request<'_> {
             return Err(
                 Error::new(ErrorKind::Arguments, message).at(self.line.location(destination.at))
             );
+        }
+        if let Some(flag) = flags.get("chmod").filter(|flag| !flag.value.is_empty()) {
+            let is_constant = !flag.value.contains(['$', '\'', '"', self.escape]);
+            let place = |error: Error| error.at(self.line.location(flag.at));
+            if is_constant {
+                Chmod::parse(&flag.value).map_err(place)?;
+            }
         }
         let mut read = self.documents.iter();
         let source = |word: Word| {

@@ -126,6 +126,7 @@ fn mistakes_are_shown_as_recorded() {
         "FROM a\nCOPY --link=maybe b c\n",
         "FROM a\nCOPY --link= b c\n",
         "FROM a\nCOPY --from=$x b c\n",
+        "FROM a\nCOPY --chmod=rwx b c\n",
         "FROM a\nCOPY b <<EOF\nEOF\n",
         "FROM a\nCOPY <<EOF /b\nnever ends\n",
         "FROM a\nADD --checksum=x b c d\n",

@@ -77,7 +77,7 @@ proptest! {
     fn sources_and_flags_come_back(
         sources in prop::collection::vec("[a-z.*/]{1,8}", 1..5),
         destination in "[a-z./]{1,8}",
-        flags in prop::collection::btree_map(prop::sample::select(vec!["chown", "chmod", "from"]), "[a-z0-9: ]{1,6}[a-z]", 0..3),
+        flags in prop::collection::btree_map(prop::sample::select(vec!["chown", "from"]), "[a-z0-9: ]{1,6}[a-z]", 0..3),
         exclude in prop::collection::vec("[a-z*/]{1,6}", 0..3),
         link in any::<bool>(),
     ) {
@@ -101,7 +101,6 @@ proptest! {
         prop_assert_eq!(copy.transfer.exclude, exclude);
         prop_assert_eq!(copy.transfer.link, link);
         prop_assert_eq!(copy.transfer.chown.as_ref(), flags.get("chown"));
-        prop_assert_eq!(copy.transfer.chmod.as_ref(), flags.get("chmod"));
         prop_assert_eq!(copy.from.as_ref(), flags.get("from"));
     }
 
