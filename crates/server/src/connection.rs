@@ -245,12 +245,13 @@ pub(crate) async fn drive(
 /// reads would otherwise find the connection broken, and never see why.
 async fn linger(socket: &Socket) {
     let mut left = LINGER_BYTES;
-    let mut buffer = [0; 16 << 10];
     if socket.end_writing().is_err() {
         return;
     }
     while left > 0 && socket.ready(Interest::READABLE).await.is_ok() {
-        match socket.try_read(&mut buffer) {
+        // Not kept while the connection waits: there may be thousands.
+        let read = socket.try_read(&mut [0; 16 << 10]);
+        match read {
             Ok(0) => return,
             Ok(length) => left = left.saturating_sub(length),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
