@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
@@ -20,7 +20,8 @@ use crate::{Error, Result};
 const SMALL: u64 = 1 << 20;
 /// Bytes after which a connection counts as one that works.
 const REAL_PROGRESS: u64 = 1 << 20;
-/// The length of a request to a registry that finds a whole layer too long.
+/// The length of a request to a registry that finds a whole layer too long, or that loses it all
+/// when the connection breaks.
 const CHUNK: u64 = 32 << 20;
 
 /// The bytes of a blob.
@@ -141,6 +142,7 @@ impl Client {
             content,
             sent,
             session,
+            broke: false,
             chunk: u64::MAX,
         };
         let (mut attempt, mut settled) = (1, 0);
@@ -154,24 +156,24 @@ impl Client {
                 upload.session = None;
                 continue;
             }
-            let lost = is_lost(&failure.error);
             let reached = upload.session.as_ref().map_or(0, |session| session.offset);
-            if !lost {
-                upload.resume().await;
-            } else {
+            // A registry that was there a moment ago is waited for as one that answers.
+            let lost = is_lost(&failure.error);
+            let known = lost || (upload.session.is_some() && is_broken(&failure.error));
+            if lost {
                 upload.session = None;
             }
-            let now = upload.session.as_ref().map_or(0, |session| session.offset);
-            if now.max(reached) - settled.min(now.max(reached)) >= REAL_PROGRESS {
-                settled = now.max(reached);
+            upload.broke = true;
+            if reached >= settled + REAL_PROGRESS {
+                settled = reached;
                 attempt = 1;
             }
             let config = &self.0.config;
-            let may = failure.may_pass(attempt, config) || (lost && attempt < config.attempts);
+            let may = failure.may_pass(attempt, config) || (known && attempt < config.attempts);
             if !may {
                 return Err(failure.error);
             }
-            tracing::debug!(error = %failure.error, %digest, offset = now, attempt, "upload broke");
+            tracing::debug!(error = %failure.error, %digest, offset = reached, attempt, "upload broke");
             let wait = failure.wait.unwrap_or_else(|| self.backoff(attempt));
             tokio::time::sleep(wait).await;
             attempt += 1;
@@ -190,12 +192,17 @@ struct Upload<'a> {
     content: &'a Content,
     sent: &'a Arc<AtomicU64>,
     session: Option<Session>,
+    /// Something went wrong, so that the registry must say how much it has.
+    broke: bool,
     /// Bytes of one request.
     chunk: u64,
 }
 
 impl Upload<'_> {
     async fn run(&mut self) -> std::result::Result<(), Failure> {
+        if std::mem::take(&mut self.broke) {
+            self.resume().await?;
+        }
         let mut session = match self.session.take() {
             Some(session) => session,
             None => self.begin().await?,
@@ -256,23 +263,30 @@ impl Upload<'_> {
         Err(refusal(self.client, self.source, response).await)
     }
 
-    /// Asks the registry how much it has. Nothing when it knows nothing of the upload any more.
-    async fn resume(&mut self) {
-        let Some(session) = self.session.take() else {
-            return;
+    /// Asks the registry how much it has. One that knows nothing of the upload any more gets a new
+    /// one; one that cannot answer now is asked again later.
+    async fn resume(&mut self) -> std::result::Result<(), Failure> {
+        let Some(session) = self.session.clone() else {
+            return Ok(());
         };
-        let asked = self
+        let response = self
             .ask(Method::GET, &session, None, HeaderMap::new(), Payload::None)
-            .await;
-        let Ok(response) = asked else { return };
-        if !response.status().is_success() {
-            return;
+            .await?;
+        let status = response.status();
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(refusal(self.client, self.source, response).await);
         }
         let offset = range_end(response.headers()).unwrap_or(0);
-        if offset > self.content.size() {
-            return;
+        let usable = status.is_success() && offset <= self.content.size();
+        let kept = if usable { offset } else { 0 };
+        if self.sent.load(Ordering::Relaxed).saturating_sub(kept) > CHUNK {
+            // It keeps nothing of a request that broke: the next one breaks off less.
+            self.chunk = CHUNK;
         }
-        self.session = self::session(&response, Some(&session), offset).ok();
+        self.session = usable
+            .then(|| self::session(&response, Some(&session), offset).ok())
+            .flatten();
+        Ok(())
     }
 
     async fn ask(
@@ -362,6 +376,11 @@ fn status(error: &Error) -> Option<u16> {
         Error::Api { status, .. } | Error::Status { code: status, .. } => Some(*status),
         _ => None,
     }
+}
+
+/// Whether there was no answer at all.
+fn is_broken(error: &Error) -> bool {
+    matches!(error, Error::Transport { .. } | Error::Stalled { .. })
 }
 
 /// Whether the registry has lost the upload, so that only a new one helps.

@@ -585,8 +585,52 @@ async fn an_upload_goes_on_where_the_connection_broke() {
     let source = Source::new(&name.parse().unwrap(), Credentials::default());
     let client = client();
     put(&client, &source, &whole).await.unwrap();
-    // Two connections of 3 MiB each would not have been enough to begin anew each time.
     assert!(download(&client, &source, &whole).await.unwrap() == whole);
+}
+
+/// A registry that breaks off the first request of bytes, is away for a while, and then says that
+/// it has so many. Returns what ranges it got.
+async fn resumed(whole: &[u8], kept: usize) -> Vec<String> {
+    let (sent, away) = (AtomicUsize::new(0), AtomicUsize::new(2));
+    let server = ScriptedServer::start(move |asked: &Asked| {
+        let location = "/v2/some/app/blobs/uploads/1";
+        let here = |status| Answer::new(status, "").with("location", location);
+        match asked.method.as_str() {
+            "POST" => here(202),
+            "PATCH" if sent.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(500, ""),
+            "PATCH" => {
+                let range = asked.header("content-range").unwrap();
+                let end = range.split_once('-').unwrap().1;
+                here(202).with("range", &format!("0-{end}"))
+            }
+            "GET" if away.swap(0, Ordering::SeqCst) > 0 => Answer::new(503, ""),
+            "GET" => here(204).with("range", &format!("0-{}", kept.saturating_sub(1))),
+            "PUT" => Answer::new(201, ""),
+            _ => Answer::new(404, ""),
+        }
+    });
+    put(&client(), &anonymous(&server), whole).await.unwrap();
+    let asked = server.asked();
+    assert_eq!(asked.iter().filter(|a| a.method == "POST").count(), 1);
+    asked
+        .iter()
+        .filter_map(|a| a.header("content-range"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_when_the_registry_was_away() {
+    let whole = noise(40 << 20);
+    let (all, kept, chunk) = (whole.len(), 10 << 20, 32 << 20);
+    let ranges = resumed(&whole, kept).await;
+    let (first, rest) = (format!("0-{}", all - 1), format!("{kept}-{}", all - 1));
+    assert_eq!(ranges, [first.clone(), rest]);
+    // One that keeps nothing of what broke gets less at once.
+    let ranges = resumed(&whole, 0).await;
+    let pieces = [format!("0-{}", chunk - 1), format!("{chunk}-{}", all - 1)];
+    assert_eq!(ranges[0], first);
+    assert_eq!(ranges[1..], pieces);
 }
 
 #[tokio::test]

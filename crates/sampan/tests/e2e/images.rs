@@ -608,7 +608,7 @@ fn all_tags_of_a_repository_are_pulled_and_registries_are_searched() {
 }
 
 #[test]
-fn a_file_of_another_server_is_imported() {
+fn files_of_other_servers_and_pipes_are_imported() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     let mut tar = tar::Builder::new(Vec::new());
     let busybox = fs::read("/bin/busybox").unwrap();
@@ -618,9 +618,10 @@ fn a_file_of_another_server_is_imported() {
     tar.append_data(&mut header, "bin/sh", &busybox[..])
         .unwrap();
     let tar = tar.into_inner().unwrap();
+    let served = tar.clone();
     let server = sampan_testing::ScriptedServer::start(move |asked| {
         if asked.path == "/root.tar" {
-            sampan_testing::Answer::new(200, tar.clone())
+            sampan_testing::Answer::new(200, served.clone())
         } else {
             sampan_testing::Answer::new(404, "")
         }
@@ -654,6 +655,15 @@ fn a_file_of_another_server_is_imported() {
         assert_eq!(shown, "b", "{who}");
         let comment = client(&engine, &["history", "--format", "{{.Comment}}", &name]).ok();
         assert_eq!(comment, "hello", "{who}");
+        // The same from a pipe has the same layer.
+        let import = ["import", "-c", "ENV A=c", "-", "piped:1"];
+        let piped = if who == "docker" {
+            engine.docker_with_input(&import, &tar)
+        } else {
+            engine.sampan_with_input(&import, &tar)
+        };
+        assert!(piped.ok().starts_with("sha256:"), "{who}");
+        assert_eq!(layers(&engine, "piped:1"), layers(&engine, &name), "{who}");
         let missing = format!("http://{}/other.tar", server.address());
         let refused = client(&engine, &["import", &missing, "x:1"]);
         assert_eq!(refused.code, 1, "{who}");
