@@ -50,9 +50,40 @@ pub fn close_all_from(first: u32, kept: BorrowedFd<'_>) -> io::Result<()> {
     close_range(first.max(kept + 1), libc::c_uint::MAX, 0)
 }
 
+/// Whether the peer of a Unix stream socket has read all that was written (`SIOCOUTQ`, unix(7)).
+///
+/// # Errors
+/// As ioctl(2).
+pub fn all_read(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut left: libc::c_int = 0;
+    // SAFETY: the request writes one int to where the pointer says.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+    check(i64::from(done))?;
+    Ok(left == 0)
+}
+
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: plain numbers; what owns the descriptors is the business of the
     // callers, which are child code where nothing drops them.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     check(done).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_the_peer_has_not_read_is_seen() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(all_read(ours.as_fd()).unwrap());
+        ours.write_all(b"ab").unwrap();
+        theirs.read_exact(&mut [0]).unwrap();
+        assert!(!all_read(ours.as_fd()).unwrap());
+        theirs.read_exact(&mut [0]).unwrap();
+        assert!(all_read(ours.as_fd()).unwrap());
+    }
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::body::JsonBody;
-use crate::hijack::{Hijack, head, write_now};
+use crate::hijack::{Hijack, write_now};
 use crate::listen::{Listener, accept_loop};
 use crate::reply::Json;
 
@@ -47,10 +47,10 @@ fn routes() -> Router {
         .route(
             "/attach",
             post(async |hijack: Hijack| {
-                let upgrade = hijack.upgrade;
+                let head = hijack.head("x/y");
                 hijack
                     .take(async move |raw| {
-                        write_now(&raw.socket, &head(upgrade, "x/y")).unwrap();
+                        head.write(&raw.socket).await.unwrap();
                         write_now(&raw.socket, &raw.leftover).unwrap();
                         tokio::task::spawn_blocking(move || {
                             let mut stream = UnixStream::from(raw.socket);
@@ -226,6 +226,30 @@ fn hijack_without_upgrade_is_200_and_raw() {
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "INPUT");
+}
+
+#[test]
+fn nothing_comes_in_one_piece_with_the_head_unless_the_client_is_known_to_keep_it() {
+    let server = Server::start(Limits::default());
+    for (agent, alone) in [("docker-sdk-python/7", true), ("Docker-Client/28", false)] {
+        let mut stream = server.connect();
+        // What follows the request comes back at once.
+        let request = format!(
+            "POST /attach HTTP/1.1\r\nHost: x\r\nUser-Agent: {agent}\r\n\
+             Content-Length: 0\r\n\r\nearly"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut first = [0; 4096];
+        let length = stream.read(&mut first).unwrap();
+        let first = String::from_utf8_lossy(&first[..length]).into_owned();
+        assert!(first.starts_with("HTTP/1.1 200 OK\r\n"), "{first}");
+        if alone {
+            assert!(first.ends_with("\r\n\r\n"), "{first}");
+            let mut rest = [0; 5];
+            stream.read_exact(&mut rest).unwrap();
+            assert_eq!(&rest, b"early");
+        }
+    }
 }
 
 #[test]

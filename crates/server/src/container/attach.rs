@@ -7,7 +7,7 @@ use sampan_engine::{AttachOptions, ClientStream};
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::hijack::{self, Hijack, write_now};
+use crate::hijack::Hijack;
 use crate::query::Query;
 
 /// Hands the client's connection to the container.
@@ -30,12 +30,9 @@ pub(super) async fn attach(
     let full = containers.inspect(&id).await?.id.to_string();
     let attachment = containers.attach(&full, options).await?;
     let note = app.attaching(&full);
-    let head = hijack::head(
-        hijack.upgrade,
-        content_type(attachment.tty, hijack.upgrade, version),
-    );
+    let head = hijack.head(content_type(attachment.tty, hijack.upgrade, version));
     let response = hijack.take(async move |raw| {
-        if let Err(error) = write_now(&raw.socket, &head) {
+        if let Err(error) = head.write(&raw.socket).await {
             tracing::debug!(%error, "a client left before it was attached");
             return;
         }

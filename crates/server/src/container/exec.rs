@@ -13,7 +13,7 @@ use super::terminal_size;
 use crate::app::{App, to_the_end};
 use crate::body::JsonBody;
 use crate::error::ApiError;
-use crate::hijack::{self, Hijack, write_now};
+use crate::hijack::Hijack;
 use crate::query::Query;
 use crate::reply::{self, Json};
 
@@ -66,13 +66,10 @@ pub(super) async fn start(
         to_the_end(starter.detached()).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    let head = hijack::head(
-        hijack.upgrade,
-        content_type(starter.tty, hijack.upgrade, version),
-    );
+    let head = hijack.head(content_type(starter.tty, hijack.upgrade, version));
     let response = hijack.take(async move |raw| {
         // Written even when the client has left: the exec is started as it was asked for.
-        if let Err(error) = write_now(&raw.socket, &head) {
+        if let Err(error) = head.write(&raw.socket).await {
             tracing::debug!(%error, "a client left before its exec started");
         }
         let client = ClientStream {
