@@ -9,11 +9,13 @@
 //! * [`Reader`]: the members of a tar, in order.
 //! * [`ArchiveWriter`]: an archive in the making.
 //! * [`write_tree`]: a directory as a tar, also what a container has changed as a layer.
+//! * [`LayerWriter`]: a layer in the making, entry by entry.
 //! * [`Contents`]: what was seen in the archive; [`Contents::images`] says which images that makes.
 
 mod compression;
 mod error;
 mod header;
+mod layer;
 mod layout;
 mod pack;
 mod reader;
@@ -22,6 +24,7 @@ mod writer;
 
 pub use compression::{Decoder, detect};
 pub use error::{Error, ErrorKind};
+pub use layer::{Attributes, LayerWriter, extended_attributes};
 pub use layout::{ArchivedImage, ArchivedLayer, Contents, MAX_DOCUMENT};
 pub use pack::pack;
 pub use reader::{Kind, Member, Reader};

@@ -373,7 +373,7 @@ fn pieces(file: &File, stat: &Stat, size: u64) -> io::Result<Option<Vec<(u64, u6
 }
 
 /// Reads the attributes that belong to the file and not to the host.
-fn attributes(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn attributes(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; 1024];
     let length = loop {
         match rustix::fs::flistxattr(file, &mut names[..]) {

@@ -3,20 +3,14 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use sampan_layers::{Ingest, Layer};
 use sampan_oci::config::{History, ImageConfig, RootFs, RunConfig};
-use sampan_oci::digest::{DiffId, Digest, ImageId};
+use sampan_oci::digest::{DiffId, ImageId};
 use sampan_oci::{Descriptor, Reference};
 
 use crate::image::Image;
 use crate::store::{Buffers, ImageStore, NewImage};
-use crate::unpack::check_space;
+use crate::take::HeldLayer;
 use crate::{Error, Result};
-
-/// The tar of nothing is this long; such a layer is none.
-const EMPTY: u64 = 1024;
-/// The file system is asked for its free space each time this much was written.
-const SPACE_CHECK: u64 = 64 << 20;
 
 /// What an image is made of beside the changes of a container.
 #[derive(Clone, Debug)]
@@ -53,13 +47,12 @@ impl ImageStore {
             return Err(Error::Invalid("cannot commit to a digest reference".into()));
         }
         let _pins: Vec<_> = commit.layers.iter().map(|id| self.0.pin(*id)).collect();
-        let layer = self.take_changes(write)?;
-        let _pin = layer.as_ref().map(|layer| self.0.pin(layer.diff_id));
+        let layer = self.write_layer(write)?;
         let now = jiff::Timestamp::now().to_string();
         let parent = self.get(&commit.parent);
         let below = parent.as_ref().map(|image| &image.config);
         let mut diff_ids = commit.layers.clone();
-        diff_ids.extend(layer.as_ref().map(|layer| layer.diff_id));
+        diff_ids.extend(layer.as_ref().map(HeldLayer::diff_id));
         let mut history = below.map_or_else(Vec::new, |config| config.history.clone());
         history.push(History {
             created: Some(now.clone()),
@@ -106,65 +99,12 @@ impl ImageStore {
         })
     }
 
-    /// None when nothing was changed.
-    fn take_changes(
-        &self,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<Option<Layer>> {
-        let failed = |source| Error::Layer {
-            layer: Digest::of(b""),
-            source,
-        };
-        let ingest = self.0.layers.ingest().map_err(failed)?;
-        let mut out = Bounded {
-            ingest,
-            store: self,
-            written: 0,
-            next_check: 0,
-        };
-        if let Err(error) = write(&mut out) {
-            return Err(match sampan_layers::Error::from_io(error) {
-                Ok(source) => failed(source),
-                Err(source) => crate::unpack::unwrap_io("read the container's changes", source),
-            });
-        }
-        if out.written <= EMPTY {
-            return Ok(None);
-        }
-        out.ingest.commit(None).map(Some).map_err(failed)
-    }
-
     /// Finds a blob that unpacks to a layer, so that the new image keeps it for a push.
-    fn blob_of(&self, diff_id: &DiffId) -> Option<Descriptor> {
+    pub(crate) fn blob_of(&self, diff_id: &DiffId) -> Option<Descriptor> {
         let view = self.0.view();
         let layers = view.images.values().flat_map(|image| image.layers.iter());
         layers
             .filter(|layer| layer.diff_id == *diff_id)
             .find_map(|layer| layer.blob.clone())
-    }
-}
-
-/// Passes on to a layer in the making while there is space.
-struct Bounded<'a> {
-    ingest: Ingest,
-    store: &'a ImageStore,
-    written: u64,
-    next_check: u64,
-}
-
-impl Write for Bounded<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.written >= self.next_check {
-            check_space(&self.store.0.root, &self.store.0.options.limits)
-                .map_err(io::Error::other)?;
-            self.next_check = self.written + SPACE_CHECK;
-        }
-        self.written += bytes.len() as u64;
-        self.ingest.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -16,6 +16,7 @@ use crate::image::{Image, ImageRecord, LayerRecord};
 use crate::last_use::LastUse;
 use crate::names::Names;
 use crate::pull::UnderWay;
+use crate::take::Others;
 use crate::{Error, Result};
 
 /// Bounds on what strangers may make the host store.
@@ -91,6 +92,8 @@ pub(crate) struct Inner {
     changing: Mutex<()>,
     /// Layers that an operation under way counts on, and how many do.
     pins: Mutex<HashMap<DiffId, usize>>,
+    /// Others that need layers.
+    pub(crate) others: Others,
     /// Images that somebody is about to use, and how many are. Taken after `changing`.
     pub(crate) holds: Mutex<HashMap<ImageId, usize>>,
     pub(crate) last_use: LastUse,
@@ -134,6 +137,7 @@ impl ImageStore {
             names: Names::open(&root.join("images/names"))?,
             changing: Mutex::new(()),
             pins: Mutex::default(),
+            others: Others::default(),
             holds: Mutex::default(),
             last_use: LastUse::open(&root.join("images/use"))?,
             view: RwLock::default(),
@@ -478,6 +482,7 @@ impl Inner {
             .records
             .iter()
             .flat_map(|(_, record)| record.layers.iter().map(|l| l.diff_id).collect::<Vec<_>>())
+            .chain(self.others.needed())
             .collect();
         let mut unneeded = Vec::new();
         for diff_id in candidates {
@@ -520,6 +525,12 @@ impl Drop for Buffers {
 pub(crate) struct Pin {
     store: Arc<Inner>,
     diff_id: DiffId,
+}
+
+impl Pin {
+    pub(crate) fn diff_id(&self) -> DiffId {
+        self.diff_id
+    }
 }
 
 impl Drop for Pin {

@@ -1,0 +1,181 @@
+//! Layers that no image has yet: changes of containers, steps of builds, and what is sent to be
+//! built from.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, BufReader, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sampan_layers::{Ingest, Layer};
+use sampan_oci::Descriptor;
+use sampan_oci::digest::{DiffId, Digest};
+
+use crate::store::{Freed, ImageStore, Pin};
+use crate::unpack::{Unpack, check_space, unwrap_io};
+use crate::{Error, Result};
+
+/// The tar of nothing is this long; such a layer is none.
+const EMPTY: u64 = 1024;
+/// The file system is asked for its free space each time this much was written.
+const SPACE_CHECK: u64 = 64 << 20;
+
+/// A layer that nothing removes as long as this, or a clone of it, is there.
+#[derive(Clone, Debug)]
+pub struct HeldLayer(Arc<Pin>);
+
+impl HeldLayer {
+    /// Which layer it is.
+    pub fn diff_id(&self) -> DiffId {
+        self.0.diff_id()
+    }
+}
+
+type Needed = dyn Fn() -> HashSet<DiffId> + Send + Sync;
+
+/// Others that need layers beside images, such as the cache of builds.
+#[derive(Default)]
+pub(crate) struct Others(Mutex<Vec<Box<Needed>>>);
+
+impl fmt::Debug for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Others")
+    }
+}
+
+impl Others {
+    pub(crate) fn needed(&self) -> HashSet<DiffId> {
+        let others = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().flat_map(|needed| needed()).collect()
+    }
+}
+
+impl ImageStore {
+    /// Keeps the layers from being removed that `needed` names each time it is asked. It is asked
+    /// while nothing is removed and must not call this store.
+    pub fn keep_layers(&self, needed: impl Fn() -> HashSet<DiffId> + Send + Sync + 'static) {
+        let others = &self.0.others.0;
+        let mut others = others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.push(Box::new(needed));
+    }
+
+    /// Holds a layer; `None` where the store does not have it.
+    pub fn hold_layer(&self, diff_id: &DiffId) -> Option<HeldLayer> {
+        let held = HeldLayer(Arc::new(self.0.pin(*diff_id)));
+        // Looked for after it is pinned: from here on it stays.
+        self.0.layers.get(diff_id).map(|_| held)
+    }
+
+    /// Takes a layer whose tar `write` gives. `None` when the tar is empty. Blocks.
+    pub fn write_layer(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Option<HeldLayer>> {
+        let failed = |source| Error::Layer {
+            layer: Digest::of(b""),
+            source,
+        };
+        let ingest = self.0.layers.ingest().map_err(failed)?;
+        let mut out = Bounded {
+            ingest,
+            store: self,
+            written: 0,
+            next_check: 0,
+        };
+        if let Err(error) = write(&mut out) {
+            return Err(match sampan_layers::Error::from_io(error) {
+                Ok(source) => failed(source),
+                Err(source) => unwrap_io("read the layer's files", source),
+            });
+        }
+        if out.written <= EMPTY {
+            return Ok(None);
+        }
+        let layer = out.ingest.commit(None).map_err(failed)?;
+        self.held(&layer).map(Some)
+    }
+
+    /// Takes a tar, plain or packed, as a layer: files that somebody sends are then looked at where
+    /// the kernel shows them read-only, and none of them is ever created on the host. Blocks.
+    pub fn take_archive(&self, reader: impl Read, what: &str) -> Result<HeldLayer> {
+        let read = AtomicU64::new(0);
+        let unpack = Unpack {
+            layers: &self.0.layers,
+            root: &self.0.root,
+            limits: &self.0.options.limits,
+            layer: Digest::of(what.as_bytes()),
+        };
+        let counted = Counted {
+            inner: reader,
+            read: &read,
+        };
+        let layer = unpack.run(
+            BufReader::with_capacity(256 << 10, counted),
+            &|| read.load(Ordering::Relaxed),
+            None,
+            || Ok(()),
+        )?;
+        self.held(&layer)
+    }
+
+    fn held(&self, layer: &Layer) -> Result<HeldLayer> {
+        // Somebody else may have had the same layer, and given it up before it was held here.
+        self.hold_layer(&layer.diff_id).ok_or(Error::Io {
+            action: "keep layer",
+            source: io::ErrorKind::Interrupted.into(),
+        })
+    }
+
+    /// Removes those of the layers that nobody needs: no image, nobody who holds them, none of
+    /// `in_use`. Blocks.
+    pub fn drop_layers(
+        &self,
+        layers: impl IntoIterator<Item = DiffId>,
+        in_use: &HashSet<DiffId>,
+    ) -> Result<Freed> {
+        self.0.remove_layers(layers, in_use)
+    }
+
+    /// Finds a blob that unpacks to the layer, for an image that shall keep it for a push.
+    pub fn blob_of_layer(&self, diff_id: &DiffId) -> Option<Descriptor> {
+        self.blob_of(diff_id)
+    }
+}
+
+/// Passes on to a layer in the making while there is space.
+struct Bounded<'a> {
+    ingest: Ingest,
+    store: &'a ImageStore,
+    written: u64,
+    next_check: u64,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written >= self.next_check {
+            check_space(&self.store.0.root, &self.store.0.options.limits)
+                .map_err(io::Error::other)?;
+            self.next_check = self.written + SPACE_CHECK;
+        }
+        self.written += bytes.len() as u64;
+        self.ingest.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Counted<'a, R> {
+    inner: R,
+    read: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
