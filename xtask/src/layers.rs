@@ -22,7 +22,7 @@ pub(crate) enum Mode {
 const ROWS: &[&[&str]] = &[
     &["sampan", "sampan-shim", "xtask", "sampan-testing"],
     &["sampan-server", "sampan-api", "sampan-registry"],
-    &["sampan-engine", "sampan-dockerfile"],
+    &["sampan-engine", "sampan-build", "sampan-dockerfile"],
     &[
         "sampan-images",
         "sampan-archive",

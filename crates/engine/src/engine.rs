@@ -21,8 +21,8 @@ use crate::host::Host;
 use crate::rest::Rest;
 use crate::shim::Executable;
 use crate::{
-    ContainerService, Error, EventBus, ImageService, NetworkService, Result, SystemService,
-    VolumeService, blocking,
+    BuildService, ContainerService, Error, EventBus, ImageService, NetworkService, Result,
+    SystemService, VolumeService, blocking,
 };
 
 /// How long the engine before this one may take to let go of the root.
@@ -53,6 +53,7 @@ impl Engine {
     pub async fn open(config: Config) -> Result<Self> {
         let (inner, system, lock) = blocking(move || prepare(config)).await?;
         inner.recover().await?;
+        inner.remove_left_steps().await;
         let in_use = inner
             .images
             .uses()
@@ -86,6 +87,11 @@ impl Engine {
             warden,
             _lock: lock,
         })
+    }
+
+    /// Builds.
+    pub fn builds(&self) -> BuildService {
+        BuildService::new(self.inner.clone())
     }
 
     /// Containers.
@@ -215,6 +221,8 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     options.registry.settings = registries;
     options.registry.proxies = proxies;
     let images = ImageStore::open(&root, layers, options)?;
+    let steps = sampan_build::Cache::open(&root, images.clone())
+        .map_err(|error| Error::because("open the cache of builds", &error))?;
     let records = Store::open_as(paths.containers(), Layout::Directories)?;
     let events = EventBus::open(&paths.events())?;
     let registry = Registry::new(records);
@@ -244,6 +252,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         stop_timeout,
         rest: Rest::default(),
         filters: Filters::default(),
+        steps,
     });
     Ok((inner, system, lock))
 }

@@ -33,6 +33,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     hint: Option<Cow<'static, str>>,
+    code: Option<i32>,
 }
 
 impl Error {
@@ -42,7 +43,20 @@ impl Error {
             kind,
             message: message.into(),
             hint: None,
+            code: None,
         }
+    }
+
+    /// Adds the exit code of the command that failed.
+    #[must_use]
+    pub(crate) fn with_code(mut self, code: i32) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Returns the exit code of the command that failed, if one did.
+    pub fn code(&self) -> Option<i32> {
+        self.code
     }
 
     /// Adds a line that a person can act on.

@@ -4,7 +4,7 @@
 //! files, and it never prints.
 //!
 //! * [`Engine::open`] wires the services from a [`Config`] and repairs what the last engine left.
-//! * [`ContainerService`], [`ImageService`], [`VolumeService`], [`NetworkService`],
+//! * [`BuildService`], [`ContainerService`], [`ImageService`], [`VolumeService`], [`NetworkService`],
 //!   [`SystemService`], [`EventBus`]: cheap clones, for the edge.
 //! * [`Lifecycle`]: where in its life a container is; one pure function says what may follow.
 //!
@@ -23,6 +23,7 @@
 //! RUN/shims/<id>/shim.sock
 //! ```
 
+mod build;
 mod collector;
 mod config;
 mod container;
@@ -44,6 +45,7 @@ mod signal;
 mod system;
 mod volume;
 
+pub use build::{BuildRequest, BuildService};
 pub use collector::{CollectRequest, CollectorConfig};
 pub use config::Config;
 pub use container::attach::Attachment;
@@ -74,6 +76,8 @@ pub use fail_point::{FailPoints, Failure};
 pub use image::{Bundled, ImageFilter, ImageService, Intermediate};
 pub use network::{NetworkService, NetworkView};
 pub use prune::{PruneFilter, Pruned};
+/// The builder's own words, which [`BuildService`] speaks.
+pub use sampan_build as building;
 /// The image store's own words, which [`ImageService`] speaks.
 pub use sampan_images as images;
 pub use sampan_logs::{Entry as LogEntry, Stream as LogStream};

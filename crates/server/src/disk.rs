@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Router;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use sampan_api::ApiVersion;
 use sampan_api::types::sampan as own;
 use sampan_api::types::system as wire;
@@ -20,14 +20,7 @@ use crate::reply::Json;
 use crate::{container, image, volume};
 
 pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/system/df", get(usage))
-        .route("/build/prune", post(prune_builds))
-}
-
-/// There is no build cache to prune.
-async fn prune_builds() -> Json<wire::BuildPruneResponse> {
-    Json(wire::BuildPruneResponse::default())
+    Router::new().route("/system/df", get(usage))
 }
 
 /// Which types of objects a request is about.

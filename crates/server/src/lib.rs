@@ -15,6 +15,7 @@
 
 mod app;
 mod body;
+mod build;
 mod connection;
 mod container;
 mod crowd;

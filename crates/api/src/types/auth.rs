@@ -60,6 +60,21 @@ impl AuthConfig {
         LENIENT_URL.encode(json)
     }
 
+    /// Writes the value of `X-Registry-Config`.
+    #[must_use]
+    pub fn all_to_header(all: &std::collections::BTreeMap<String, AuthFields>) -> String {
+        let json = serde_json::to_vec(all).expect("strings are always valid JSON");
+        LENIENT_URL.encode(json)
+    }
+
+    /// Reads the value of `X-Registry-Config`: credentials by registry.
+    #[must_use]
+    pub fn all_from_header(value: &str) -> Option<std::collections::BTreeMap<String, AuthFields>> {
+        let value = value.trim().replace('+', "-").replace('/', "_");
+        let json = LENIENT_URL.decode(value).ok()?;
+        serde_json::from_slice(&json).ok()
+    }
+
     /// Reads the header. Both base64 alphabets are taken, with padding or without; a value that
     /// is not credentials is none, as Docker treats it, so that the request goes on anonymously.
     #[must_use]

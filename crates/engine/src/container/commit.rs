@@ -1,5 +1,6 @@
 //! Making an image of a container.
 
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,6 +103,12 @@ impl Inner {
             comment: options.comment.clone(),
             name: options.name.clone(),
         };
+        let store = self.images.store();
+        Ok(store.commit(&commit, |out| self.write_changes(record, out))?)
+    }
+
+    /// Writes what a container has changed as a layer. Blocks.
+    pub(crate) fn write_changes(&self, record: &Record, mut out: &mut dyn Write) -> io::Result<()> {
         // Places where something was mounted are no change of the container's.
         let without: Vec<Vec<u8>> = record
             .mounts
@@ -109,28 +116,23 @@ impl Inner {
             .map(|mount| mount.destination.trim_matches('/').as_bytes().to_vec())
             .collect();
         let upper = self.paths.container(&record.id).join("upper");
-        let upper = sampan_fs::open_dir(&upper)
-            .map_err(|error| Error::because("open the container's changes", &error))?;
-        let image = self.images.store().commit(&commit, |mut out| {
-            let mut merged = None;
-            let mut open_merged = |path: &[u8]| {
-                if merged.is_none() {
-                    let opened = self.merged(record);
-                    merged =
-                        Some(opened.map_err(|e| std::io::Error::other(e.message().to_owned()))?);
-                }
-                match &merged {
-                    Some(merged) => merged.directory(path),
-                    None => Err(std::io::ErrorKind::NotFound.into()),
-                }
-            };
-            let tree = Tree::Upper {
-                without: &without,
-                merged: &mut open_merged,
-            };
-            write_tree(upper.as_fd(), tree, &mut out)
-        })?;
-        Ok(image)
+        let upper = sampan_fs::open_dir(&upper).map_err(io::Error::other)?;
+        let mut merged = None;
+        let mut open_merged = |path: &[u8]| {
+            if merged.is_none() {
+                let opened = self.merged(record);
+                merged = Some(opened.map_err(|e| io::Error::other(e.message().to_owned()))?);
+            }
+            match &merged {
+                Some(merged) => merged.directory(path),
+                None => Err(io::ErrorKind::NotFound.into()),
+            }
+        };
+        let tree = Tree::Upper {
+            without: &without,
+            merged: &mut open_merged,
+        };
+        write_tree(upper.as_fd(), tree, &mut out)
     }
 
     fn frozen(&self, container: &Container) -> PathBuf {

@@ -32,7 +32,7 @@ impl Inner {
         let image = self.image_of(&request.config, request.platform.as_deref())?;
         // The collector leaves it alone until the container's record tells of it.
         let _held = self.images.store().hold(&image.id)?;
-        self.create_from(&image, request)
+        self.create_from(&image, request, false)
             .map_err(|error| match error.kind() {
                 // Clients that hear of something not found pull the image.
                 ErrorKind::NotFound => error.of_kind(ErrorKind::Invalid),
@@ -40,7 +40,22 @@ impl Inner {
             })
     }
 
-    fn create_from(self: &Arc<Self>, image: &Image, request: CreateContainer) -> Result<Created> {
+    /// Makes a container of what may be no image yet, for a step of a build that holds its layers.
+    /// Blocks.
+    pub(crate) fn create_for_build(
+        self: &Arc<Self>,
+        state: &Image,
+        request: CreateContainer,
+    ) -> Result<Created> {
+        self.create_from(state, request, true)
+    }
+
+    fn create_from(
+        self: &Arc<Self>,
+        image: &Image,
+        request: CreateContainer,
+        of_build: bool,
+    ) -> Result<Created> {
         let CreateContainer {
             name,
             mut config,
@@ -107,6 +122,7 @@ impl Inner {
             restart_count: 0,
             stopped_by_hand: false,
             launching: false,
+            of_build,
         };
         let container = self.registry.insert(record, sync)?;
         undo.armed = false;
@@ -122,7 +138,7 @@ impl Inner {
             }
         }
         // An image that was removed meanwhile did not know of this container.
-        if self.images.store().get(&image.id).is_none() {
+        if !of_build && self.images.store().get(&image.id).is_none() {
             let missing = Error::not_found(format!("No such image: {}", container.record().image));
             self.discard(&container, super::request::RemoveVolumes::Anonymous)?;
             return Err(missing);

@@ -42,6 +42,10 @@ pub(crate) struct Record {
     /// Set from before a launch until its outcome is stored: after a power cut the run is lost.
     #[serde(default)]
     pub(crate) launching: bool,
+    /// It runs a step of a build, and goes with it: one that an engine finds at its start is
+    /// removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) of_build: bool,
 }
 
 /// Serde for shared parts: each is stored in its place.

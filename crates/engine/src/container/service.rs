@@ -62,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) stop_timeout: Duration,
     pub(crate) rest: Rest,
     pub(crate) filters: Filters,
+    pub(crate) steps: sampan_build::Cache,
 }
 
 impl ContainerService {

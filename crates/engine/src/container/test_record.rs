@@ -28,5 +28,6 @@ pub(crate) fn record(lifecycle: Lifecycle) -> Record {
         restart_count: 0,
         stopped_by_hand: false,
         launching: false,
+        of_build: false,
     }
 }

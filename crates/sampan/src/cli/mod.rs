@@ -7,6 +7,8 @@
 mod archive;
 mod attach;
 mod attached;
+mod build;
+mod build_context;
 mod command;
 mod commit;
 mod container;
@@ -73,6 +75,7 @@ use session::Session;
 /// All commands.
 static COMMANDS: &[Command] = &[
     attach::COMMAND,
+    build::COMMAND,
     commit::COMMAND,
     create::COMMAND,
     df::COMMAND,
@@ -99,6 +102,7 @@ static COMMANDS: &[Command] = &[
     logs::COMMAND,
     network::LS,
     pause::COMMAND,
+    prune::BUILDER,
     prune::CONTAINER,
     prune::IMAGE,
     prune::NETWORK,
@@ -129,6 +133,7 @@ static COMMANDS: &[Command] = &[
 
 /// Groups of commands.
 const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage builds"),
     ("container", "Manage containers"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
@@ -142,8 +147,6 @@ const COMMON: &[&str] = &["run", "exec", "ps", "pull", "images", "version", "inf
 
 /// Docker's commands that do not work yet.
 const NOT_YET: &[&str] = &[
-    "build",
-    "builder",
     "buildx",
     "checkpoint",
     "compose",

@@ -65,6 +65,36 @@ pub(crate) const IMAGE: Command = Command {
     ..Command::PLAIN
 };
 
+pub(crate) const BUILDER: Command = Command {
+    names: &["builder prune"],
+    usage: "[OPTIONS]",
+    about: "Remove build cache",
+    flags: &[&[
+        Flag::switch(
+            "all",
+            "Remove all unused build cache, not just dangling ones",
+        )
+        .short('a'),
+        Flag::many(
+            "filter",
+            "filter",
+            "Provide filter values (e.g. \"until=24h\")",
+        ),
+        FORCE,
+    ]],
+    refused: &[("keep-storage", None)],
+    arguments: Arguments::None,
+    run: |session, parsed| {
+        let mut filters = filters(parsed)?;
+        if parsed.switch("all")? {
+            filters.add("all", "true");
+        }
+        let warning = "WARNING! This will remove all build cache.";
+        prune(session, parsed, &Kind::Builds, warning, filters)
+    },
+    ..Command::PLAIN
+};
+
 pub(crate) const NETWORK: Command = Command {
     names: &["network prune"],
     usage: "[OPTIONS]",

@@ -1,0 +1,37 @@
+//! Builds images: from the stages of a Dockerfile to layers and a configuration.
+//!
+//! Knows nothing of containers (a [`Sandbox`] runs commands), of Docker's wire formats, of clients
+//! or of how a context came here, and never prints.
+//!
+//! * [`Build`]: one build; [`Build::run`] solves it. Stages that do not need each other run at
+//!   the same time, those that nothing needs do not run.
+//! * [`Cache`]: what steps came to, by everything that they depend on.
+//! * [`Sandbox`]: runs the commands.
+//! * [`Event`]: what a build tells while it runs.
+//!
+//! Files are never unpacked. A context is a layer like any other (see
+//! [`ImageStore::take_archive`](sampan_images::ImageStore::take_archive)): sources and
+//! destinations are looked at in read-only mounts of layers, through a rooted resolver, and what
+//! is copied is written straight as the tar of the new layer.
+//!
+//! ```text
+//! ROOT/build/steps/<key>.json     what a step came to: crate state
+//! ```
+
+mod cache;
+mod config;
+mod copy;
+mod error;
+mod files;
+mod owner;
+mod progress;
+mod sandbox;
+mod solve;
+mod stage;
+
+pub use cache::{Cache, Pruned};
+pub use error::{Error, ErrorKind, Result};
+pub use progress::{Event, EventSink};
+pub use sandbox::{Network, Ran, RunStep, Sandbox, SandboxError};
+pub use solve::{Base, Build, Built, Settings};
+pub use tokio_util::sync::CancellationToken;

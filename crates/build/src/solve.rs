@@ -1,0 +1,444 @@
+//! A build as a whole: which stages run when, and the image that comes of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use sampan_dockerfile::{Dockerfile, Ignore, Input, Options, Plan};
+use sampan_images::{HeldLayer, Image, ImageStore, NewImage};
+use sampan_oci::config::RootFs;
+use sampan_oci::{DiffId, Platform, Reference};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::files::Files;
+use crate::progress::{Event, EventSink, InOrder};
+use crate::sandbox::{Network, Sandbox};
+use crate::stage::State;
+use crate::{Error, Result};
+
+/// Stages that run at the same time.
+const WORKERS: usize = 4;
+/// A file of patterns that is longer is refused.
+const LONGEST: u64 = 16 << 20;
+
+/// Finds the image that a stage begins with, and fetches it where that is wanted.
+pub type Base<'a> = dyn Fn(&str) -> Result<Arc<Image>> + Sync + 'a;
+
+/// What is asked of a build.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The path of the Dockerfile in the context; empty for `Dockerfile`.
+    pub dockerfile: String,
+    /// The target, build arguments and platforms.
+    pub options: Options,
+    /// Does every step again.
+    pub no_cache: bool,
+    /// The network of commands that do not say which.
+    pub network: Network,
+    /// `name:address`.
+    pub extra_hosts: Vec<String>,
+    /// Labels for the image, after those of the file.
+    pub labels: BTreeMap<String, String>,
+    /// Names for the image.
+    pub names: Vec<Reference>,
+    /// Bytes of `/dev/shm` of commands, 0 for the usual.
+    pub shm_size: i64,
+}
+
+/// A build.
+pub struct Build<'a> {
+    /// Where images and layers are.
+    pub images: &'a ImageStore,
+    /// What was done before.
+    pub cache: &'a Cache,
+    /// Runs commands.
+    pub sandbox: &'a dyn Sandbox,
+    /// Finds images.
+    pub base: &'a Base<'a>,
+    /// The files to build from, with the Dockerfile among them.
+    pub context: HeldLayer,
+    /// What is asked.
+    pub settings: Settings,
+    /// Layers that are only there for this build.
+    pub archives: Mutex<Vec<HeldLayer>>,
+}
+
+/// What came of a build.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The image.
+    pub image: Arc<Image>,
+}
+
+/// A build under way.
+pub(crate) struct Solver<'a> {
+    pub(crate) build: &'a Build<'a>,
+    pub(crate) plan: Plan,
+    pub(crate) cancel: CancellationToken,
+    file: Dockerfile,
+    context: Arc<Files>,
+    told: InOrder<'a>,
+    numbers: AtomicUsize,
+    total: usize,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    started: HashSet<usize>,
+    done: BTreeMap<usize, State>,
+    failed: Option<Error>,
+}
+
+impl Build<'_> {
+    /// Builds the image. Blocks; steps that were done when it fails or is cancelled are kept for
+    /// the next build.
+    pub fn run(&self, sink: &EventSink<'_>, cancel: &CancellationToken) -> Result<Built> {
+        let mut context = Files::mount(self.images, std::slice::from_ref(&self.context))?;
+        let text = self.read_dockerfile(&context)?;
+        context.hidden = self.read_ignore(&context)?;
+        let name = self.dockerfile_name();
+        let mistake =
+            |error: sampan_dockerfile::Error| Error::Dockerfile(error.render(name, &text));
+        let file = Dockerfile::parse(text.as_bytes()).map_err(mistake)?;
+        if file.directives.syntax.as_deref().is_some_and(is_foreign) {
+            let syntax = file.directives.syntax.unwrap_or_default();
+            return Err(Error::Unsupported(format!("the frontend {syntax}")));
+        }
+        let shell = file.shell();
+        let mut plan = file.plan(&self.settings.options, &shell).map_err(mistake)?;
+        // The triggers of images may need further stages.
+        let mut looked: HashSet<usize> = HashSet::new();
+        while let Some(stage) = plan.order.iter().find(|stage| !looked.contains(*stage)) {
+            let stage = *stage;
+            looked.insert(stage);
+            if let Input::Image(name) = &plan.stages[stage].base {
+                let image = (self.base)(name)?;
+                let triggers = &image.config.config.on_build;
+                if !triggers.is_empty() {
+                    plan.add_triggers(&file, stage, triggers).map_err(mistake)?;
+                }
+            }
+        }
+        for argument in plan.unused_build_args(&file) {
+            sink(Event::Warning(format!(
+                "[Warning] One or more build-args [{argument}] were not consumed"
+            )));
+        }
+        let total = plan
+            .order
+            .iter()
+            .map(|stage| 1 + plan.stages[*stage].triggers.len() + file.stages[*stage].steps.len())
+            .sum();
+        let solver = Solver {
+            build: self,
+            told: InOrder::new(sink, &plan.order),
+            plan,
+            cancel: cancel.clone(),
+            file,
+            context: Arc::new(context),
+            numbers: AtomicUsize::new(0),
+            total,
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        solver.solve()
+    }
+
+    /// Ends the build and names the layers that were only there for it.
+    pub fn into_leftovers(self) -> Vec<DiffId> {
+        let archives = self.archives.into_inner();
+        let mut leftovers = archives.unwrap_or_else(PoisonError::into_inner);
+        leftovers.push(self.context);
+        leftovers.iter().map(HeldLayer::diff_id).collect()
+    }
+
+    fn dockerfile_name(&self) -> &str {
+        match self.settings.dockerfile.as_str() {
+            "" => "Dockerfile",
+            name => name,
+        }
+    }
+
+    fn read_dockerfile(&self, context: &Files) -> Result<String> {
+        let name = self.dockerfile_name();
+        let missing = |name: &str| {
+            Error::Step(format!(
+                "failed to read dockerfile: open {name}: no such file or directory"
+            ))
+        };
+        let limit = sampan_dockerfile::MAX_SIZE as u64;
+        let read = match context.read(name, limit) {
+            Err(_) if self.settings.dockerfile.is_empty() || name == "Dockerfile" => {
+                context.read("dockerfile", limit)
+            }
+            read => read,
+        };
+        let bytes = read.map_err(|_| missing(name))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// What is not there for `COPY`, although it may have been sent.
+    fn read_ignore(&self, context: &Files) -> Result<Option<Ignore>> {
+        let beside = format!("{}.dockerignore", self.dockerfile_name());
+        for name in [beside.as_str(), ".dockerignore"] {
+            if context.resolve(name.as_bytes())?.exists {
+                let bytes = context.read(name, LONGEST)?;
+                let ignore = Ignore::parse(&bytes)
+                    .map_err(|error| Error::Step(format!("{name}: {error}")))?;
+                return Ok((!ignore.is_empty()).then_some(ignore));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a `# syntax=` line asks for another frontend than the Dockerfile's own.
+fn is_foreign(syntax: &str) -> bool {
+    let image = syntax.split_whitespace().next().unwrap_or_default();
+    let name = image.strip_prefix("docker.io/").unwrap_or(image);
+    let own = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    let repository = name.split([':', '@']).next().unwrap_or_default();
+    !own.contains(&repository)
+}
+
+impl Solver<'_> {
+    fn solve(&self) -> Result<Built> {
+        let workers = self.plan.order.len().min(WORKERS);
+        std::thread::scope(|scope| {
+            for _ in 1..workers {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+        let mut progress = self.progress();
+        if let Some(error) = progress.failed.take() {
+            return Err(error);
+        }
+        let state = progress.done.remove(&self.plan.target);
+        drop(progress);
+        self.check()?;
+        let state = state.ok_or(Error::Cancelled)?;
+        self.finish(state)
+    }
+
+    /// Runs stages whose needs are done, until there are none.
+    fn work(&self) {
+        while let Some(stage) = self.next_stage() {
+            let result = self.run_stage(stage);
+            let mut progress = self.progress();
+            match result {
+                Ok(state) => {
+                    self.told.end(stage);
+                    progress.done.insert(stage, state);
+                }
+                Err(error) => {
+                    // The first mistake is the one to tell of.
+                    if progress.failed.is_none() {
+                        self.told.fail(stage);
+                        progress.failed = Some(error);
+                    }
+                    self.cancel.cancel();
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn next_stage(&self) -> Option<usize> {
+        let mut progress = self.progress();
+        loop {
+            if progress.failed.is_some() || self.cancel.is_cancelled() {
+                return None;
+            }
+            let waiting: Vec<usize> = self
+                .plan
+                .order
+                .iter()
+                .copied()
+                .filter(|stage| !progress.started.contains(stage))
+                .collect();
+            let ready = waiting.iter().copied().find(|stage| {
+                self.needs(*stage)
+                    .all(|need| progress.done.contains_key(&need))
+            });
+            if let Some(stage) = ready {
+                progress.started.insert(stage);
+                return Some(stage);
+            }
+            if waiting.is_empty() {
+                return None;
+            }
+            progress = self
+                .changed
+                .wait(progress)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn needs(&self, stage: usize) -> impl Iterator<Item = usize> {
+        let planned = &self.plan.stages[stage];
+        let base = match planned.base {
+            Input::Stage(base) => Some(base),
+            _ => None,
+        };
+        base.into_iter().chain(planned.needs.iter().copied())
+    }
+
+    fn run_stage(&self, index: usize) -> Result<State> {
+        self.check()?;
+        let planned = &self.plan.stages[index];
+        let stage = &self.file.stages[index];
+        self.tell(
+            index,
+            Event::Step {
+                number: self.number(),
+                total: self.total(),
+                text: stage.source.clone(),
+            },
+        );
+        let began = std::time::Instant::now();
+        let platform = &self.build.settings.options.target_platform;
+        if let Some(wanted) = &planned.platform
+            && !same_machine(wanted, platform)
+        {
+            return Err(Error::Unsupported(format!("building for {wanted}")));
+        }
+        let mut state = match &planned.base {
+            Input::Scratch => State::scratch(platform),
+            Input::Stage(base) => self.stage(*base)?.begin(),
+            Input::Image(name) => self.image(name)?,
+            Input::Context(name) => {
+                return Err(Error::Unsupported(format!("the build context {name}")));
+            }
+        };
+        self.tell(
+            index,
+            Event::Done {
+                state: state
+                    .parent
+                    .map_or_else(|| state.key.0.short(), |image| image.short()),
+                took: began.elapsed(),
+            },
+        );
+        let shell = self.file.shell();
+        for step in planned.triggers.iter().chain(&stage.steps) {
+            let done = self.step(index, &shell, step, &mut state);
+            done.map_err(|error| self.placed(error, step.location.line))?;
+        }
+        Ok(state)
+    }
+
+    /// Makes the image.
+    fn finish(&self, state: State) -> Result<Built> {
+        let State {
+            mut config,
+            layers,
+            parent,
+            inherited,
+            ..
+        } = state;
+        let settings = &self.build.settings;
+        config.config.labels.extend(settings.labels.clone());
+        // As BuildKit does: what made no layer has the time of the layer before it, or of the
+        // first one.
+        let (old, new) = config.history.split_at_mut(inherited);
+        let first = new.iter().find_map(|entry| entry.created.clone());
+        let mut at = first
+            .or_else(|| old.iter().rev().find_map(|entry| entry.created.clone()))
+            .or_else(|| config.created.clone())
+            .unwrap_or_else(|| jiff::Timestamp::now().to_string());
+        for entry in new {
+            match &entry.created {
+                Some(created) => created.clone_into(&mut at),
+                None => entry.created = Some(at.clone()),
+            }
+        }
+        config.created = Some(at);
+        let diff_ids: Vec<DiffId> = layers.iter().map(HeldLayer::diff_id).collect();
+        let blobs = diff_ids
+            .iter()
+            .map(|id| self.build.images.blob_of_layer(id))
+            .collect();
+        config.rootfs = RootFs {
+            diff_ids,
+            ..RootFs::default()
+        };
+        let config = serde_json::to_vec(&config)
+            .map_err(|error| Error::Step(format!("write the configuration: {error}")))?;
+        let image = self.build.images.add(&NewImage {
+            config,
+            blobs,
+            manifest: None,
+            parent,
+            names: settings.names.clone(),
+        })?;
+        Ok(Built { image })
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.cancel.is_cancelled() {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn tell(&self, stage: usize, event: Event) {
+        self.told.tell(stage, event);
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Says where a mistake is that only showed when the step was done.
+    fn placed(&self, error: Error, line: u32) -> Error {
+        let file = self.build.dockerfile_name();
+        match error {
+            Error::Dockerfile(message) => Error::Dockerfile(format!("{file}:{line}: {message}")),
+            other => other,
+        }
+    }
+
+    pub(crate) fn context(&self) -> Result<Arc<Files>> {
+        Ok(self.context.clone())
+    }
+
+    /// The state of a stage that is done.
+    pub(crate) fn stage(&self, index: usize) -> Result<State> {
+        let progress = self.progress();
+        progress.done.get(&index).cloned().ok_or(Error::Cancelled)
+    }
+
+    pub(crate) fn image(&self, name: &str) -> Result<State> {
+        let image = (self.build.base)(name)?;
+        let layers = image
+            .diff_ids()
+            .iter()
+            .map(|layer| self.build.images.hold_layer(layer))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::Base(format!("the image {name} was removed meanwhile")))?;
+        Ok(State::of_image(&image, layers))
+    }
+
+    pub(crate) fn keep_until_the_end(&self, archives: Vec<HeldLayer>) {
+        let archived = self.build.archives.lock();
+        archived
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(archives);
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn same_machine(a: &Platform, b: &Platform) -> bool {
+    a.os == b.os && a.architecture == b.architecture
+}

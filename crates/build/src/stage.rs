@@ -1,0 +1,586 @@
+//! One stage: a chain of steps, each from a state to the next.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sampan_dockerfile::{
+    Command, DEFAULT_PATH, Input, Instruction, Mount, MountKind, Network as RunNetwork, Run, Scope,
+    Script, Security, Shell, Source, Step, Transfer, Variables, exposed_ports,
+};
+use sampan_images::{HeldLayer, Image};
+use sampan_oci::config::{History, ImageConfig};
+use sampan_oci::{ImageId, Platform};
+
+use crate::cache::{Key, KeyMaker};
+use crate::config;
+use crate::copy::{Selection, Wish, absolute, make_directory, select};
+use crate::files::Files;
+use crate::owner;
+use crate::progress::Event;
+use crate::sandbox::{Network, RunStep};
+use crate::solve::Solver;
+use crate::{Error, Result};
+
+/// What steps lead to.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) config: ImageConfig,
+    /// Bottom first.
+    pub(crate) layers: Vec<HeldLayer>,
+    /// Names the files.
+    pub(crate) key: Key,
+    /// The image it began with.
+    pub(crate) parent: Option<ImageId>,
+    /// Entries of the history that are older than this build.
+    pub(crate) inherited: usize,
+    scope: Scope,
+    /// `CMD` was set in this stage.
+    command_set: bool,
+}
+
+impl State {
+    pub(crate) fn scratch(platform: &Platform) -> Self {
+        let mut config = ImageConfig {
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+            os: platform.os.clone(),
+            ..ImageConfig::default()
+        };
+        config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+        "/".clone_into(&mut config.config.working_dir);
+        Self::new(config, Vec::new(), KeyMaker::new("scratch").key(), None)
+    }
+
+    pub(crate) fn of_image(image: &Image, layers: Vec<HeldLayer>) -> Self {
+        let mut config = (*image.config).clone();
+        // Only this build's own triggers are in its image.
+        config.config.on_build = Vec::new();
+        for of_old in [
+            &mut config.container,
+            &mut config.parent,
+            &mut config.comment,
+            &mut config.docker_version,
+        ] {
+            of_old.clear();
+        }
+        config.config.hostname.clear();
+        config.config.image.clear();
+        let mut key = KeyMaker::new("image");
+        for layer in &layers {
+            key.text("layer", &layer.diff_id().to_string());
+        }
+        Self::new(config, layers, key.key(), Some(image.id))
+    }
+
+    fn new(config: ImageConfig, layers: Vec<HeldLayer>, key: Key, parent: Option<ImageId>) -> Self {
+        let environment = config.config.env.iter().map(String::as_str);
+        Self {
+            scope: Scope::new(Variables::from_environment(environment)),
+            inherited: config.history.len(),
+            config,
+            layers,
+            key,
+            parent,
+            command_set: false,
+        }
+    }
+
+    /// The state of a stage as the beginning of another one.
+    pub(crate) fn begin(&self) -> Self {
+        let mut state = self.clone();
+        state.command_set = false;
+        state.config.config.on_build = Vec::new();
+        state
+    }
+
+    fn tell(&mut self, created_by: String) {
+        self.push(created_by, "", None, true);
+    }
+
+    fn push(&mut self, by: String, suffix: &str, created: Option<String>, empty: bool) {
+        self.config.history.push(History {
+            created,
+            created_by: format!("{by}{suffix}"),
+            comment: "buildkit.dockerfile.v0".to_owned(),
+            empty_layer: empty,
+            ..History::default()
+        });
+    }
+
+    fn directory(&self) -> &str {
+        match self.config.config.working_dir.as_str() {
+            "" => "/",
+            directory => directory,
+        }
+    }
+}
+
+/// A step that may change files.
+struct Change {
+    key: Key,
+    /// For the history.
+    told: String,
+    suffix: &'static str,
+}
+
+impl Solver<'_> {
+    /// Does one step of a stage.
+    pub(crate) fn step(
+        &self,
+        stage: usize,
+        shell: &Shell,
+        step: &Step,
+        state: &mut State,
+    ) -> Result<()> {
+        self.check()?;
+        let began = Instant::now();
+        let number = self.number();
+        let total = self.total();
+        self.tell(
+            stage,
+            Event::Step {
+                number,
+                total,
+                text: step.source.clone(),
+            },
+        );
+        let expanded = step.instruction.expand(shell, state.scope.variables());
+        let expanded = expanded.map_err(wrong)?;
+        self.apply(stage, shell, &expanded, state)?;
+        let took = began.elapsed();
+        let name = state.key.0.short();
+        self.tell(stage, Event::Done { state: name, took });
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        stage: usize,
+        shell: &Shell,
+        instruction: &Instruction,
+        state: &mut State,
+    ) -> Result<()> {
+        match instruction {
+            Instruction::Run(run) => return self.run(stage, shell, run, state),
+            Instruction::Copy(copy) => {
+                return self.copy(
+                    stage,
+                    &copy.transfer,
+                    copy.from.as_deref(),
+                    copy.parents,
+                    state,
+                );
+            }
+            Instruction::Add(add) => {
+                if add.checksum.is_some() {
+                    return Err(Error::Unsupported("ADD --checksum".to_owned()));
+                }
+                if add.keep_git_dir {
+                    return Err(Error::Unsupported("ADD --keep-git-dir".to_owned()));
+                }
+                return self.add(stage, &add.transfer, add.unpack != Some(false), state);
+            }
+            Instruction::Workdir(path) => return self.workdir(stage, path, state),
+            Instruction::Arg(declarations) => {
+                let told = state.scope.declare(&self.plan, shell, declarations);
+                let told = told.map_err(wrong)?;
+                let mut text = String::from("ARG");
+                for (name, value) in told {
+                    text.push(' ');
+                    text.push_str(&name);
+                    if let Some(value) = value {
+                        text.push('=');
+                        text.push_str(&value);
+                    }
+                }
+                state.tell(text);
+            }
+            Instruction::Env(pairs) => {
+                state.scope.set(pairs);
+                for pair in pairs {
+                    let environment = &mut state.config.config.env;
+                    config::set_variable(environment, &pair.key, &pair.value);
+                }
+                state.tell(format!("ENV{}", config::pairs(pairs)));
+            }
+            Instruction::Label(pairs) => {
+                let labels = &mut state.config.config.labels;
+                labels.extend(pairs.iter().map(|p| (p.key.clone(), p.value.clone())));
+                state.tell(format!("LABEL{}", config::pairs(pairs)));
+            }
+            Instruction::Maintainer(author) => {
+                author.clone_into(&mut state.config.author);
+                state.tell(format!("MAINTAINER {author}"));
+            }
+            Instruction::Cmd(command) => {
+                let words = config::words(&state.config.config, command);
+                state.tell(format!("CMD {}", config::quoted(&words)));
+                state.config.config.args_escaped |= matches!(command, Command::Shell(_));
+                state.config.config.cmd = Some(words);
+                state.command_set = true;
+            }
+            Instruction::Entrypoint(command) => {
+                let words = config::words(&state.config.config, command);
+                state.tell(format!("ENTRYPOINT {}", config::quoted(&words)));
+                state.config.config.entrypoint = Some(words);
+                if !state.command_set {
+                    state.config.config.cmd = None;
+                }
+            }
+            Instruction::Healthcheck(check) => {
+                let (check, told) = config::health(check);
+                state.config.config.healthcheck = Some(check);
+                state.tell(told);
+            }
+            Instruction::Expose(written) => {
+                let ports = exposed_ports(written).map_err(wrong)?;
+                state.tell(format!("EXPOSE [{}]", ports.join(" ")));
+                state.config.config.exposed_ports.extend(ports);
+            }
+            Instruction::User(user) => {
+                user.clone_into(&mut state.config.config.user);
+                state.tell(format!("USER {user}"));
+            }
+            Instruction::Volume(paths) => {
+                state.config.config.volumes.extend(paths.iter().cloned());
+                state.tell(format!("VOLUME [{}]", paths.join(" ")));
+            }
+            Instruction::StopSignal(signal) => {
+                signal.clone_into(&mut state.config.config.stop_signal);
+                state.tell(format!("STOPSIGNAL {signal}"));
+            }
+            Instruction::Shell(words) => {
+                words.clone_into(&mut state.config.config.shell);
+                state.tell(format!("SHELL [{}]", words.join(" ")));
+            }
+            Instruction::Onbuild(trigger) => {
+                let expression = &trigger.expression;
+                state.config.config.on_build.push(expression.clone());
+                state.tell(format!("ONBUILD {expression}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to the state that a step leads to: as it was done before, or by doing it.
+    fn change(
+        &self,
+        stage: usize,
+        state: &mut State,
+        change: Change,
+        make: impl FnOnce(&State) -> Result<Option<HeldLayer>>,
+    ) -> Result<()> {
+        let known = match self.build.settings.no_cache {
+            true => None,
+            false => self.build.cache.find(change.key),
+        };
+        let (layer, created) = match known {
+            Some(found) => {
+                self.tell(stage, Event::Cached);
+                (found.layer, found.created)
+            }
+            None => {
+                let layer = make(state)?;
+                let created = jiff::Timestamp::now().to_string();
+                self.build
+                    .cache
+                    .note(change.key, layer.as_ref(), &created)?;
+                (layer, created)
+            }
+        };
+        state.key = change.key;
+        let empty = layer.is_none();
+        // What made no layer has the time of those around it, so that it is the same each time.
+        let created = (!empty).then_some(created);
+        state.push(change.told, change.suffix, created, empty);
+        state.layers.extend(layer);
+        Ok(())
+    }
+
+    fn run(&self, stage: usize, shell: &Shell, run: &Run, state: &mut State) -> Result<()> {
+        if run.security == Security::Insecure {
+            return Err(Error::Unsupported("RUN --security=insecure".to_owned()));
+        }
+        if !run.devices.is_empty() {
+            return Err(Error::Unsupported("RUN --device".to_owned()));
+        }
+        let config = &state.config.config;
+        let command = match run.script() {
+            Script::Exec(words) => words,
+            Script::Shell(line) => config::with_shell(config, &line),
+            Script::File { .. } => {
+                return Err(Error::Unsupported(
+                    "a RUN document that names its own interpreter (#!)".to_owned(),
+                ));
+            }
+        };
+        let mut memory_files = Vec::new();
+        for flag in &run.mounts {
+            let mount = flag.resolve(shell, state.scope.variables());
+            memory_files.push(memory_mount(mount.map_err(wrong)?, state.directory())?);
+        }
+        let arguments: Vec<String> = state
+            .scope
+            .arguments()
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let mut environment = state.scope.variables().to_environment();
+        if state.scope.variables().get("PATH").is_none() {
+            environment.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        let settings = &self.build.settings;
+        let network = match run.network {
+            None | Some(RunNetwork::Default) => settings.network,
+            Some(RunNetwork::None) => Network::None,
+            Some(RunNetwork::Host) => Network::Host,
+        };
+        let mut told = String::from("RUN ");
+        if !arguments.is_empty() {
+            told.push_str(&format!("|{} {} ", arguments.len(), arguments.join(" ")));
+        }
+        let line = command.join(" ");
+        told.push_str(&line);
+        let mut step = RunStep {
+            layers: state.layers.iter().map(HeldLayer::diff_id).collect(),
+            command,
+            environment,
+            user: config.user.clone(),
+            directory: state.directory().to_owned(),
+            network,
+            extra_hosts: settings.extra_hosts.clone(),
+            shm_size: settings.shm_size,
+            memory_files,
+        };
+        let key = step.key(state.key);
+        // The proxies say how to reach others and nothing of what is there.
+        for (name, value) in self.plan.proxies() {
+            if !state.scope.is_declared(name) {
+                step.environment.push(format!("{name}={value}"));
+            }
+        }
+        let change = Change {
+            key,
+            told,
+            suffix: " # buildkit",
+        };
+        self.change(stage, state, change, |_| {
+            self.tell(stage, Event::Running);
+            let mut output = |bytes: &[u8]| self.tell(stage, Event::Output(bytes.to_vec()));
+            let ran = self.build.sandbox.run(&step, &mut output, &self.cancel);
+            self.check()?;
+            let ran = ran?;
+            match ran.code {
+                0 => Ok(ran.changes),
+                code => Err(Error::Command {
+                    command: line.clone(),
+                    code,
+                }),
+            }
+        })
+    }
+
+    fn copy(
+        &self,
+        stage: usize,
+        transfer: &Transfer,
+        from: Option<&str>,
+        parents: bool,
+        state: &mut State,
+    ) -> Result<()> {
+        let files = match from {
+            None => self.context()?,
+            Some(name) => {
+                let input = self.plan.copy_source(stage, name);
+                self.files_of(&input.map_err(wrong)?)?
+            }
+        };
+        let mut told = String::from("COPY");
+        if parents {
+            told.push_str(" --parents");
+        }
+        let wish = Wish {
+            transfer,
+            parents,
+            unpack: false,
+            directory: state.directory(),
+            name: "COPY",
+        };
+        let below = self.below(transfer, state)?;
+        let selection = select(&wish, &files, &below, self.build.images, &mut Vec::new())?;
+        self.transfer(stage, transfer, told, &selection, state)
+    }
+
+    fn add(
+        &self,
+        stage: usize,
+        transfer: &Transfer,
+        unpack: bool,
+        state: &mut State,
+    ) -> Result<()> {
+        for source in &transfer.sources {
+            if let Source::Path(path) = source
+                && (path.contains("://") || path.starts_with("git@"))
+            {
+                return Err(Error::Unsupported(format!("ADD of {path}")));
+            }
+        }
+        let wish = Wish {
+            transfer,
+            parents: false,
+            unpack,
+            directory: state.directory(),
+            name: "ADD",
+        };
+        let below = self.below(transfer, state)?;
+        let mut archives = Vec::new();
+        let selection = select(
+            &wish,
+            &self.context()?,
+            &below,
+            self.build.images,
+            &mut archives,
+        );
+        self.keep_until_the_end(archives);
+        self.transfer(stage, transfer, "ADD".to_owned(), &selection?, state)
+    }
+
+    /// What a destination is looked up in: nothing for a layer that is independent of others,
+    /// unless names of users have to be found.
+    fn below(&self, transfer: &Transfer, state: &State) -> Result<Files> {
+        let layers = match transfer.link && transfer.chown.is_none() {
+            true => &[],
+            false => &state.layers[..],
+        };
+        Files::mount(self.build.images, layers)
+    }
+
+    fn transfer(
+        &self,
+        stage: usize,
+        transfer: &Transfer,
+        mut told: String,
+        selection: &Selection,
+        state: &mut State,
+    ) -> Result<()> {
+        for (flag, value) in [("chown", &transfer.chown), ("chmod", &transfer.chmod)] {
+            if let Some(value) = value {
+                told.push_str(&format!(" --{flag}={value}"));
+            }
+        }
+        for source in &transfer.sources {
+            told.push(' ');
+            match source {
+                Source::Path(path) => told.push_str(path),
+                Source::Document(document) => told.push_str(&format!("<<{}", document.name)),
+            }
+        }
+        told.push(' ');
+        told.push_str(&transfer.destination);
+        let mut key = KeyMaker::new("copy");
+        key.text("below", &state.key.0.hex());
+        selection.describe(&mut key, &self.cancel)?;
+        let change = Change {
+            key: key.key(),
+            told,
+            suffix: " # buildkit",
+        };
+        self.change(stage, state, change, |_| {
+            let layer = self
+                .build
+                .images
+                .write_layer(|out| selection.write(out, now()))?;
+            Ok(layer)
+        })
+    }
+
+    fn workdir(&self, stage: usize, path: &str, state: &mut State) -> Result<()> {
+        let path = clean(&absolute(state.directory(), path));
+        path.clone_into(&mut state.config.config.working_dir);
+        let told = format!("WORKDIR {path}");
+        if path == "/" {
+            state.tell(told);
+            return Ok(());
+        }
+        let user = state.config.config.user.clone();
+        let mut key = KeyMaker::new("directory");
+        key.text("below", &state.key.0.hex());
+        key.text("path", &path);
+        key.text("user", &user);
+        let change = Change {
+            key: key.key(),
+            told,
+            suffix: "",
+        };
+        self.change(stage, state, change, |state| {
+            let below = Files::mount(self.build.images, &state.layers)?;
+            let owner = match user.is_empty() {
+                true => (0, 0),
+                false => owner::find(&user, &below)?,
+            };
+            let mut made = Ok(());
+            let layer = self.build.images.write_layer(|out| {
+                made = make_directory(&path, owner, &below, out, now());
+                match &made {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(std::io::Error::other(error.to_string())),
+                }
+            });
+            made?;
+            Ok(layer?)
+        })
+    }
+
+    /// The files of a stage, an image, or nothing.
+    fn files_of(&self, input: &Input) -> Result<Arc<Files>> {
+        let layers = match input {
+            Input::Scratch => Vec::new(),
+            Input::Stage(index) => self.stage(*index)?.layers,
+            Input::Image(name) => self.image(name)?.layers,
+            Input::Context(name) => {
+                return Err(Error::Unsupported(format!("the build context {name}")));
+            }
+        };
+        Ok(Arc::new(Files::mount(self.build.images, &layers)?))
+    }
+}
+
+/// A mistake that only shows when values are known.
+fn wrong(error: sampan_dockerfile::Error) -> Error {
+    Error::Dockerfile(error.to_string())
+}
+
+/// A place in memory; other mounts are refused.
+fn memory_mount(mount: Mount, directory: &str) -> Result<(String, u64)> {
+    let what = match mount.kind {
+        MountKind::Tmpfs { size } => {
+            let target = mount.target.unwrap_or_default();
+            return Ok((clean(&absolute(directory, &target)), size));
+        }
+        MountKind::Bind { .. } => "bind",
+        MountKind::Cache { .. } => "cache",
+        MountKind::Secret { .. } => "secret",
+        MountKind::Ssh { .. } => "ssh",
+    };
+    Err(Error::Unsupported(format!("RUN --mount=type={what}")))
+}
+
+/// The shortest form of an absolute path.
+fn clean(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn now() -> (i64, u32) {
+    let now = jiff::Timestamp::now();
+    (now.as_second(), 0)
+}

@@ -1,0 +1,416 @@
+//! Builds: their commands run in containers that nobody else sees the end of.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use sampan_build::{
+    Build, CancellationToken, Event as News, Network, Pruned, Ran, RunStep, Sandbox, SandboxError,
+    Settings,
+};
+use sampan_images::{Credentials, Image, LayerRecord, ProgressSink, PullOptions};
+use sampan_oci::config::{ImageConfig, RootFs};
+use sampan_oci::{DiffId, Digest, ImageId, Reference};
+use tokio::runtime::Handle;
+
+use crate::container::config::{ContainerConfig, HostConfig, LogConfig, NetworkMode};
+use crate::container::request::{AttachOptions, ClientStream, CreateContainer, WaitCondition};
+use crate::container::request::{RemoveOptions, RemoveRunning, RemoveVolumes};
+use crate::container::service::Inner;
+use crate::error::chain;
+use crate::{Action, ContainerService, Error, ErrorKind, EventKind, PruneFilter, Result, blocking};
+
+/// Bytes of a command's output handed on at once.
+const PIECE: usize = 32 << 10;
+
+/// Everything that can be done to builds. A cheap clone.
+#[derive(Debug, Clone)]
+pub struct BuildService {
+    inner: Arc<Inner>,
+}
+
+/// A build to be done.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// What is asked of it.
+    pub settings: Settings,
+    /// Asks registries for newer images to begin with.
+    pub pull: bool,
+    /// Who asks, by registry.
+    pub credentials: BTreeMap<String, Credentials>,
+}
+
+impl BuildService {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Builds an image of a tar of files, plain or packed, and tells what happens. It is given up
+    /// when `cancel` is set; nothing of it is left then but the steps that are done. The files
+    /// are read only once, as they come.
+    pub async fn build(
+        &self,
+        context: impl Read + Send + 'static,
+        request: BuildRequest,
+        sink: impl Fn(News) + Send + Sync + 'static,
+        cancel: CancellationToken,
+    ) -> Result<Arc<Image>> {
+        let (inner, runtime) = (self.inner.clone(), Handle::current());
+        let task = self
+            .inner
+            .tasks
+            .spawn_blocking(move || build(&inner, &runtime, context, request, &sink, &cancel));
+        task.await
+            .map_err(|error| Error::because("the build broke off", &error))?
+    }
+
+    /// Forgets steps of builds, which have no labels.
+    pub async fn prune(&self, filter: PruneFilter) -> Result<Pruned> {
+        let inner = self.inner.clone();
+        blocking(move || {
+            let unwanted = |created: &str| {
+                let created = created.parse().unwrap_or(Timestamp::UNIX_EPOCH);
+                filter.fits(created, &BTreeMap::new())
+            };
+            let pruned = inner.steps.prune(unwanted, &in_use(&inner));
+            pruned.map_err(|error| failure(&error))
+        })
+        .await
+    }
+}
+
+fn in_use(inner: &Inner) -> HashSet<DiffId> {
+    let uses = inner.images.uses();
+    uses.into_iter().flat_map(|user| user.layers).collect()
+}
+
+fn build(
+    inner: &Arc<Inner>,
+    runtime: &Handle,
+    context: impl Read,
+    request: BuildRequest,
+    sink: &(dyn Fn(News) + Send + Sync),
+    cancel: &CancellationToken,
+) -> Result<Arc<Image>> {
+    let store = inner.images.store();
+    let context = store.take_archive(context, "context")?;
+    let bases = Bases {
+        inner,
+        runtime,
+        request: &request,
+        found: Mutex::default(),
+    };
+    let sandbox = Containers { inner, runtime };
+    let build = Build {
+        images: store,
+        cache: &inner.steps,
+        sandbox: &sandbox,
+        base: &|name| bases.find(name),
+        context,
+        settings: request.settings.clone(),
+        archives: Mutex::default(),
+    };
+    let built = build.run(sink, cancel);
+    let leftovers = build.into_leftovers();
+    if let Err(error) = store.drop_layers(leftovers, &in_use(inner)) {
+        tracing::warn!(%error, "could not remove the files of a build");
+    }
+    let image = built.map_err(|error| failure(&error))?.image;
+    for name in &request.settings.names {
+        let mut attributes = image.config.config.labels.clone();
+        attributes.insert("name".to_owned(), name.familiar());
+        let id = image.id.to_string();
+        inner
+            .events
+            .publish(EventKind::Image, Action::Tag, id, attributes);
+    }
+    inner.images.collector.nudge();
+    Ok(image)
+}
+
+fn failure(error: &sampan_build::Error) -> Error {
+    use sampan_build::ErrorKind as Kind;
+    let kind = match error.kind() {
+        Kind::Invalid => ErrorKind::Invalid,
+        Kind::NotFound => ErrorKind::NotFound,
+        Kind::NotImplemented => ErrorKind::NotImplemented,
+        Kind::Cancelled => ErrorKind::Unavailable,
+        Kind::Internal => ErrorKind::Internal,
+    };
+    let made = Error::new(kind, chain(error));
+    match error.code() {
+        Some(code) => made.with_code(code),
+        None => made,
+    }
+}
+
+/// The images that stages begin with. Each name is looked up once, so that all stages see the same.
+struct Bases<'a> {
+    inner: &'a Arc<Inner>,
+    runtime: &'a Handle,
+    request: &'a BuildRequest,
+    found: Mutex<BTreeMap<String, Arc<Image>>>,
+}
+
+impl Bases<'_> {
+    fn find(&self, name: &str) -> sampan_build::Result<Arc<Image>> {
+        // Held meanwhile: who wants the same waits for it.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = found.get(name) {
+            return Ok(image.clone());
+        }
+        let image = self.look(name)?;
+        found.insert(name.to_owned(), image.clone());
+        Ok(image)
+    }
+
+    fn look(&self, name: &str) -> sampan_build::Result<Arc<Image>> {
+        let images = &self.inner.images;
+        let store = images.store();
+        let wrong = |error: String| sampan_build::Error::Base(error);
+        let here = store.find(name);
+        if let Ok(image) = &here
+            && !self.request.pull
+        {
+            return Ok(image.clone());
+        }
+        let reference: Reference = match name.parse() {
+            Ok(reference) => Reference::or_latest(reference),
+            Err(error) => {
+                return here.map_err(|_| wrong(format!("invalid reference format: {error}")));
+            }
+        };
+        let options = PullOptions {
+            credentials: self
+                .request
+                .credentials
+                .get(reference.registry())
+                .cloned()
+                .unwrap_or_default(),
+            ..PullOptions::default()
+        };
+        self.runtime.block_on(async {
+            let installed = images.install_bundled(&reference).await;
+            if let Some(image) = installed.map_err(|error| wrong(error.message().to_owned()))? {
+                return Ok(image);
+            }
+            let (silent, _news) = ProgressSink::channel();
+            let pulled = store.pull(&reference, &options, &silent).await;
+            let pulled = pulled.map_err(|error| wrong(chain(&error)))?;
+            images.tell_pulled(&pulled.image, &reference);
+            Ok(pulled.image)
+        })
+    }
+}
+
+/// Runs commands in containers.
+struct Containers<'a> {
+    inner: &'a Arc<Inner>,
+    runtime: &'a Handle,
+}
+
+impl Sandbox for Containers<'_> {
+    fn run(
+        &self,
+        step: &RunStep,
+        output: &mut (dyn FnMut(&[u8]) + Send),
+        cancel: &CancellationToken,
+    ) -> Result<Ran, SandboxError> {
+        let request = request(step);
+        let made = self
+            .inner
+            .create_for_build(&state(step), request)
+            .map_err(|error| SandboxError(error.message().to_owned()))?;
+        let container = made.id.to_string();
+        let ran = self.run_in(&container, output, cancel);
+        let options = RemoveOptions {
+            running: RemoveRunning::Kill,
+            volumes: RemoveVolumes::Anonymous,
+        };
+        let service = ContainerService::new(self.inner.clone());
+        let removed = self.runtime.block_on(service.remove(&container, options));
+        if let Err(error) = removed {
+            tracing::warn!(
+                container,
+                error = error.message(),
+                "could not remove the container of a build"
+            );
+        }
+        ran.map_err(|error| SandboxError(error.message().to_owned()))
+    }
+}
+
+impl Containers<'_> {
+    fn run_in(
+        &self,
+        container: &str,
+        output: &mut (dyn FnMut(&[u8]) + Send),
+        cancel: &CancellationToken,
+    ) -> Result<Ran> {
+        let service = ContainerService::new(self.inner.clone());
+        let failed = |error: std::io::Error| Error::because("read a command's output", &error);
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let wait = self.runtime.block_on(async {
+            let options = AttachOptions {
+                stdout: true,
+                stderr: true,
+                stream: true,
+                ..AttachOptions::default()
+            };
+            let client = ClientStream {
+                socket: theirs.into(),
+                leftover: Vec::new(),
+            };
+            let attachment = service.attach(container, options).await?;
+            attachment.connect(client).await?;
+            let wait = service.wait(container, WaitCondition::NextExit).await?;
+            service.start(container).await?;
+            Ok::<_, Error>(wait)
+        })?;
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| copy_output(ours, output));
+            self.runtime.block_on(async {
+                tokio::select! {
+                    outcome = wait.outcome() => outcome.map(Some),
+                    () = cancel.cancelled() => {
+                        service.kill(container, None).await?;
+                        Ok(None)
+                    }
+                }
+            })
+        })?;
+        let Some(outcome) = outcome else {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the build was cancelled",
+            ));
+        };
+        if let Some(error) = outcome.error {
+            return Err(Error::internal(error));
+        }
+        let changes = match outcome.code {
+            0 => {
+                let record = self.inner.registry.find(container)?.record();
+                let store = self.inner.images.store();
+                store.write_layer(|out| self.inner.write_changes(&record, out))?
+            }
+            _ => None,
+        };
+        Ok(Ran {
+            code: outcome.code,
+            changes,
+        })
+    }
+}
+
+/// Takes the frames apart: eight bytes with the length at their end, and the output.
+fn copy_output(mut socket: UnixStream, output: &mut (dyn FnMut(&[u8]) + Send)) {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let mut head = [0; 8];
+        if socket.read_exact(&mut head).is_err() {
+            return;
+        }
+        let mut left = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        while left > 0 {
+            let want = left.min(PIECE);
+            if socket.read_exact(&mut piece[..want]).is_err() {
+                return;
+            }
+            output(&piece[..want]);
+            left -= want;
+        }
+    }
+}
+
+fn request(step: &RunStep) -> CreateContainer {
+    let tmpfs = step.memory_files.iter().map(|(place, size)| {
+        let options = match size {
+            0 => String::new(),
+            size => format!("size={size}"),
+        };
+        (place.clone(), options)
+    });
+    CreateContainer {
+        config: ContainerConfig {
+            hostname: "buildkitsandbox".to_owned(),
+            user: step.user.clone(),
+            attach_stdout: true,
+            attach_stderr: true,
+            env: step.environment.clone(),
+            cmd: Some(step.command.clone()),
+            working_dir: step.directory.clone(),
+            ..ContainerConfig::default()
+        },
+        host: HostConfig {
+            tmpfs: tmpfs.collect(),
+            log: LogConfig {
+                driver: "none".to_owned(),
+                ..LogConfig::default()
+            },
+            network_mode: match step.network {
+                Network::Default => NetworkMode::Default,
+                Network::None => NetworkMode::None,
+                Network::Host => NetworkMode::Host,
+            },
+            extra_hosts: step.extra_hosts.clone(),
+            shm_size: step.shm_size,
+            ..HostConfig::default()
+        },
+        ..CreateContainer::default()
+    }
+}
+
+/// What a command runs on, in the form of an image that nobody else knows.
+fn state(step: &RunStep) -> Image {
+    let config = ImageConfig {
+        rootfs: RootFs {
+            diff_ids: step.layers.clone(),
+            ..RootFs::default()
+        },
+        ..ImageConfig::default()
+    };
+    let layers = step.layers.iter().map(|diff_id| LayerRecord {
+        diff_id: *diff_id,
+        size: 0,
+        blob: None,
+        others: Vec::new(),
+    });
+    Image {
+        id: ImageId(Digest::of(b"a step of a build")),
+        config: Arc::new(config),
+        config_bytes: Arc::from(""),
+        layers: layers.collect(),
+        tags: Vec::new(),
+        digests: Vec::new(),
+        size: 0,
+        manifest: None,
+        parent: None,
+        stored: String::new(),
+    }
+}
+
+impl Inner {
+    /// Removes the containers of builds that an engine did not live to end.
+    pub(crate) async fn remove_left_steps(self: &Arc<Self>) {
+        for container in self.registry.all() {
+            if !container.record().of_build {
+                continue;
+            }
+            let options = RemoveOptions {
+                running: RemoveRunning::Kill,
+                volumes: RemoveVolumes::Anonymous,
+            };
+            let service = ContainerService::new(self.clone());
+            if let Err(error) = service.remove(container.id.as_str(), options).await {
+                tracing::warn!(
+                    container = %container.id,
+                    error = error.message(),
+                    "could not remove the container of a build"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Builds, as Docker's classic builder answers them: a stream of JSON messages.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::HeaderMap;
+use sampan_api::types::auth::{AuthConfig, AuthFields};
+use sampan_api::types::message::{ErrorDetail, Message};
+use sampan_api::types::system as wire;
+use sampan_engine::building::{CancellationToken, Event, Network, Settings};
+use sampan_engine::{BuildRequest, PruneFilter};
+use sampan_images::Credentials;
+use sampan_oci::{Platform, Reference};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::app::App;
+use crate::body::BlockingBody;
+use crate::error::ApiError;
+use crate::query::Query;
+use crate::reply::{self, Json};
+use crate::unbuilt::refusal;
+
+/// Messages that wait for a client that reads slowly; the build waits then, too.
+const WAITING: usize = 256;
+/// Parameters that change what is built and are not served.
+const REFUSED: &[&str] = &[
+    "remote",
+    "memory",
+    "memswap",
+    "cpushares",
+    "cpusetcpus",
+    "cpusetmems",
+    "cpuperiod",
+    "cpuquota",
+    "cgroupparent",
+    "ulimits",
+    "squash",
+    "cachefrom",
+    "outputs",
+    "isolation",
+];
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/build", post(build))
+        .route("/build/prune", post(prune))
+}
+
+async fn prune(
+    State(app): State<App>,
+    query: Query,
+) -> Result<Json<wire::BuildPruneResponse>, ApiError> {
+    for name in [
+        "keep-storage",
+        "reserved-space",
+        "max-used-space",
+        "min-free-space",
+    ] {
+        if given(&query, name) {
+            return Err(refusal(&format!(
+                "the parameter {name} of a prune of builds"
+            )));
+        }
+    }
+    let mut filters = query.filter_lists()?;
+    // There is nothing beside what is always taken.
+    filters.remove("all");
+    let filter = PruneFilter::parse(&filters)?;
+    let pruned = app.engine.builds().prune(filter).await?;
+    Ok(Json(wire::BuildPruneResponse {
+        caches_deleted: Some(pruned.steps).filter(|steps| !steps.is_empty()),
+        space_reclaimed: pruned.bytes,
+    }))
+}
+
+/// Whether a parameter says anything: clients send many that do not.
+fn given(query: &Query, name: &str) -> bool {
+    query
+        .all(name)
+        .any(|value| !matches!(value, "" | "0" | "false" | "null" | "[]" | "{}" | "default"))
+}
+
+async fn build(
+    State(app): State<App>,
+    headers: HeaderMap,
+    query: Query,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let request = request(&headers, &query)?;
+    let quiet = query.flag("q");
+    let names = request.settings.names.clone();
+    let cancel = CancellationToken::new();
+    let guard = cancel.clone().drop_guard();
+    let (sender, mut news) = mpsc::channel(WAITING);
+    let sink = move |event: Event| {
+        // Nobody listens any more: the build is about to be cancelled.
+        let _ = sender.blocking_send(event);
+    };
+    let reader = BlockingBody::new(body);
+    let builds = app.engine.builds();
+    let task = tokio::spawn(async move { builds.build(reader, request, sink, cancel).await });
+    let Some(first) = news.recv().await else {
+        // It failed before anything happened: that has a status of its own.
+        return match task.await {
+            Ok(Ok(image)) => Ok(answer(done(&image.id.to_string(), &names, quiet))),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(ApiError::internal("the build broke off")),
+        };
+    };
+    let events = stream::unfold((Some(first), news), async |(first, mut news)| match first {
+        Some(event) => Some((event, (None, news))),
+        None => Some((news.recv().await?, (None, news))),
+    });
+    let told = events.map(move |event| match quiet {
+        true => Bytes::new(),
+        false => lines(message(event)),
+    });
+    let end = stream::once(async move {
+        match task.await {
+            Ok(Ok(image)) => lines(done(&image.id.to_string(), &names, quiet)),
+            Ok(Err(error)) => lines([Message {
+                error: Some(ErrorDetail {
+                    code: error.code().unwrap_or_default().into(),
+                    message: error.message().to_owned(),
+                }),
+                error_message: error.message().to_owned(),
+                ..Message::default()
+            }]),
+            Err(_) => lines([Message::error("the build broke off")]),
+        }
+    });
+    let pieces = told.chain(end).map(move |piece| {
+        // A client that leaves takes the stream with it, and the build.
+        let _cancelled_by_drop = &guard;
+        Ok(piece)
+    });
+    Ok(reply::stream("application/json", pieces))
+}
+
+fn answer(messages: Vec<Message>) -> Response {
+    reply::stream("application/json", stream::iter([Ok(lines(messages))]))
+}
+
+fn lines(messages: impl IntoIterator<Item = Message>) -> Bytes {
+    let mut bytes = Vec::new();
+    for message in messages {
+        let line = serde_json::to_vec(&message).expect("messages are always valid JSON");
+        bytes.extend_from_slice(&line);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.into()
+}
+
+fn message(event: Event) -> Option<Message> {
+    Some(Message::stream(match event {
+        Event::Step {
+            number,
+            total,
+            text,
+        } => format!("Step {number}/{total} : {text}\n"),
+        Event::Cached => " ---> Using cache\n".to_owned(),
+        Event::Running => return None,
+        Event::Output(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Event::Done { state, .. } => format!(" ---> {state}\n"),
+        Event::Warning(text) => format!("{text}\n"),
+    }))
+}
+
+fn done(id: &str, names: &[Reference], quiet: bool) -> Vec<Message> {
+    let aux = Message {
+        aux: Some(json!({"ID": id})),
+        ..Message::default()
+    };
+    if quiet {
+        return vec![aux, Message::stream(format!("{id}\n"))];
+    }
+    let short = id.trim_start_matches("sha256:").get(..12).unwrap_or(id);
+    let mut messages = vec![
+        aux,
+        Message::stream(format!("Successfully built {short}\n")),
+    ];
+    let tagged =
+        |name: &Reference| Message::stream(format!("Successfully tagged {}\n", name.familiar()));
+    messages.extend(names.iter().map(tagged));
+    messages
+}
+
+fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError> {
+    if query.text("version").is_some_and(|version| version != "1") {
+        return Err(refusal("building through BuildKit"));
+    }
+    if let Some(name) = REFUSED.iter().find(|name| given(query, name)) {
+        return Err(refusal(&format!("the parameter {name} of a build")));
+    }
+    let network = match query.text("networkmode") {
+        None | Some("default" | "bridge") => Network::Default,
+        Some("none") => Network::None,
+        Some("host") => Network::Host,
+        Some(other) => return Err(refusal(&format!("the network {other} of a build"))),
+    };
+    let names = query
+        .all("t")
+        .filter(|name| !name.is_empty())
+        .map(|name| match name.parse::<Reference>() {
+            Ok(name) if name.digest().is_none() => Ok(name.or_latest()),
+            Ok(_) => Err(ApiError::invalid(
+                "build tag cannot contain a digest".to_owned(),
+            )),
+            Err(error) => Err(ApiError::invalid(format!(
+                "invalid argument {name:?} for \"-t, --tag\" flag: {error}"
+            ))),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let arguments: BTreeMap<String, Option<String>> = object(query, "buildargs")?;
+    let mut settings = Settings {
+        dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
+        no_cache: query.flag("nocache"),
+        network,
+        extra_hosts: query.all("extrahosts").map(str::to_owned).collect(),
+        labels: object(query, "labels")?,
+        names,
+        shm_size: query.number("shmsize")?.unwrap_or_default(),
+        ..Settings::default()
+    };
+    // One without a value was not set where the client ran.
+    settings.options.build_args = arguments
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    settings.options.target = query.text("target").map(str::to_owned);
+    if let Some(text) = query.text("platform") {
+        let platform: Platform = text
+            .parse()
+            .map_err(|error| ApiError::invalid(format!("invalid platform {text:?}: {error}")))?;
+        let host = Platform::host();
+        if platform.os != host.os || platform.architecture != host.architecture {
+            return Err(refusal(&format!("building for {text} on {host}")));
+        }
+        settings.options.target_platform = platform;
+    }
+    Ok(BuildRequest {
+        settings,
+        pull: query.flag("pull"),
+        credentials: credentials(headers),
+    })
+}
+
+/// A parameter that is a JSON object.
+fn object<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, ApiError> {
+    let Some(text) = query.text(name) else {
+        return Ok(T::default());
+    };
+    serde_json::from_str::<Option<T>>(text)
+        .map(Option::unwrap_or_default)
+        .map_err(|error| ApiError::invalid(format!("invalid parameter {name}: {error}")))
+}
+
+/// Who asks, by registry; what cannot be read is nobody.
+fn credentials(headers: &HeaderMap) -> BTreeMap<String, Credentials> {
+    let all = headers
+        .get("x-registry-config")
+        .and_then(|value| AuthConfig::all_from_header(value.to_str().ok()?))
+        .unwrap_or_default();
+    let credentials = |fields: AuthFields| Credentials {
+        username: fields.username,
+        password: fields.password,
+        identity_token: fields.identity_token,
+        registry_token: fields.registry_token,
+    };
+    all.into_iter()
+        .map(|(registry, fields)| {
+            let registry = registry
+                .trim_start_matches("https://")
+                .trim_start_matches("http://");
+            let registry = match registry.trim_end_matches('/') {
+                "index.docker.io/v1" | "index.docker.io" => "docker.io",
+                other => other,
+            };
+            (registry.to_owned(), credentials(fields))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Result<BuildRequest, ApiError> {
+        request(&HeaderMap::new(), &Query::parse(query).unwrap())
+    }
+
+    #[test]
+    fn what_the_docker_cli_sends_is_taken() {
+        let query = "buildargs=%7B%22A%22%3A%221%22%2C%22B%22%3Anull%7D&cachefrom=%5B%5D&cgroupparent=&cpuperiod=0\
+            &cpuquota=0&cpusetcpus=&cpusetmems=&cpushares=0&dockerfile=Dockerfile&labels=%7B%22l%22%3A%22v%22%7D\
+            &memory=0&memswap=0&networkmode=default&rm=1&shmsize=0&t=a&t=b%3A2&target=&ulimits=null&version=1";
+        let request = read(query).unwrap();
+        let names = &request.settings.names;
+        let names: Vec<String> = names.iter().map(Reference::familiar).collect();
+        assert_eq!(names, ["a:latest", "b:2"]);
+        let arguments = &request.settings.options.build_args;
+        assert_eq!(arguments.iter().collect::<Vec<_>>().len(), 1);
+        assert_eq!(request.settings.labels["l"], "v");
+        assert_eq!(request.settings.options.target, None);
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_by_name() {
+        for (query, name) in [
+            ("memory=5", "memory"),
+            ("remote=https%3A%2F%2Fx", "remote"),
+            ("squash=1", "squash"),
+            ("version=2", "BuildKit"),
+            ("networkmode=other", "network other"),
+            ("platform=linux%2Fs390x", "s390x"),
+        ] {
+            let error = read(query).unwrap_err();
+            assert!(error.message().contains(name), "{query}");
+        }
+    }
+}
