@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest, written `sha256:<64 lower-case hex digits>`.
@@ -236,6 +237,17 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
+
+    /// Returns what [`Hasher::from_state`] goes on with, in another process too.
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// Goes on where another one was; none if these bytes are no state.
+    pub fn from_state(state: &[u8]) -> Option<Self> {
+        let state = SerializedState::<Sha256>::try_from(state).ok()?;
+        Sha256::deserialize(&state).ok().map(Self)
+    }
 }
 
 impl fmt::Debug for Hasher {
@@ -338,6 +350,19 @@ mod tests {
             ChainId::of(&[a, b]).unwrap().0,
             Digest::of(format!("{a} {b}").as_bytes())
         );
+    }
+
+    #[test]
+    fn a_hasher_goes_on_from_its_state() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for middle in [0, 1, 63, 64, 65, 128, 256] {
+            let mut first = Hasher::new();
+            first.update(&bytes[..middle]);
+            let mut second = Hasher::from_state(&first.state()).unwrap();
+            second.update(&bytes[middle..]);
+            assert_eq!(second.finish(), Digest::of(&bytes), "{middle}");
+        }
+        assert!(Hasher::from_state(b"short").is_none());
     }
 
     #[test]

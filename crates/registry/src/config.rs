@@ -35,6 +35,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Collecting what nobody needs.
     pub collect: Collect,
+    /// A bucket in place of the directory for blobs and records.
+    pub s3: Option<S3>,
     /// Copies of other registries.
     #[serde(rename = "cache")]
     pub caches: Vec<Cache>,
@@ -111,6 +113,36 @@ pub struct Collect {
     pub uploads: Option<Time>,
     /// How long untagged manifests stay; for ever if left out.
     pub untagged: Option<Time>,
+}
+
+/// A bucket of an S3-compatible service.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// Where it is, if not at Amazon's.
+    pub endpoint: Option<String>,
+    /// Its region.
+    pub region: Option<String>,
+    /// What stands before all names in the bucket.
+    #[serde(default)]
+    pub prefix: String,
+    /// The key's name.
+    pub access_key_id: Option<String>,
+    /// The key.
+    pub secret_access_key: Option<String>,
+    /// File with the key.
+    pub secret_access_key_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for S3 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3")
+            .field("bucket", &self.bucket)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A copy of another registry, filled as it is asked for.
@@ -352,6 +384,10 @@ mod tests {
         lease = "2h"
         uploads = "1d"
         untagged = "4w"
+        [s3]
+        bucket = "images"
+        endpoint = "http://127.0.0.1:9000"
+        secret-access-key = "hidden"
         [[cache]]
         prefix = "hub"
         upstream = "docker.io"

@@ -26,6 +26,15 @@ pub enum StartError {
         #[source]
         source: StorageError,
     },
+    /// The bucket cannot be used.
+    #[error("cannot use the bucket {bucket}")]
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// Why.
+        #[source]
+        source: StorageError,
+    },
     /// What the store holds cannot be read.
     #[error("cannot read what the registry holds")]
     Load(#[source] Error),
@@ -58,7 +67,7 @@ impl Service {
         };
         let files = Files::open(root).map_err(in_store)?;
         let scheme = scheme(config, root)?;
-        let storage: Arc<dyn Storage> = Arc::new(files);
+        let storage = storage(config, files).await?;
         let registry = Registry::open(storage, config.settings())
             .await
             .map_err(StartError::Load)?;
@@ -87,6 +96,35 @@ impl Service {
         };
         Ok(Self::new(registry, parts))
     }
+}
+
+#[cfg(feature = "s3")]
+async fn storage(config: &Config, files: Files) -> Result<Arc<dyn Storage>, StartError> {
+    use crate::storage::Bucket;
+
+    let Some(s3) = &config.s3 else {
+        return Ok(Arc::new(files));
+    };
+    let failed = |error: StorageError| StartError::Bucket {
+        bucket: s3.bucket.clone(),
+        source: error,
+    };
+    let mut s3 = s3.clone();
+    if let Some(path) = &s3.secret_access_key_file {
+        s3.secret_access_key = Some(secret(path)?);
+    }
+    // The directory stays locked: what else is in it belongs to this process.
+    let bucket = Bucket::connect(&s3, files).await.map_err(failed)?;
+    Ok(Arc::new(bucket))
+}
+
+#[cfg(not(feature = "s3"))]
+async fn storage(config: &Config, files: Files) -> Result<Arc<dyn Storage>, StartError> {
+    if config.s3.is_some() {
+        let message = "this build has no support for S3";
+        return Err(StartError::Config(message.to_owned()));
+    }
+    Ok(Arc::new(files))
 }
 
 fn secret(path: &Path) -> Result<String, StartError> {

@@ -29,6 +29,43 @@ fn files_keep_the_contract() {
     conform(&Directory(tempfile::tempdir().unwrap()));
 }
 
+/// A bucket, with a directory for what is not in it.
+#[cfg(feature = "s3")]
+struct InBucket {
+    bucket: sampan_testing::Bucket,
+    directory: tempfile::TempDir,
+    /// Connections belong to the runtime that made them.
+    runtime: tokio::runtime::Runtime,
+}
+
+#[cfg(feature = "s3")]
+impl Medium for InBucket {
+    fn open(&self) -> Arc<dyn Storage> {
+        let config = sampan_registry::config::S3 {
+            bucket: sampan_testing::Bucket::NAME.to_owned(),
+            endpoint: Some(self.bucket.endpoint()),
+            region: None,
+            prefix: "a/b".to_owned(),
+            access_key_id: Some("id".to_owned()),
+            secret_access_key: Some("key".to_owned()),
+            secret_access_key_file: None,
+        };
+        let local = Files::open(self.directory.path()).unwrap();
+        let bucket = sampan_registry::storage::Bucket::connect(&config, local);
+        Arc::new(self.runtime.block_on(bucket).unwrap())
+    }
+}
+
+#[cfg(feature = "s3")]
+#[test]
+fn buckets_keep_the_contract() {
+    conform(&InBucket {
+        bucket: sampan_testing::Bucket::start(),
+        directory: tempfile::tempdir().unwrap(),
+        runtime: runtime(),
+    });
+}
+
 #[test]
 fn a_directory_has_one_owner() {
     let directory = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@
 //! program printed: the callers are tests.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
 
+mod bucket;
 mod command;
 mod engine;
 mod fixtures;
@@ -13,6 +14,7 @@ mod ledger;
 mod registry;
 mod scripted;
 
+pub use bucket::Bucket;
 pub use command::{Ran, free_port, run, run_in, until};
 pub use engine::TestEngine;
 pub use fixtures::{Fixture, fixture};

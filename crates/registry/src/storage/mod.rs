@@ -1,4 +1,4 @@
-//! Where a registry keeps what it holds: a contract, and the store that keeps it in files.
+//! Where a registry keeps what it holds: two stores behind one contract.
 //!
 //! A store holds three sorts of things:
 //!
@@ -19,6 +19,8 @@
 //!
 //! A store knows nothing of who needs what. One process uses it at a time.
 
+#[cfg(feature = "s3")]
+mod bucket;
 mod files;
 
 use std::fmt;
@@ -34,6 +36,8 @@ use sampan_oci::Digest;
 
 use crate::name::{RepositoryName, Tag};
 
+#[cfg(feature = "s3")]
+pub use bucket::Bucket;
 pub use files::Files;
 
 /// What a store's operation comes to.

@@ -65,7 +65,7 @@ impl Tool {
 }
 
 #[track_caller]
-fn skopeo_digest(reference: &str) -> String {
+pub(crate) fn skopeo_digest(reference: &str) -> String {
     let reference = format!("docker://{reference}");
     run(
         "skopeo",

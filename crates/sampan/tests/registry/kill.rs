@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sampan_oci::Digest;
+use sampan_testing::Bucket;
 
+use crate::bucket::configuration;
 use crate::http::send;
 use crate::server::Server;
 
@@ -104,7 +106,18 @@ fn half(
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_registry_is_killed() {
-    let mut server = Server::start(&[]);
+    lose_nothing(Server::start(&[]));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_a_registry_over_a_bucket_is_killed() {
+    let bucket = Bucket::start();
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(&bucket, directory.path(), "");
+    lose_nothing(Server::start(&["--config", &config]));
+}
+
+fn lose_nothing(mut server: Server) {
     let address = server.address();
     let acknowledged = Mutex::new(Acknowledged::default());
     let number = AtomicU64::new(0);

@@ -1,6 +1,7 @@
 //! `sampan registry serve` with real clients, and killed while they are at it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bucket;
 mod clients;
 mod http;
 mod kill;
