@@ -237,7 +237,7 @@ mod tests {
             seconds: -5,
             nanoseconds: 250_000_000,
             link: link.as_bytes(),
-            records: vec![(b"SCHILY.xattr.user.x".to_vec(), b"a\n\0b".to_vec())],
+            records: vec![(b"SCHILY.xattr.user.x".to_vec(), b"a\0b".to_vec())],
             ..Header::new(long.as_bytes(), Type::Symlink, 0o777, 0)
         };
         assert_eq!(header.time(), "-4.75");
@@ -259,7 +259,7 @@ mod tests {
             .collect();
         assert!(records.contains(&("uid".into(), b"3000000".to_vec())));
         assert!(records.contains(&("mtime".into(), b"-4.75".to_vec())));
-        assert!(records.contains(&("SCHILY.xattr.user.x".into(), b"a\n\0b".to_vec())));
+        assert!(records.contains(&("SCHILY.xattr.user.x".into(), b"a\0b".to_vec())));
     }
 
     #[test]
