@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sampan_oci::Digest;
 use sampan_testing::Bucket;
@@ -127,7 +127,14 @@ fn lose_nothing(mut server: Server) {
             for _ in 0..CLIENTS {
                 scope.spawn(|| client(&address, &number, &acknowledged, &over));
             }
-            std::thread::sleep(Duration::from_millis(400 + round * 137));
+            // In the middle of pushes, and after some of them, however slow the machine is.
+            let blobs = || acknowledged.lock().unwrap().blobs.len();
+            let before = blobs();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while blobs() < before + 2 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            std::thread::sleep(Duration::from_millis(round * 37));
             server.kill();
             over.store(true, Ordering::Relaxed);
         });
