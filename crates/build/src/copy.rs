@@ -148,7 +148,7 @@ pub(crate) fn absolute(directory: &str, path: &str) -> String {
 }
 
 /// The shortest form of a path below the root: nothing leads above it.
-fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
         match part {

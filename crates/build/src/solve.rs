@@ -164,19 +164,20 @@ impl Build<'_> {
 
     fn read_dockerfile(&self, context: &Files) -> Result<String> {
         let name = self.dockerfile_name();
-        let missing = |name: &str| {
-            Error::Step(format!(
-                "failed to read dockerfile: open {name}: no such file or directory"
-            ))
-        };
         let limit = sampan_dockerfile::MAX_SIZE as u64;
         let read = match context.read(name, limit) {
-            Err(_) if self.settings.dockerfile.is_empty() || name == "Dockerfile" => {
+            Err(error) if error.is_not_found() && name == "Dockerfile" => {
                 context.read("dockerfile", limit)
             }
             read => read,
         };
-        let bytes = read.map_err(|_| missing(name))?;
+        let bytes = read.map_err(|error| {
+            let why = match error.is_not_found() {
+                true => "no such file or directory".to_owned(),
+                false => error.to_string(),
+            };
+            Error::Step(format!("failed to read dockerfile: open {name}: {why}"))
+        })?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 

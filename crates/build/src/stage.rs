@@ -13,7 +13,7 @@ use sampan_oci::{ImageId, Platform};
 
 use crate::cache::{Key, KeyMaker};
 use crate::config;
-use crate::copy::{Selection, Wish, absolute, make_directory, select};
+use crate::copy::{Selection, Wish, absolute, clean, make_directory, select};
 use crate::files::Files;
 use crate::owner;
 use crate::progress::Event;
@@ -495,7 +495,7 @@ impl Solver<'_> {
     }
 
     fn workdir(&self, stage: usize, path: &str, state: &mut State) -> Result<()> {
-        let path = clean(&absolute(state.directory(), path));
+        let path = format!("/{}", clean(&absolute(state.directory(), path)));
         path.clone_into(&mut state.config.config.working_dir);
         let told = format!("WORKDIR {path}");
         if path == "/" {
@@ -555,7 +555,7 @@ fn memory_mount(mount: Mount, directory: &str) -> Result<(String, u64)> {
     let what = match mount.kind {
         MountKind::Tmpfs { size } => {
             let target = mount.target.unwrap_or_default();
-            return Ok((clean(&absolute(directory, &target)), size));
+            return Ok((format!("/{}", clean(&absolute(directory, &target))), size));
         }
         MountKind::Bind { .. } => "bind",
         MountKind::Cache { .. } => "cache",
@@ -563,21 +563,6 @@ fn memory_mount(mount: Mount, directory: &str) -> Result<(String, u64)> {
         MountKind::Ssh { .. } => "ssh",
     };
     Err(Error::Unsupported(format!("RUN --mount=type={what}")))
-}
-
-/// The shortest form of an absolute path.
-fn clean(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 fn now() -> (i64, u32) {

@@ -170,12 +170,12 @@ impl Inner {
             return Ok(());
         }
         let instance = self.networks.names().instance();
+        // A shim lives on for a moment after its container was removed.
+        let deadline = std::time::Instant::now() + LEAVING;
         for path in [format!("{instance}/shims"), instance.to_string()] {
             let path = path.parse().map_err(|error: sampan_cgroups::Error| {
                 Error::because("remove the control groups", &error)
             })?;
-            // A shim lives on for a moment after its container was removed.
-            let deadline = std::time::Instant::now() + LEAVING;
             while !sampan_cgroups::remove_parent(&self.host.hierarchies, &path) {
                 if std::time::Instant::now() > deadline {
                     tracing::warn!(%path, "the control group is still in use and stays");

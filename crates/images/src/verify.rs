@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sampan_oci::ImageConfig;
 use sampan_oci::digest::{DiffId, Digest};
 
+use crate::error::chain;
 use crate::store::ImageStore;
 use crate::{Image, Result};
 
@@ -132,16 +133,4 @@ impl ImageStore {
     ) -> Result<Vec<Arc<Image>>> {
         texts.into_iter().map(|text| self.find(text)).collect()
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

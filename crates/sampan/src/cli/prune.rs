@@ -12,19 +12,17 @@ use super::output;
 use super::session::Session;
 
 const FORCE: Flag = Flag::switch("force", "Do not prompt for confirmation").short('f');
+const FILTER: Flag = Flag::many(
+    "filter",
+    "filter",
+    "Provide filter values (e.g. \"until=<timestamp>\")",
+);
 
 pub(crate) const CONTAINER: Command = Command {
     names: &["container prune"],
     usage: "[OPTIONS]",
     about: "Remove all stopped containers",
-    flags: &[&[
-        Flag::many(
-            "filter",
-            "filter",
-            "Provide filter values (e.g. \"until=<timestamp>\")",
-        ),
-        FORCE,
-    ]],
+    flags: &[&[FILTER, FORCE]],
     arguments: Arguments::None,
     run: |session, parsed| {
         prune(
@@ -44,11 +42,7 @@ pub(crate) const IMAGE: Command = Command {
     about: "Remove unused images",
     flags: &[&[
         Flag::switch("all", "Remove all unused images, not just dangling ones").short('a'),
-        Flag::many(
-            "filter",
-            "filter",
-            "Provide filter values (e.g. \"until=<timestamp>\")",
-        ),
+        FILTER,
         FORCE,
     ]],
     arguments: Arguments::None,
@@ -99,14 +93,7 @@ pub(crate) const NETWORK: Command = Command {
     names: &["network prune"],
     usage: "[OPTIONS]",
     about: "Remove all unused networks",
-    flags: &[&[
-        Flag::many(
-            "filter",
-            "filter",
-            "Provide filter values (e.g. \"until=<timestamp>\")",
-        ),
-        FORCE,
-    ]],
+    flags: &[&[FILTER, FORCE]],
     arguments: Arguments::None,
     run: |session, parsed| {
         prune(
