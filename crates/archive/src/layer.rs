@@ -75,6 +75,23 @@ impl<W: Write> LayerWriter<W> {
         self.header(path, Type::Fifo, attributes, 0, b"")
     }
 
+    /// Adds one more name of a file that was added before.
+    pub fn hard_link(
+        &mut self,
+        path: &[u8],
+        attributes: &Attributes,
+        of: &[u8],
+    ) -> io::Result<()> {
+        self.header(path, Type::HardLink, attributes, 0, of)
+    }
+
+    /// Adds the mark that a path of lower layers is gone.
+    pub fn whiteout(&mut self, path: &[u8]) -> io::Result<()> {
+        let name = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+        let path = [&path[..name], crate::tree::WHITEOUT, &path[name..]].concat();
+        self.header(&path, Type::File, &Attributes::default(), 0, b"")
+    }
+
     /// Ends the layer.
     pub fn finish(mut self) -> io::Result<()> {
         self.out.write_all(&END)?;

@@ -23,7 +23,7 @@ const ATTRIBUTE: usize = 64 << 10;
 const HOLES: u64 = 1 << 20;
 /// Pieces of a file with holes; one with more is written whole.
 const PIECES: usize = 10_000;
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// Opens a directory of the merged view by its path.

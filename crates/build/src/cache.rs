@@ -10,7 +10,7 @@ use sampan_oci::digest::{Digest, Hasher};
 use sampan_state::{Store, Sync};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Contexts, Result};
 
 /// Names all that a step depends on, and with it what it comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,16 @@ pub(crate) struct Key(pub(crate) Digest);
 /// Collects what a step depends on. Each part has a name and a length in front, so that different
 /// parts never look the same together.
 pub(crate) struct KeyMaker(Hasher);
+
+impl Key {
+    /// Names what is on other files.
+    pub(crate) fn on(self, below: Self) -> Self {
+        let mut key = KeyMaker::new("on");
+        key.text("below", &below.0.hex());
+        key.text("above", &self.0.hex());
+        key.key()
+    }
+}
 
 impl KeyMaker {
     pub(crate) fn new(what: &str) -> Self {
@@ -85,6 +95,8 @@ pub struct Pruned {
 #[derive(Clone, Debug)]
 pub struct Cache {
     steps: Arc<Store<Record>>,
+    sources: Arc<Store<Digest>>,
+    contexts: Contexts,
     images: ImageStore,
 }
 
@@ -95,7 +107,27 @@ impl Cache {
         let steps = Arc::new(Store::<Record>::open(root.join("build/steps"))?);
         let needed = steps.clone();
         images.keep_layers(move || layers(&needed));
-        Ok(Self { steps, images })
+        Ok(Self {
+            steps,
+            sources: Arc::new(Store::open(root.join("build/sources"))?),
+            contexts: Contexts::open(root, images.clone())?,
+            images,
+        })
+    }
+
+    /// The files that clients have sent.
+    pub fn contexts(&self) -> &Contexts {
+        &self.contexts
+    }
+
+    /// What the sources of a copy are, if somebody has looked at them.
+    pub(crate) fn content(&self, name: Key) -> Option<Digest> {
+        self.sources.get(&name.0.hex()).map(|digest| *digest)
+    }
+
+    /// Notes what the sources of a copy are. One that is forgotten is found out again.
+    pub(crate) fn note_content(&self, name: Key, content: Digest) -> Result<()> {
+        Ok(self.sources.put(&name.0.hex(), &content, Sync::Volatile)?)
     }
 
     pub(crate) fn find(&self, key: Key) -> Option<Found> {

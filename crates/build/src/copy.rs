@@ -7,10 +7,11 @@ use std::sync::Arc;
 use sampan_archive::{Attributes, Decoder, LayerWriter};
 use sampan_dockerfile::{Chmod, Ignore, Pattern, Source, Transfer};
 use sampan_images::{HeldLayer, ImageStore};
-use sampan_oci::digest::Hasher;
+use sampan_oci::Digest;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::KeyMaker;
+use crate::cache::{Key, KeyMaker};
+use crate::context::Context;
 use crate::files::{Files, Found, Kind, join, shown};
 use crate::owner;
 use crate::{Error, Result};
@@ -18,7 +19,6 @@ use crate::{Error, Result};
 /// Files that one step may copy.
 const MOST: usize = 4_000_000;
 const WHITEOUT: &[u8] = b".wh.";
-const PIECE: usize = 256 << 10;
 
 /// What is to be copied.
 pub(crate) struct Wish<'a> {
@@ -34,7 +34,36 @@ pub(crate) struct Wish<'a> {
     pub(crate) name: &'static str,
 }
 
-/// What a step copies.
+/// What the sources are, before it is known where they go.
+pub(crate) struct Sources(Vec<Gathered>);
+
+enum Gathered {
+    Document {
+        name: String,
+        bytes: Vec<u8>,
+    },
+    Files {
+        from: Arc<Files>,
+        /// As it was asked for.
+        named: Vec<u8>,
+        /// Without links.
+        path: Vec<u8>,
+        found: Found,
+        /// With `--parents`: the path as it is kept, and the directories above.
+        kept: Option<(Vec<u8>, Vec<Above>)>,
+        /// What is in a directory, by its path below.
+        members: Vec<(Vec<u8>, Found)>,
+    },
+}
+
+struct Above {
+    /// As it is kept.
+    kept: Vec<u8>,
+    path: Vec<u8>,
+    found: Found,
+}
+
+/// What a step copies, and to where.
 pub(crate) struct Selection {
     entries: BTreeMap<Vec<u8>, Entry>,
     /// Directories above, which the layer must show as they are.
@@ -59,14 +88,291 @@ enum Content {
     Fifo,
 }
 
-struct Selecting<'a> {
+impl Wish<'_> {
+    /// Adds to a key all that is asked, but not what the sources are.
+    pub(crate) fn describe(&self, key: &mut KeyMaker) {
+        let Transfer {
+            // What they are counts, not what they are called.
+            sources: _,
+            destination,
+            chown,
+            chmod,
+            link,
+            exclude,
+        } = self.transfer;
+        key.text("name", self.name);
+        key.number("parents", u64::from(self.parents));
+        key.number("unpack", u64::from(self.unpack));
+        key.text("destination", &absolute(self.directory, destination));
+        key.texts("chown", chown);
+        key.texts("chmod", chmod);
+        key.number("link", u64::from(*link));
+        key.texts("exclude", exclude);
+    }
+
+    /// Names what the sources are without a look at them, where the files have a name.
+    pub(crate) fn name_of(&self, from: &Files) -> Option<Key> {
+        let mut key = KeyMaker::new("sources");
+        key.text("files", &from.name?.0.hex());
+        for source in &self.transfer.sources {
+            match source {
+                Source::Path(path) => key.text("path", path),
+                Source::Document(document) => {
+                    key.text("document", &document.name);
+                    key.text("text", &document.text());
+                }
+            }
+        }
+        key.number("parents", u64::from(self.parents));
+        key.texts("exclude", &self.transfer.exclude);
+        let hidden = from.hidden.iter().flat_map(Ignore::patterns);
+        key.texts("hidden", &hidden.collect::<Vec<_>>());
+        Some(key.key())
+    }
+
+    /// Finds the sources.
+    pub(crate) fn gather(&self, from: &Arc<Files>) -> Result<Sources> {
+        let exclude = self.transfer.exclude.iter().map(String::as_str);
+        let exclude = match self.transfer.exclude.is_empty() {
+            true => None,
+            false => Some(
+                Ignore::from_patterns(exclude).map_err(|error| Error::Step(error.to_string()))?,
+            ),
+        };
+        let mut gathering = Gathering {
+            wish: self,
+            from,
+            exclude,
+            found: Vec::new(),
+        };
+        for source in &self.transfer.sources {
+            match source {
+                Source::Path(path) => gathering.source(path)?,
+                Source::Document(document) => gathering.found.push(Gathered::Document {
+                    name: document.name.clone(),
+                    bytes: document.text().into_bytes(),
+                }),
+            }
+        }
+        Ok(Sources(gathering.found))
+    }
+}
+
+struct Gathering<'a> {
     wish: &'a Wish<'a>,
     from: &'a Arc<Files>,
+    exclude: Option<Ignore>,
+    found: Vec<Gathered>,
+}
+
+impl Gathering<'_> {
+    fn source(&mut self, written: &str) -> Result<()> {
+        // What stands before `/./` is not kept by --parents.
+        let pivot = written.find("/./").filter(|_| self.wish.parents);
+        let pivot = pivot.map_or_else(String::new, |at| clean(&written[..at]));
+        let path = clean(written);
+        let pattern = Pattern::plain(&path).map_err(|error| Error::Step(error.to_string()))?;
+        let not_found = || {
+            Error::Step(format!(
+                "{} failed: file not found in build context or excluded by .dockerignore: stat {}: file does not exist",
+                self.wish.name,
+                written.trim_start_matches('/')
+            ))
+        };
+        if !pattern.has_wildcards() {
+            let resolved = self.from.resolve(path.as_bytes())?;
+            let hidden = !path.is_empty() && self.from.is_hidden(path.as_bytes());
+            let whole = resolved.exists
+                && (!hidden
+                    || self
+                        .from
+                        .hidden
+                        .as_ref()
+                        .is_some_and(Ignore::has_exceptions));
+            if !whole {
+                return Err(not_found());
+            }
+            return self.one(path.as_bytes(), &resolved.path, &pivot);
+        }
+        let found = self.from.matching(&path)?;
+        let found: Vec<Vec<u8>> = found
+            .into_iter()
+            .filter(|path| !self.from.is_hidden(path))
+            .collect();
+        if found.is_empty() {
+            return Err(not_found());
+        }
+        for path in found {
+            let resolved = self.from.resolve(&path)?;
+            if resolved.exists {
+                self.one(&path, &resolved.path, &pivot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds one source: `named` as it was asked for, `path` without links.
+    fn one(&mut self, named: &[u8], path: &[u8], pivot: &str) -> Result<()> {
+        let Some(found) = self.from.look(path)? else {
+            return Ok(());
+        };
+        let mut kept = None;
+        if self.wish.parents {
+            let rest = named.strip_prefix(pivot.as_bytes()).unwrap_or(named);
+            let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+            kept = Some((rest.to_vec(), self.above(rest, pivot.as_bytes())?));
+        }
+        let mut members = Vec::new();
+        if found.kind == Kind::Directory {
+            members = self.members(path)?;
+        } else if kept.is_none() && self.is_excluded(name_of(named)) {
+            return Ok(());
+        }
+        self.found.push(Gathered::Files {
+            from: self.from.clone(),
+            named: named.to_vec(),
+            path: path.to_vec(),
+            found: self.from.complete(path, found)?,
+            kept,
+            members,
+        });
+        Ok(())
+    }
+
+    /// The directories above a path that is kept, as they are in the source.
+    fn above(&self, kept: &[u8], pivot: &[u8]) -> Result<Vec<Above>> {
+        let mut all = Vec::new();
+        for (at, _) in kept.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            let path = join(pivot, &kept[..at]);
+            if let Some(found) = self.from.look(&path)?
+                && found.kind == Kind::Directory
+            {
+                all.push(Above {
+                    kept: kept[..at].to_vec(),
+                    found: self.from.complete(&path, found)?,
+                    path,
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    fn members(&self, directory: &[u8]) -> Result<Vec<(Vec<u8>, Found)>> {
+        let mut members = Vec::new();
+        for (path, found) in self.from.walk(directory)? {
+            let relative = below(directory, &path);
+            if relative.is_empty() || self.is_excluded(relative) || self.from.is_hidden(&path) {
+                continue;
+            }
+            let relative = relative.to_vec();
+            members.push((relative, self.from.complete(&path, found)?));
+        }
+        Ok(members)
+    }
+
+    fn is_excluded(&self, path: &[u8]) -> bool {
+        self.exclude
+            .as_ref()
+            .is_some_and(|exclude| exclude.is_ignored(&String::from_utf8_lossy(path)))
+    }
+}
+
+impl Sources {
+    /// Names what all sources are, times excepted. Reads the files whose digests are not known.
+    /// Blocks.
+    pub(crate) fn digest(&self, cancel: &CancellationToken) -> Result<Digest> {
+        let mut key = KeyMaker::new("content");
+        for source in &self.0 {
+            match source {
+                Gathered::Document { name, bytes } => {
+                    key.text("document", name);
+                    key.bytes("text", bytes);
+                }
+                Gathered::Files {
+                    from,
+                    named,
+                    path,
+                    found,
+                    kept,
+                    members,
+                } => {
+                    match kept {
+                        Some((kept, above)) => {
+                            key.bytes("kept", kept);
+                            for directory in above {
+                                key.bytes("above", &directory.kept);
+                                describe(&mut key, from, &directory.path, &directory.found)?;
+                            }
+                        }
+                        // What is in a directory is copied, not the directory.
+                        None if found.kind == Kind::Directory => key.text("all of", ""),
+                        None => key.bytes("name", name_of(named)),
+                    }
+                    describe(&mut key, from, path, found)?;
+                    key.number("members", members.len() as u64);
+                    for (member, found) in members {
+                        if cancel.is_cancelled() {
+                            return Err(Error::Cancelled);
+                        }
+                        key.bytes("member", member);
+                        describe(&mut key, from, &join(path, member), found)?;
+                    }
+                }
+            }
+        }
+        Ok(key.key().0)
+    }
+}
+
+fn describe(key: &mut KeyMaker, from: &Files, path: &[u8], found: &Found) -> Result<()> {
+    let Attributes {
+        mode,
+        uid,
+        gid,
+        mtime: _,
+        extended,
+    } = &found.attributes;
+    for (name, number) in [("mode", mode), ("uid", uid), ("gid", gid)] {
+        key.number(name, u64::from(*number));
+    }
+    key.number("attributes", extended.len() as u64);
+    for (name, value) in extended {
+        key.bytes("name", name);
+        key.bytes("value", value);
+    }
+    match &found.kind {
+        Kind::Directory => key.text("directory", ""),
+        Kind::Fifo => key.text("fifo", ""),
+        Kind::Device => key.text("device", ""),
+        Kind::Symlink(target) => key.bytes("symlink", target),
+        Kind::File(size) => {
+            key.number("size", *size);
+            key.text("content", &from.content(path)?.hex());
+        }
+    }
+    Ok(())
+}
+
+fn name_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|b| *b == b'/').next().unwrap_or_default()
+}
+
+/// What follows a directory in a path below it.
+fn below<'p>(directory: &[u8], path: &'p [u8]) -> &'p [u8] {
+    match directory.is_empty() {
+        true => path,
+        false => path[directory.len()..]
+            .strip_prefix(b"/")
+            .unwrap_or_default(),
+    }
+}
+
+struct Selecting<'a> {
+    wish: &'a Wish<'a>,
     below: &'a Files,
     images: &'a ImageStore,
     owner: Option<(u32, u32)>,
     permissions: Option<Chmod>,
-    exclude: Option<Ignore>,
     destination: Vec<u8>,
     /// What is copied goes into it.
     into: bool,
@@ -74,11 +380,11 @@ struct Selecting<'a> {
     archives: Vec<HeldLayer>,
 }
 
-/// Decides what is copied. `below` are the files that the layer will lie on. Archives that are
-/// unpacked become layers for the time being; they are added to `archives`.
+/// Decides what is copied to where. `below` are the files that the layer will lie on. Archives
+/// that are unpacked become layers for the time being; they are added to `archives`.
 pub(crate) fn select(
     wish: &Wish<'_>,
-    from: &Arc<Files>,
+    sources: Sources,
     below: &Files,
     images: &ImageStore,
     archives: &mut Vec<HeldLayer>,
@@ -96,37 +402,28 @@ pub(crate) fn select(
             .is_some_and(|found| found.kind == Kind::Directory);
     let ends = |end: &str| transfer.destination.ends_with(end);
     let into = is_directory || ends("/") || ends("/.") || transfer.destination == ".";
-    if transfer.sources.len() > 1 && !into {
+    if (transfer.sources.len() > 1 || sources.0.len() > 1) && !into {
         return Err(Error::Step(format!(
             "When using {} with more than one source file, the destination must be a directory and end with a /",
             wish.name
         )));
     }
-    let exclude = match transfer.exclude.is_empty() {
-        true => None,
-        false => Some(
-            Ignore::from_patterns(transfer.exclude.iter().map(String::as_str))
-                .map_err(|error| Error::Step(error.to_string()))?,
-        ),
-    };
     let permissions = transfer.chmod.as_deref().map(Chmod::parse).transpose();
     let permissions = permissions.map_err(|error| Error::Step(error.to_string()))?;
     let mut selecting = Selecting {
         wish,
-        from,
         below,
         images,
         owner,
         permissions,
-        exclude,
         destination: destination.path,
         into,
         entries: BTreeMap::new(),
         archives: Vec::new(),
     };
-    let selected = transfer
-        .sources
-        .iter()
+    let selected = sources
+        .0
+        .into_iter()
         .try_for_each(|source| selecting.source(source));
     archives.append(&mut selecting.archives);
     selected?;
@@ -163,127 +460,74 @@ pub(crate) fn clean(path: &str) -> String {
 }
 
 impl Selecting<'_> {
-    fn source(&mut self, source: &Source) -> Result<()> {
-        let written = match source {
-            Source::Document(document) => {
-                let mode = self.permissions.as_ref();
-                let attributes = Attributes {
-                    mode: mode.map_or(0o644, |permissions| permissions.apply(0o644, false)),
-                    uid: self.owner.unwrap_or_default().0,
-                    gid: self.owner.unwrap_or_default().1,
-                    ..Attributes::default()
-                };
-                let entry = Entry {
-                    content: Content::Document(document.text().into_bytes()),
-                    attributes,
-                };
-                let path = self.place(document.name.as_bytes());
-                return self.insert(path, entry);
-            }
-            Source::Path(path) => path,
+    fn source(&mut self, source: Gathered) -> Result<()> {
+        let (from, named, path, found, kept, members) = match source {
+            Gathered::Document { name, bytes } => return self.document(&name, bytes),
+            Gathered::Files {
+                from,
+                named,
+                path,
+                found,
+                kept,
+                members,
+            } => (from, named, path, found, kept, members),
         };
-        // What stands before `/./` is not kept by --parents.
-        let pivot = written.find("/./").filter(|_| self.wish.parents);
-        let pivot = pivot.map_or_else(String::new, |at| clean(&written[..at]));
-        let path = clean(written);
-        let pattern = Pattern::plain(&path).map_err(|error| Error::Step(error.to_string()))?;
-        let not_found = || {
-            Error::Step(format!(
-                "{} failed: file not found in build context or excluded by .dockerignore: stat {}: file does not exist",
-                self.wish.name,
-                written.trim_start_matches('/')
-            ))
-        };
-        if !pattern.has_wildcards() {
-            let resolved = self.from.resolve(path.as_bytes())?;
-            let hidden = !path.is_empty() && self.from.is_hidden(path.as_bytes());
-            let whole = resolved.exists
-                && (!hidden
-                    || self
-                        .from
-                        .hidden
-                        .as_ref()
-                        .is_some_and(Ignore::has_exceptions));
-            if !whole {
-                return Err(not_found());
+        if let Some((kept, above)) = kept {
+            for directory in above {
+                let target = join(&self.destination, &directory.kept);
+                self.add(&from, &directory.path, directory.found, target, true)?;
             }
-            return self.one(path.as_bytes(), &resolved.path, &pivot);
-        }
-        let found = self.from.matching(&path)?;
-        let found: Vec<Vec<u8>> = found
-            .into_iter()
-            .filter(|path| !self.from.is_hidden(path))
-            .collect();
-        if found.is_empty() {
-            return Err(not_found());
-        }
-        if found.len() > 1 && !self.into {
-            return Err(Error::Step(format!(
-                "When using {} with more than one source file, the destination must be a directory and end with a /",
-                self.wish.name
-            )));
-        }
-        for path in found {
-            let resolved = self.from.resolve(&path)?;
-            if resolved.exists {
-                self.one(&path, &resolved.path, &pivot)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies one source: `named` as it was asked for, `path` without links.
-    fn one(&mut self, named: &[u8], path: &[u8], pivot: &str) -> Result<()> {
-        let Some(found) = self.from.look(path)? else {
-            return Ok(());
-        };
-        let name = named.rsplit(|b| *b == b'/').next().unwrap_or_default();
-        if self.wish.parents {
-            let kept = named.strip_prefix(pivot.as_bytes()).unwrap_or(named);
-            let kept = kept.strip_prefix(b"/").unwrap_or(kept);
-            let target = join(&self.destination, kept);
-            // The directories above, as they are in the source.
-            for (at, _) in kept.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-                let above = &kept[..at];
-                let source = match pivot.is_empty() {
-                    true => above.to_vec(),
-                    false => join(pivot.as_bytes(), above),
-                };
-                if let Some(found) = self.from.look(&source)?
-                    && found.kind == Kind::Directory
-                {
-                    let target = join(&self.destination, above);
-                    self.add(&self.from.clone(), &source, found, target, true)?;
-                }
-            }
+            let target = join(&self.destination, &kept);
             return match found.kind {
-                Kind::Directory => self.tree(&self.from.clone(), path, &target, true),
-                _ => self.add(&self.from.clone(), path, found, target, true),
+                Kind::Directory => self.tree(&from, &path, found, members, &target, true),
+                _ => self.add(&from, &path, found, target, true),
             };
         }
+        let destination = self.destination.clone();
         if found.kind == Kind::Directory {
-            let destination = self.destination.clone();
-            return self.tree(&self.from.clone(), path, &destination, true);
+            return self.tree(&from, &path, found, members, &destination, true);
         }
         if self.wish.unpack
             && let Kind::File(_) = found.kind
-            && is_archive(&mut self.from.open(path)?, path)?
+            && is_archive(&mut from.open(&path)?, &path)?
         {
-            let layer = self
-                .images
-                .take_archive(self.from.open(path)?, &shown(path))?;
-            let files = Arc::new(Files::mount(self.images, std::slice::from_ref(&layer))?);
-            self.archives.push(layer);
-            let destination = self.destination.clone();
-            return self.tree(&files, b"", &destination, false);
+            return self.unpacked(&from, &path, &destination);
         }
-        if let Some(exclude) = &self.exclude
-            && exclude.is_ignored(&String::from_utf8_lossy(name))
-        {
+        let target = self.place(name_of(&named));
+        self.add(&from, &path, found, target, true)
+    }
+
+    fn document(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        let mode = self.permissions.as_ref();
+        let attributes = Attributes {
+            mode: mode.map_or(0o644, |permissions| permissions.apply(0o644, false)),
+            uid: self.owner.unwrap_or_default().0,
+            gid: self.owner.unwrap_or_default().1,
+            ..Attributes::default()
+        };
+        let entry = Entry {
+            content: Content::Document(bytes),
+            attributes,
+        };
+        let path = self.place(name.as_bytes());
+        self.insert(path, entry)
+    }
+
+    fn unpacked(&mut self, from: &Files, path: &[u8], destination: &[u8]) -> Result<()> {
+        let layer = self.images.take_archive(from.open(path)?, &shown(path))?;
+        let files = Context::of_layer(layer.clone()).files(self.images)?;
+        self.archives.push(layer);
+        let files = Arc::new(files);
+        let mut all = files.walk(b"")?;
+        let Some(root) = all.remove(&b""[..]) else {
             return Ok(());
+        };
+        let mut members = Vec::with_capacity(all.len());
+        for (member, found) in all {
+            let found = files.complete(&member, found)?;
+            members.push((member, found));
         }
-        let target = self.place(name);
-        self.add(&self.from.clone(), path, found, target, true)
+        self.tree(&files, b"", root, members, destination, false)
     }
 
     fn place(&self, name: &[u8]) -> Vec<u8> {
@@ -294,27 +538,21 @@ impl Selecting<'_> {
     }
 
     /// Copies what is in a directory. One that is there already keeps what it is.
-    fn tree(&mut self, from: &Arc<Files>, path: &[u8], to: &[u8], reown: bool) -> Result<()> {
-        for (source, found) in from.walk(path)? {
-            let relative = match path.is_empty() {
-                true => &source[..],
-                false => source[path.len()..].strip_prefix(b"/").unwrap_or_default(),
-            };
-            if relative.is_empty() {
-                if self.below.look(to)?.is_none() {
-                    self.add(from, &source, found, to.to_vec(), reown)?;
-                }
-                continue;
-            }
-            let text = String::from_utf8_lossy(relative);
-            let excluded = self
-                .exclude
-                .as_ref()
-                .is_some_and(|exclude| exclude.is_ignored(&text));
-            if excluded || from.is_hidden(&source) {
-                continue;
-            }
-            self.add(from, &source, found, join(to, relative), reown)?;
+    fn tree(
+        &mut self,
+        from: &Arc<Files>,
+        path: &[u8],
+        itself: Found,
+        members: Vec<(Vec<u8>, Found)>,
+        to: &[u8],
+        reown: bool,
+    ) -> Result<()> {
+        if self.below.look(to)?.is_none() {
+            self.add(from, path, itself, to.to_vec(), reown)?;
+        }
+        for (member, found) in members {
+            let target = join(to, &member);
+            self.add(from, &join(path, &member), found, target, reown)?;
         }
         Ok(())
     }
@@ -327,7 +565,6 @@ impl Selecting<'_> {
         target: Vec<u8>,
         reown: bool,
     ) -> Result<()> {
-        let found = from.complete(path, found)?;
         let mut attributes = found.attributes;
         match self.owner {
             Some(owner) => (attributes.uid, attributes.gid) = owner,
@@ -436,57 +673,6 @@ fn existing(directory: &[u8], below: &Files) -> Result<Option<Attributes>> {
 }
 
 impl Selection {
-    /// Adds to a key all that the layer will say, times excepted. Reads the files. Blocks.
-    pub(crate) fn describe(&self, key: &mut KeyMaker, cancel: &CancellationToken) -> Result<()> {
-        key.text("owner", &format!("{:?}", self.owner));
-        key.number("entries", self.entries.len() as u64);
-        let mut buffer = vec![0; PIECE];
-        for (path, entry) in &self.entries {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            key.bytes("path", path);
-            let Attributes {
-                mode,
-                uid,
-                gid,
-                mtime: _,
-                extended,
-            } = &entry.attributes;
-            for (name, number) in [("mode", mode), ("uid", uid), ("gid", gid)] {
-                key.number(name, u64::from(*number));
-            }
-            key.number("attributes", extended.len() as u64);
-            for (name, value) in extended {
-                key.bytes("name", name);
-                key.bytes("value", value);
-            }
-            match &entry.content {
-                Content::Directory => key.text("directory", ""),
-                Content::Fifo => key.text("fifo", ""),
-                Content::Symlink(target) => key.bytes("symlink", target),
-                Content::Document(bytes) => key.bytes("document", bytes),
-                Content::File { from, path, size } => {
-                    key.number("size", *size);
-                    let mut file = from.open(path)?;
-                    let mut hasher = Hasher::new();
-                    loop {
-                        match file.read(&mut buffer) {
-                            Ok(0) => break,
-                            Ok(n) => hasher.update(&buffer[..n]),
-                            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                            Err(error) => {
-                                return Err(Error::io(format!("read {}", shown(path)))(error));
-                            }
-                        }
-                    }
-                    key.text("content", &hasher.finish().hex());
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Writes the layer. Blocks.
     pub(crate) fn write(&self, out: &mut dyn Write, now: (i64, u32)) -> io::Result<()> {
         let mut layer = LayerWriter::new(out);

@@ -24,6 +24,9 @@ pub enum Error {
     /// A step cannot be done.
     #[error("{0}")]
     Step(String),
+    /// What a client sends is no set of files.
+    #[error("{0}")]
+    Context(String),
     /// This version cannot do it.
     #[error("{0} is not supported by this version")]
     Unsupported(String),
@@ -77,7 +80,9 @@ impl Error {
     /// Which class it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Dockerfile(_) | Self::Command { .. } | Self::Step(_) => ErrorKind::Invalid,
+            Self::Dockerfile(_) | Self::Command { .. } | Self::Step(_) | Self::Context(_) => {
+                ErrorKind::Invalid
+            }
             Self::Base(_) => ErrorKind::NotFound,
             Self::Unsupported(_) => ErrorKind::NotImplemented,
             Self::Cancelled => ErrorKind::Cancelled,

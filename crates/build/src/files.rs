@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{self, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
@@ -14,22 +16,39 @@ use sampan_dockerfile::{Ignore, Pattern};
 use sampan_fs::Root;
 use sampan_images::{HeldLayer, ImageStore};
 use sampan_layers::{Durability, LayerMount};
+use sampan_oci::Digest;
+use sampan_oci::digest::DigestWriter;
 
+use crate::cache::Key;
+use crate::manifest::Manifest;
 use crate::{Error, Result};
 
 /// Symbolic links followed for one path, as many as the kernel does.
 const LINKS: usize = 40;
+/// Bytes read at once.
+const PIECE: usize = 64 << 10;
 /// Directories may not lie deeper than this.
 const DEPTH: usize = 1000;
 
-/// Layers, stacked and mounted.
+/// Files of layers. They are mounted when somebody looks at them; what a manifest says is known
+/// without.
 #[derive(Debug)]
 pub(crate) struct Files {
-    root: Root,
+    images: ImageStore,
+    layers: Vec<HeldLayer>,
+    mounted: OnceLock<Mounted>,
+    manifest: Option<Arc<Manifest>>,
+    /// Names the files where that can be done without a look at them.
+    pub(crate) name: Option<Key>,
     /// What is there but not for the build.
     pub(crate) hidden: Option<Ignore>,
+}
+
+/// Layers, stacked and mounted.
+#[derive(Debug)]
+struct Mounted {
+    root: Root,
     _mounts: Vec<LayerMount>,
-    _held: Vec<HeldLayer>,
 }
 
 /// A path without links, and how much of it is there.
@@ -41,10 +60,10 @@ pub(crate) struct Resolved {
 }
 
 /// What is at a path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) kind: Kind,
-    /// Without extended ones.
+    /// Without extended ones, unless it is [complete](Files::complete).
     pub(crate) attributes: Attributes,
 }
 
@@ -58,27 +77,68 @@ pub(crate) enum Kind {
 }
 
 impl Files {
-    pub(crate) fn mount(images: &ImageStore, layers: &[HeldLayer]) -> Result<Self> {
-        let store = images.layers();
-        let mounts = layers
+    /// The files of layers, bottom first.
+    pub(crate) fn of(images: &ImageStore, layers: &[HeldLayer], name: Option<Key>) -> Self {
+        Self {
+            images: images.clone(),
+            layers: layers.to_vec(),
+            mounted: OnceLock::new(),
+            manifest: None,
+            name,
+            hidden: None,
+        }
+    }
+
+    /// Files that are known.
+    pub(crate) fn known(self, manifest: Arc<Manifest>) -> Self {
+        Self {
+            manifest: Some(manifest),
+            ..self
+        }
+    }
+
+    fn root(&self) -> Result<&Root> {
+        if let Some(mounted) = self.mounted.get() {
+            return Ok(&mounted.root);
+        }
+        let store = self.images.layers();
+        let mounts = self
+            .layers
             .iter()
             .map(|layer| store.mount(&layer.diff_id()))
             .collect::<Result<Vec<_>, _>>()?;
         let root = store.overlay(&mounts, None, None, Durability::Volatile)?;
-        Ok(Self {
+        // Of two that come here at once, one mount is kept.
+        let mounted = self.mounted.get_or_init(|| Mounted {
             root: Root::from_fd(root),
-            hidden: None,
             _mounts: mounts,
-            _held: layers.to_vec(),
-        })
+        });
+        Ok(&mounted.root)
     }
 
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
-        Ok(self.root.read(path, limit)?)
+        Ok(self.root()?.read(path, limit)?)
     }
 
     pub(crate) fn open(&self, path: &[u8]) -> Result<File> {
-        Ok(self.root.open_file(to_path(path))?)
+        Ok(self.root()?.open_file(to_path(path))?)
+    }
+
+    /// Returns the digest of a file's bytes, which are read where it is not known. Blocks.
+    pub(crate) fn content(&self, path: &[u8]) -> Result<Digest> {
+        let known = self.manifest.as_ref().and_then(|m| m.get(path));
+        if let Some(digest) = known.and_then(|item| item.content.get()) {
+            return Ok(*digest);
+        }
+        let mut out = DigestWriter::new(io::sink());
+        let mut file = BufReader::with_capacity(PIECE, self.open(path)?);
+        io::copy(&mut file, &mut out)
+            .map_err(Error::io(format!("read {}", shown(path))))?;
+        let digest = out.finish().1;
+        if let Some(item) = known {
+            let _ = item.content.set(digest);
+        }
+        Ok(digest)
     }
 
     pub(crate) fn is_hidden(&self, path: &[u8]) -> bool {
@@ -90,8 +150,11 @@ impl Files {
 
     /// Looks at a path without links.
     pub(crate) fn look(&self, path: &[u8]) -> Result<Option<Found>> {
+        if let Some(manifest) = &self.manifest {
+            return Ok(manifest.get(path).map(|item| item.found.clone()));
+        }
         let fd = match self
-            .root
+            .root()?
             .open_with(to_path(path), OFlags::PATH | OFlags::NOFOLLOW, 0)
         {
             Ok(fd) => fd,
@@ -118,10 +181,13 @@ impl Files {
 
     /// Adds the extended attributes, which only files and directories have.
     pub(crate) fn complete(&self, path: &[u8], found: Found) -> Result<Found> {
+        if self.manifest.is_some() {
+            return Ok(found);
+        }
         let failed = || Error::io(format!("read the attributes of {}", shown(path)));
         let extended = match found.kind {
             Kind::Directory => {
-                let directory = self.root.open_dir(to_path(path))?;
+                let directory = self.root()?.open_dir(to_path(path))?;
                 extended_attributes(directory.as_fd()).map_err(failed())?
             }
             Kind::File(_) => {
@@ -190,8 +256,11 @@ impl Files {
 
     /// The names in a directory, in order.
     pub(crate) fn list(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+        if let Some(manifest) = &self.manifest {
+            return Ok(manifest.list(path));
+        }
         let failed = |errno: Errno| Error::io(format!("list {}", shown(path)))(errno.into());
-        let directory = self.root.open_dir(to_path(path))?;
+        let directory = self.root()?.open_dir(to_path(path))?;
         let mut names = Vec::new();
         for entry in Dir::read_from(directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
@@ -229,6 +298,9 @@ impl Files {
 
     /// Everything from a path on, directories before what is in them. Links are not followed.
     pub(crate) fn walk(&self, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Found>> {
+        if let Some(manifest) = &self.manifest {
+            return Ok(manifest.walk(path));
+        }
         let mut all = BTreeMap::new();
         let mut todo = vec![(path.to_vec(), 0)];
         while let Some((path, depth)) = todo.pop() {

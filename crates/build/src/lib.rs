@@ -6,6 +6,8 @@
 //! * [`Build`]: one build; [`Build::run`] solves it. Stages that do not need each other run at
 //!   the same time, those that nothing needs do not run.
 //! * [`Cache`]: what steps came to, by everything that they depend on.
+//! * [`Contexts`]: files that clients send, of which only those are sent again that changed;
+//!   [`Context`]: files to build from.
 //! * [`Sandbox`]: runs the commands.
 //! * [`Event`]: what a build tells while it runs.
 //!
@@ -15,14 +17,18 @@
 //! is copied is written straight as the tar of the new layer.
 //!
 //! ```text
-//! ROOT/build/steps/<key>.json     what a step came to: crate state
+//! ROOT/build/steps/<key>.json       what a step came to: crate state
+//! ROOT/build/sources/<key>.json     what is in files that have a name: crate state
+//! ROOT/build/contexts/<key>/        files of clients, see [`Contexts`]
 //! ```
 
 mod cache;
 mod config;
+mod context;
 mod copy;
 mod error;
 mod files;
+mod manifest;
 mod owner;
 mod progress;
 mod sandbox;
@@ -30,6 +36,7 @@ mod solve;
 mod stage;
 
 pub use cache::{Cache, Pruned};
+pub use context::{Context, Contexts, Entry, EntryKind, Sync};
 pub use error::{Error, ErrorKind, Result};
 pub use progress::{Event, EventSink};
 pub use sandbox::{Network, Ran, RunStep, Sandbox, SandboxError};

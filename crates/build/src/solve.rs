@@ -11,6 +11,7 @@ use sampan_oci::{DiffId, Platform, Reference};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
+use crate::context::Context;
 use crate::files::Files;
 use crate::progress::{Event, EventSink, InOrder};
 use crate::sandbox::{Network, Sandbox};
@@ -56,8 +57,10 @@ pub struct Build<'a> {
     pub sandbox: &'a dyn Sandbox,
     /// Finds images.
     pub base: &'a Base<'a>,
-    /// The files to build from, with the Dockerfile among them.
-    pub context: HeldLayer,
+    /// The files to build from.
+    pub context: Context,
+    /// Where the Dockerfile is, and its own list of what is ignored, if not in the context.
+    pub dockerfile: Option<Context>,
     /// What is asked.
     pub settings: Settings,
     /// Layers that are only there for this build.
@@ -96,9 +99,13 @@ impl Build<'_> {
     /// Builds the image. Blocks; steps that were done when it fails or is cancelled are kept for
     /// the next build.
     pub fn run(&self, sink: &EventSink<'_>, cancel: &CancellationToken) -> Result<Built> {
-        let mut context = Files::mount(self.images, std::slice::from_ref(&self.context))?;
-        let text = self.read_dockerfile(&context)?;
-        context.hidden = self.read_ignore(&context)?;
+        let mut context = self.context.files(self.images)?;
+        let beside = match &self.dockerfile {
+            Some(files) => Some(files.files(self.images)?),
+            None => None,
+        };
+        let text = self.read_dockerfile(beside.as_ref().unwrap_or(&context))?;
+        context.hidden = self.read_ignore(beside.as_ref(), &context)?;
         let name = self.dockerfile_name();
         let mistake =
             |error: sampan_dockerfile::Error| Error::Dockerfile(error.render(name, &text));
@@ -150,9 +157,14 @@ impl Build<'_> {
     /// Ends the build and names the layers that were only there for it.
     pub fn into_leftovers(self) -> Vec<DiffId> {
         let archives = self.archives.into_inner();
-        let mut leftovers = archives.unwrap_or_else(PoisonError::into_inner);
-        leftovers.push(self.context);
-        leftovers.iter().map(HeldLayer::diff_id).collect()
+        let archives = archives.unwrap_or_else(PoisonError::into_inner);
+        let contexts = [Some(&self.context), self.dockerfile.as_ref()];
+        let of_contexts = contexts.into_iter().flatten().flat_map(Context::layers);
+        archives
+            .iter()
+            .chain(of_contexts)
+            .map(HeldLayer::diff_id)
+            .collect()
     }
 
     fn dockerfile_name(&self) -> &str {
@@ -182,11 +194,12 @@ impl Build<'_> {
     }
 
     /// What is not there for `COPY`, although it may have been sent.
-    fn read_ignore(&self, context: &Files) -> Result<Option<Ignore>> {
-        let beside = format!("{}.dockerignore", self.dockerfile_name());
-        for name in [beside.as_str(), ".dockerignore"] {
-            if context.resolve(name.as_bytes())?.exists {
-                let bytes = context.read(name, LONGEST)?;
+    fn read_ignore(&self, beside: Option<&Files>, context: &Files) -> Result<Option<Ignore>> {
+        let own = format!("{}.dockerignore", self.dockerfile_name());
+        let places = [(beside.unwrap_or(context), own.as_str()), (context, ".dockerignore")];
+        for (files, name) in places {
+            if files.resolve(name.as_bytes())?.exists {
+                let bytes = files.read(name, LONGEST)?;
                 let ignore = Ignore::parse(&bytes)
                     .map_err(|error| Error::Step(format!("{name}: {error}")))?;
                 return Ok((!ignore.is_empty()).then_some(ignore));

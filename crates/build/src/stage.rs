@@ -9,11 +9,11 @@ use sampan_dockerfile::{
 };
 use sampan_images::{HeldLayer, Image};
 use sampan_oci::config::{History, ImageConfig};
-use sampan_oci::{ImageId, Platform};
+use sampan_oci::{Digest, ImageId, Platform};
 
 use crate::cache::{Key, KeyMaker};
 use crate::config;
-use crate::copy::{Selection, Wish, absolute, clean, make_directory, select};
+use crate::copy::{Sources, Wish, absolute, clean, make_directory, select};
 use crate::files::Files;
 use crate::owner;
 use crate::progress::Event;
@@ -121,6 +121,8 @@ struct Change {
     /// For the history.
     told: String,
     suffix: &'static str,
+    /// It is the same on whatever files.
+    independent: bool,
 }
 
 impl Solver<'_> {
@@ -288,7 +290,10 @@ impl Solver<'_> {
                 (layer, created)
             }
         };
-        state.key = change.key;
+        state.key = match change.independent {
+            true => change.key.on(state.key),
+            false => change.key,
+        };
         let empty = layer.is_none();
         // What made no layer has the time of those around it, so that it is the same each time.
         let created = (!empty).then_some(created);
@@ -363,6 +368,7 @@ impl Solver<'_> {
             key,
             told,
             suffix: " # buildkit",
+            independent: false,
         };
         self.change(stage, state, change, |_| {
             self.tell(stage, Event::Running);
@@ -399,16 +405,15 @@ impl Solver<'_> {
         if parents {
             told.push_str(" --parents");
         }
+        let directory = state.directory().to_owned();
         let wish = Wish {
             transfer,
             parents,
             unpack: false,
-            directory: state.directory(),
+            directory: &directory,
             name: "COPY",
         };
-        let below = self.below(transfer, state)?;
-        let selection = select(&wish, &files, &below, self.build.images, &mut Vec::new())?;
-        self.transfer(stage, transfer, told, &selection, state)
+        self.transfer(stage, &wish, told, &files, state)
     }
 
     fn add(
@@ -425,44 +430,36 @@ impl Solver<'_> {
                 return Err(Error::Unsupported(format!("ADD of {path}")));
             }
         }
+        let directory = state.directory().to_owned();
         let wish = Wish {
             transfer,
             parents: false,
             unpack,
-            directory: state.directory(),
+            directory: &directory,
             name: "ADD",
         };
-        let below = self.below(transfer, state)?;
-        let mut archives = Vec::new();
-        let selection = select(
-            &wish,
-            &self.context()?,
-            &below,
-            self.build.images,
-            &mut archives,
-        );
-        self.keep_until_the_end(archives);
-        self.transfer(stage, transfer, "ADD".to_owned(), &selection?, state)
+        let files = self.context()?;
+        self.transfer(stage, &wish, "ADD".to_owned(), &files, state)
     }
 
-    /// What a destination is looked up in: nothing for a layer that is independent of others,
-    /// unless names of users have to be found.
-    fn below(&self, transfer: &Transfer, state: &State) -> Result<Files> {
-        let layers = match transfer.link && transfer.chown.is_none() {
+    /// What a destination is looked up in: nothing for a layer that is independent of others.
+    fn below(&self, transfer: &Transfer, state: &State) -> Files {
+        let layers = match is_independent(transfer) {
             true => &[],
             false => &state.layers[..],
         };
-        Files::mount(self.build.images, layers)
+        Files::of(self.build.images, layers, None)
     }
 
     fn transfer(
         &self,
         stage: usize,
-        transfer: &Transfer,
+        wish: &Wish<'_>,
         mut told: String,
-        selection: &Selection,
+        files: &Arc<Files>,
         state: &mut State,
     ) -> Result<()> {
+        let transfer = wish.transfer;
         for (flag, value) in [("chown", &transfer.chown), ("chmod", &transfer.chmod)] {
             if let Some(value) = value {
                 told.push_str(&format!(" --{flag}={value}"));
@@ -477,21 +474,58 @@ impl Solver<'_> {
         }
         told.push(' ');
         told.push_str(&transfer.destination);
+        let mut gathered = None;
+        let digest = self.digest_of(wish, files, &mut gathered)?;
         let mut key = KeyMaker::new("copy");
-        key.text("below", &state.key.0.hex());
-        selection.describe(&mut key, &self.cancel)?;
+        if !is_independent(transfer) {
+            key.text("below", &state.key.0.hex());
+        }
+        wish.describe(&mut key);
+        key.text("content", &digest.hex());
         let change = Change {
             key: key.key(),
             told,
             suffix: " # buildkit",
+            independent: is_independent(transfer),
         };
-        self.change(stage, state, change, |_| {
+        self.change(stage, state, change, |state| {
+            let sources = match gathered {
+                Some(sources) => sources,
+                None => wish.gather(files)?,
+            };
+            let below = self.below(transfer, state);
+            let mut archives = Vec::new();
+            let selection = select(wish, sources, &below, self.build.images, &mut archives);
+            self.keep_until_the_end(archives);
+            let selection = selection?;
             let layer = self
                 .build
                 .images
                 .write_layer(|out| selection.write(out, now()))?;
             Ok(layer)
         })
+    }
+
+    /// Names what the sources are: as it was found out before, or by a look at them, which are
+    /// left in `gathered` then.
+    fn digest_of(
+        &self,
+        wish: &Wish<'_>,
+        files: &Arc<Files>,
+        gathered: &mut Option<Sources>,
+    ) -> Result<Digest> {
+        let cache = self.build.cache;
+        let name = wish.name_of(files);
+        if let Some(known) = name.and_then(|name| cache.content(name)) {
+            return Ok(known);
+        }
+        let sources = wish.gather(files)?;
+        let digest = sources.digest(&self.cancel)?;
+        *gathered = Some(sources);
+        if let Some(name) = name {
+            cache.note_content(name, digest)?;
+        }
+        Ok(digest)
     }
 
     fn workdir(&self, stage: usize, path: &str, state: &mut State) -> Result<()> {
@@ -511,9 +545,10 @@ impl Solver<'_> {
             key: key.key(),
             told,
             suffix: "",
+            independent: false,
         };
         self.change(stage, state, change, |state| {
-            let below = Files::mount(self.build.images, &state.layers)?;
+            let below = Files::of(self.build.images, &state.layers, None);
             let owner = match user.is_empty() {
                 true => (0, 0),
                 false => owner::find(&user, &below)?,
@@ -533,16 +568,22 @@ impl Solver<'_> {
 
     /// The files of a stage, an image, or nothing.
     fn files_of(&self, input: &Input) -> Result<Arc<Files>> {
-        let layers = match input {
-            Input::Scratch => Vec::new(),
-            Input::Stage(index) => self.stage(*index)?.layers,
-            Input::Image(name) => self.image(name)?.layers,
+        let state = match input {
+            Input::Scratch => State::scratch(&self.build.settings.options.target_platform),
+            Input::Stage(index) => self.stage(*index)?,
+            Input::Image(name) => self.image(name)?,
             Input::Context(name) => {
                 return Err(Error::Unsupported(format!("the build context {name}")));
             }
         };
-        Ok(Arc::new(Files::mount(self.build.images, &layers)?))
+        let files = Files::of(self.build.images, &state.layers, Some(state.key));
+        Ok(Arc::new(files))
     }
+}
+
+/// Whether the layer of a step does not depend on those below: names of users are looked up there.
+fn is_independent(transfer: &Transfer) -> bool {
+    transfer.link && transfer.chown.is_none()
 }
 
 /// A mistake that only shows when values are known.

@@ -108,7 +108,8 @@ fn build(
         cache: &inner.steps,
         sandbox: &sandbox,
         base: &|name| bases.find(name),
-        context,
+        context: sampan_build::Context::of_layer(context),
+        dockerfile: None,
         settings: request.settings.clone(),
         archives: Mutex::default(),
     };

@@ -9,7 +9,8 @@
 //!   that no image needs, which [`ImageStore::sweep`] removes.
 //! * [`Image`]: an image as it was when it was asked for.
 //! * [`changes`]: the instructions of `import --change` and `commit --change`.
-//! * [`HeldLayer`]: a layer of no image yet, such as a step of a build.
+//! * [`HeldLayer`]: a layer of no image yet, such as a step of a build; [`NewLayer`]: one in the
+//!   making.
 //! * [`Progress`]: what an operation tells while it runs.
 //! * [`Space`]: what everything takes, and what keeps it; [`Policy`] and [`Collection`]: what the
 //!   collector may remove, and what it did.
@@ -69,7 +70,7 @@ pub use save::Saved;
 pub use space::{BlobSpace, ImageSpace, Keeper, LayerSpace, Space};
 pub use store::{Freed, ImageStore, Limits, NewImage, Options};
 pub use sweep::Swept;
-pub use take::HeldLayer;
+pub use take::{HeldLayer, NewLayer};
 pub use tree::{ImageTree, LayerFile, LayerTree};
 pub use verify::{Damage, Proof};
 

@@ -71,28 +71,22 @@ impl ImageStore {
         &self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Option<HeldLayer>> {
-        let failed = |source| Error::Layer {
-            layer: Digest::of(b""),
-            source,
-        };
-        let ingest = self.0.layers.ingest().map_err(failed)?;
-        let mut out = Bounded {
+        let mut layer = self.begin_layer()?;
+        match write(&mut layer) {
+            Ok(()) => layer.finish(),
+            Err(error) => Err(NewLayer::failed(error)),
+        }
+    }
+
+    /// Begins a layer whose tar is written piece by piece.
+    pub fn begin_layer(&self) -> Result<NewLayer> {
+        let ingest = self.0.layers.ingest().map_err(layer_error)?;
+        Ok(NewLayer {
             ingest,
-            store: self,
+            store: self.clone(),
             written: 0,
             next_check: 0,
-        };
-        if let Err(error) = write(&mut out) {
-            return Err(match sampan_layers::Error::from_io(error) {
-                Ok(source) => failed(source),
-                Err(source) => unwrap_io("read the layer's files", source),
-            });
-        }
-        if out.written <= EMPTY {
-            return Ok(None);
-        }
-        let layer = out.ingest.commit(None).map_err(failed)?;
-        self.held(&layer).map(Some)
+        })
     }
 
     /// Takes a tar, plain or packed, as a layer: files that somebody sends are then looked at where
@@ -142,15 +136,43 @@ impl ImageStore {
     }
 }
 
-/// Passes on to a layer in the making while there is space.
-struct Bounded<'a> {
+/// A layer in the making: write its tar, then [`finish`](Self::finish). Takes no more than there
+/// is space for; dropped without an end, it leaves nothing. Blocks.
+#[derive(Debug)]
+pub struct NewLayer {
     ingest: Ingest,
-    store: &'a ImageStore,
+    store: ImageStore,
     written: u64,
     next_check: u64,
 }
 
-impl Write for Bounded<'_> {
+impl NewLayer {
+    /// Makes it a layer of the store, durable when this returns. `None` when the tar is empty.
+    pub fn finish(self) -> Result<Option<HeldLayer>> {
+        if self.written <= EMPTY {
+            return Ok(None);
+        }
+        let layer = self.ingest.commit(None).map_err(layer_error)?;
+        self.store.held(&layer).map(Some)
+    }
+
+    /// Says why writing failed.
+    pub fn failed(error: io::Error) -> Error {
+        match sampan_layers::Error::from_io(error) {
+            Ok(source) => layer_error(source),
+            Err(source) => unwrap_io("read the layer's files", source),
+        }
+    }
+}
+
+fn layer_error(source: sampan_layers::Error) -> Error {
+    Error::Layer {
+        layer: Digest::of(b""),
+        source,
+    }
+}
+
+impl Write for NewLayer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.written >= self.next_check {
             check_space(&self.store.0.root, &self.store.0.options.limits)
