@@ -31,12 +31,19 @@ pub fn extended_attributes(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec
 #[derive(Debug)]
 pub struct LayerWriter<W> {
     out: W,
+    latest: Option<i64>,
 }
 
 impl<W: Write> LayerWriter<W> {
     /// Begins a layer.
     pub fn new(out: W) -> Self {
-        Self { out }
+        Self { out, latest: None }
+    }
+
+    /// Has later times become this one, in seconds since 1970.
+    #[must_use]
+    pub fn latest(self, latest: Option<i64>) -> Self {
+        Self { latest, ..self }
     }
 
     /// Adds a directory.
@@ -76,12 +83,7 @@ impl<W: Write> LayerWriter<W> {
     }
 
     /// Adds one more name of a file that was added before.
-    pub fn hard_link(
-        &mut self,
-        path: &[u8],
-        attributes: &Attributes,
-        of: &[u8],
-    ) -> io::Result<()> {
+    pub fn hard_link(&mut self, path: &[u8], attributes: &Attributes, of: &[u8]) -> io::Result<()> {
         self.header(path, Type::HardLink, attributes, 0, of)
     }
 
@@ -106,11 +108,12 @@ impl<W: Write> LayerWriter<W> {
         size: u64,
         link: &[u8],
     ) -> io::Result<()> {
+        let (seconds, nanoseconds) = crate::tree::no_later(attributes.mtime, self.latest);
         let header = Header {
             uid: attributes.uid,
             gid: attributes.gid,
-            seconds: attributes.mtime.0,
-            nanoseconds: attributes.mtime.1,
+            seconds,
+            nanoseconds,
             link,
             records: attributes.extended.clone(),
             ..Header::new(path, kind, attributes.mode & 0o7777, size)

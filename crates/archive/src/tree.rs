@@ -38,6 +38,9 @@ pub enum Tree<'a> {
     Upper {
         /// Paths that are left out, with all below.
         without: &'a [Vec<u8>],
+        /// Later times become this one, in seconds since 1970, and all files are written whole: the
+        /// tar depends on nothing but the files.
+        latest: Option<i64>,
         /// A directory that was renamed is complete only in the merged view.
         merged: &'a mut OpenMerged<'a>,
     },
@@ -48,7 +51,12 @@ pub enum Tree<'a> {
 /// Names are in order, so that the same files make the same tar. Sockets are left out. A file
 /// that changes meanwhile has the length that it had at first.
 pub fn write_tree(root: BorrowedFd<'_>, tree: Tree<'_>, out: &mut impl Write) -> io::Result<()> {
+    let latest = match &tree {
+        Tree::Files => None,
+        Tree::Upper { latest, .. } => *latest,
+    };
     let mut writer = Writer {
+        latest,
         tree,
         out,
         links: HashMap::new(),
@@ -61,6 +69,7 @@ pub fn write_tree(root: BorrowedFd<'_>, tree: Tree<'_>, out: &mut impl Write) ->
 
 struct Writer<'a, 'o, W> {
     tree: Tree<'a>,
+    latest: Option<i64>,
     out: &'o mut W,
     /// First paths of files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -129,7 +138,7 @@ impl<W: Write> Writer<'_, '_, W> {
                 }
                 let header = Header {
                     link: link.to_bytes(),
-                    ..header(&path, Type::Symlink, &stat, 0)
+                    ..self.header(&path, Type::Symlink, &stat, 0)
                 };
                 header.write(self.out)
             }
@@ -145,7 +154,7 @@ impl<W: Write> Writer<'_, '_, W> {
         let parent = &path[..path.len() - name.to_bytes().len()];
         let path = [parent, WHITEOUT, name.to_bytes()].concat();
         let header = Header {
-            seconds: seconds(stat),
+            seconds: self.time(stat).0,
             ..Header::new(&path, Type::File, 0o600, 0)
         };
         header.write(self.out)
@@ -168,7 +177,7 @@ impl<W: Write> Writer<'_, '_, W> {
         path.push(b'/');
         let header = Header {
             records: attributes(directory.as_fd())?,
-            ..header(&path, Type::Directory, &stat, 0)
+            ..self.header(&path, Type::Directory, &stat, 0)
         };
         header.write(self.out)?;
         let Tree::Upper { merged, .. } = &mut self.tree else {
@@ -180,7 +189,7 @@ impl<W: Write> Writer<'_, '_, W> {
         if renamed || opaque.as_deref() == Some(b"y") {
             let path = [&path, OPAQUE].concat();
             let mark = Header {
-                seconds: seconds(&stat),
+                seconds: self.time(&stat).0,
                 ..Header::new(&path, Type::File, 0o600, 0)
             };
             mark.write(self.out)?;
@@ -213,14 +222,14 @@ impl<W: Write> Writer<'_, '_, W> {
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let records = attributes(file.as_fd())?;
-        if matches!(self.tree, Tree::Upper { .. })
+        if matches!(self.tree, Tree::Upper { latest: None, .. })
             && let Some(pieces) = pieces(&file, &stat, size)?
         {
             return self.sparse(&file, &path, &stat, records, &pieces);
         }
         let header = Header {
             records,
-            ..header(&path, Type::File, &stat, size)
+            ..self.header(&path, Type::File, &stat, size)
         };
         header.write(self.out)?;
         self.bytes(&file, 0, size)?;
@@ -254,7 +263,7 @@ impl<W: Write> Writer<'_, '_, W> {
         let size = map.len() as u64 + data;
         let header = Header {
             records,
-            ..header(path, Type::File, stat, size)
+            ..self.header(path, Type::File, stat, size)
         };
         header.write(self.out)?;
         self.out.write_all(&map)?;
@@ -292,9 +301,25 @@ impl<W: Write> Writer<'_, '_, W> {
         );
         let header = Header {
             device,
-            ..header(path, kind, stat, 0)
+            ..self.header(path, kind, stat, 0)
         };
         header.write(self.out)
+    }
+
+    fn header<'h>(&self, path: &'h [u8], kind: Type, stat: &Stat, size: u64) -> Header<'h> {
+        let (seconds, nanoseconds) = self.time(stat);
+        Header {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            seconds,
+            nanoseconds,
+            ..Header::new(path, kind, stat.st_mode & 0o7777, size)
+        }
+    }
+
+    fn time(&self, stat: &Stat) -> (i64, u32) {
+        let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        no_later((seconds(stat), nanoseconds), self.latest)
     }
 
     /// Writes a further name of a file that has been written. Whether it was one.
@@ -309,20 +334,18 @@ impl<W: Write> Writer<'_, '_, W> {
         };
         let header = Header {
             link: first,
-            ..header(path, Type::HardLink, stat, 0)
+            ..self.header(path, Type::HardLink, stat, 0)
         };
         header.write(self.out)?;
         Ok(true)
     }
 }
 
-fn header<'a>(path: &'a [u8], kind: Type, stat: &Stat, size: u64) -> Header<'a> {
-    Header {
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        seconds: seconds(stat),
-        nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        ..Header::new(path, kind, stat.st_mode & 0o7777, size)
+/// A time, or the latest that there may be.
+pub(crate) fn no_later(time: (i64, u32), latest: Option<i64>) -> (i64, u32) {
+    match latest {
+        Some(latest) if time > (latest, 0) => (latest, 0),
+        _ => time,
     }
 }
 
@@ -506,6 +529,7 @@ mod tests {
         };
         let tree = Tree::Upper {
             without: &[b"volume".to_vec()],
+            latest: None,
             merged: &mut open_merged,
         };
         let mut tar = Vec::new();
@@ -533,6 +557,7 @@ mod tests {
         file.set_len(200 << 20).unwrap();
         let tree = Tree::Upper {
             without: &[],
+            latest: None,
             merged: &mut |_| Err(io::ErrorKind::NotFound.into()),
         };
         let mut tar = Vec::new();

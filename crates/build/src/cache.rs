@@ -1,7 +1,7 @@
 //! What steps came to, by everything that they depend on.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sampan_images::{HeldLayer, ImageStore};
@@ -10,6 +10,8 @@ use sampan_oci::digest::{Digest, Hasher};
 use sampan_state::{Store, Sync};
 use serde::{Deserialize, Serialize};
 
+use crate::running::Running;
+use crate::uses::Uses;
 use crate::{Contexts, Result};
 
 /// Names all that a step depends on, and with it what it comes to.
@@ -68,11 +70,17 @@ impl KeyMaker {
 
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     /// None when it changed nothing.
-    layer: Option<DiffId>,
+    pub(crate) layer: Option<DiffId>,
     /// RFC 3339.
-    created: String,
+    pub(crate) created: String,
+    /// As the history tells it.
+    #[serde(default)]
+    pub(crate) description: String,
+    /// The step it was done on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<Digest>,
 }
 
 /// A step that was done before, with its layer held.
@@ -82,22 +90,17 @@ pub(crate) struct Found {
     pub(crate) created: String,
 }
 
-/// What a prune took away.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// The keys of the steps.
-    pub steps: Vec<String>,
-    /// Bytes on disk.
-    pub bytes: u64,
-}
-
-/// The steps of all builds; clones share them. Their layers stay as long as their records do.
+/// The steps of all builds, and the files that clients have sent for them; clones share them.
+/// Their layers stay as long as their records do.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    steps: Arc<Store<Record>>,
-    sources: Arc<Store<Digest>>,
-    contexts: Contexts,
-    images: ImageStore,
+    pub(crate) root: PathBuf,
+    pub(crate) steps: Arc<Store<Record>>,
+    pub(crate) sources: Arc<Store<Digest>>,
+    pub(crate) contexts: Contexts,
+    pub(crate) uses: Arc<Uses>,
+    pub(crate) images: ImageStore,
+    running: Running,
 }
 
 impl Cache {
@@ -107,11 +110,15 @@ impl Cache {
         let steps = Arc::new(Store::<Record>::open(root.join("build/steps"))?);
         let needed = steps.clone();
         images.keep_layers(move || layers(&needed));
+        let uses = Arc::new(Uses::open(root)?);
         Ok(Self {
+            root: root.to_path_buf(),
             steps,
             sources: Arc::new(Store::open(root.join("build/sources"))?),
-            contexts: Contexts::open(root, images.clone())?,
+            contexts: Contexts::open(root, images.clone(), uses.clone())?,
+            uses,
             images,
+            running: Running::default(),
         })
     }
 
@@ -120,23 +127,46 @@ impl Cache {
         &self.contexts
     }
 
+    /// Removes what builds that have ended have left: these layers, and those of contexts that
+    /// took the place of others. Blocks.
+    pub fn tidy(
+        &self,
+        layers: impl IntoIterator<Item = DiffId>,
+        in_use: &HashSet<DiffId>,
+    ) -> Result<()> {
+        self.images.drop_layers(layers, in_use)?;
+        self.contexts.tidy(in_use)?;
+        Ok(())
+    }
+
     /// What the sources of a copy are, if somebody has looked at them.
     pub(crate) fn content(&self, name: Key) -> Option<Digest> {
-        self.sources.get(&name.0.hex()).map(|digest| *digest)
+        let id = name.0.hex();
+        let known = self.sources.get(&id)?;
+        self.uses.note(&id);
+        Some(*known)
     }
 
     /// Notes what the sources of a copy are. One that is forgotten is found out again.
     pub(crate) fn note_content(&self, name: Key, content: Digest) -> Result<()> {
+        self.uses.note(&name.0.hex());
         Ok(self.sources.put(&name.0.hex(), &content, Sync::Volatile)?)
     }
 
+    /// The steps that run this moment.
+    pub(crate) fn running(&self) -> &Running {
+        &self.running
+    }
+
     pub(crate) fn find(&self, key: Key) -> Option<Found> {
-        let record = self.steps.get(&key.0.hex())?;
+        let id = key.0.hex();
+        let record = self.steps.get(&id)?;
         let layer = match &record.layer {
             // One that is gone was damaged: the step is done again.
             Some(diff_id) => Some(self.images.hold_layer(diff_id)?),
             None => None,
         };
+        self.uses.note(&id);
         Some(Found {
             layer,
             created: record.created.clone(),
@@ -144,32 +174,20 @@ impl Cache {
     }
 
     /// Notes what a step came to. The layer is held by the caller until this returns.
-    pub(crate) fn note(&self, key: Key, layer: Option<&HeldLayer>, created: &str) -> Result<()> {
-        let record = Record {
-            layer: layer.map(HeldLayer::diff_id),
-            created: created.to_owned(),
-        };
-        Ok(self.steps.put(&key.0.hex(), &record, Sync::Durable)?)
+    pub(crate) fn note(&self, key: Key, record: &Record) -> Result<()> {
+        let id = key.0.hex();
+        self.steps.put(&id, record, Sync::Durable)?;
+        self.uses.note(&id);
+        Ok(())
     }
 
-    /// Forgets the steps that `unwanted` picks by when they were done (RFC 3339), and removes the
-    /// layers that only they needed. Blocks.
-    pub fn prune(
-        &self,
-        unwanted: impl Fn(&str) -> bool,
-        in_use: &HashSet<DiffId>,
-    ) -> Result<Pruned> {
-        let mut candidates = HashSet::new();
-        let mut pruned = Pruned::default();
-        for (key, record) in self.steps.iter() {
-            if unwanted(&record.created) {
-                self.steps.remove(&key, Sync::Volatile)?;
-                candidates.extend(record.layer);
-                pruned.steps.push(key);
-            }
-        }
-        pruned.bytes = self.images.drop_layers(candidates, in_use)?.disk;
-        Ok(pruned)
+    /// Writes down when what it keeps was last used. Blocks.
+    pub fn save_uses(&self) -> Result<()> {
+        self.uses.save(|id| {
+            self.steps.get(id).is_some()
+                || self.sources.get(id).is_some()
+                || self.contexts.is_known(id)
+        })
     }
 }
 

@@ -26,7 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Key, KeyMaker};
 use crate::files::{Files, Kind, shown};
-use crate::manifest::{Item, Manifest, parent, records};
+use crate::manifest::{Item, Manifest, records};
+use crate::uses::Uses;
 use crate::{Error, Result};
 
 /// Layers of a context; one that would have more is written anew.
@@ -157,6 +158,7 @@ pub(crate) struct Record {
 pub struct Contexts {
     shared: Arc<Shared>,
     images: ImageStore,
+    uses: Arc<Uses>,
 }
 
 #[derive(Debug)]
@@ -172,7 +174,7 @@ struct Shared {
 impl Contexts {
     /// Opens the contexts below `root`, and has the layers kept that they refer to. A damaged
     /// record is set aside: its files are sent again then.
-    pub(crate) fn open(root: &Path, images: ImageStore) -> Result<Self> {
+    pub(crate) fn open(root: &Path, images: ImageStore, uses: Arc<Uses>) -> Result<Self> {
         let root = root.join("build/contexts");
         let records = Store::<Record>::open_as(&root, Layout::Directories)?;
         // What a kill has left of a context that was never complete.
@@ -194,7 +196,11 @@ impl Contexts {
             let records = needed.records.iter();
             records.flat_map(|(_, r)| r.layers.clone()).collect()
         });
-        Ok(Self { shared, images })
+        Ok(Self {
+            shared,
+            images,
+            uses,
+        })
     }
 
     /// Begins to take the files that a client calls `key`, which others may do at the same time.
@@ -245,15 +251,19 @@ impl Contexts {
         self.shared.records.iter()
     }
 
-    /// Forgets a context. Its layers are returned for removal.
-    pub(crate) fn forget(&self, id: &str) -> Result<Vec<DiffId>> {
+    pub(crate) fn is_known(&self, id: &str) -> bool {
+        self.shared.records.get(id).is_some()
+    }
+
+    /// Forgets a context; answers its layers, for removal.
+    pub(crate) fn forget(&self, id: &str) -> Result<BTreeSet<DiffId>> {
         let _changing = lock(&self.shared.changing);
         let Some(record) = self.shared.records.get(id) else {
-            return Ok(Vec::new());
+            return Ok(BTreeSet::new());
         };
         self.shared.records.remove(id, Durability::Volatile)?;
         sampan_fs::remove_dir_all(self.shared.root.join(id))?;
-        Ok(record.layers.clone())
+        Ok(record.layers.iter().copied().collect())
     }
 
     /// Removes layers that no context needs any more, once no build does. Blocks.
@@ -498,6 +508,7 @@ impl Sync {
             return Err(wrong(format!("{} was not sent", shown(path))));
         }
         self.link(&mut told.later);
+        self.contexts.uses.note(&self.id);
         if told.later == *self.base.manifest {
             return Ok(Context::of_files(self.base.layers, self.base.manifest));
         }
@@ -611,13 +622,17 @@ impl Sync {
                 Kind::File(_) if !whole.written.contains(&item.link) => Some(files.open(path)?),
                 _ => None,
             };
-            whole.write(images, path, |mut layer| match (&item.found.kind, content) {
-                (Kind::Directory, _) => layer.directory(path, attributes),
-                (Kind::Symlink(to), _) => layer.symlink(path, attributes, to),
-                (Kind::Fifo, _) => layer.fifo(path, attributes),
-                (Kind::Device, _) => Ok(()),
-                (Kind::File(size), Some(content)) => layer.file(path, attributes, *size, content),
-                (Kind::File(_), None) => layer.hard_link(path, attributes, &item.link),
+            whole.write(images, path, |mut layer| {
+                match (&item.found.kind, content) {
+                    (Kind::Directory, _) => layer.directory(path, attributes),
+                    (Kind::Symlink(to), _) => layer.symlink(path, attributes, to),
+                    (Kind::Fifo, _) => layer.fifo(path, attributes),
+                    (Kind::Device, _) => Ok(()),
+                    (Kind::File(size), Some(content)) => {
+                        layer.file(path, attributes, *size, content)
+                    }
+                    (Kind::File(_), None) => layer.hard_link(path, attributes, &item.link),
+                }
             })?;
         }
         Ok(whole.finish()?.into_iter().collect())
@@ -639,13 +654,19 @@ impl Sync {
         sampan_fs::create_dir_all(&directory, 0o700)?;
         let name = record.manifest.hex();
         sampan_fs::write_file(directory.join(&name), &bytes, Durability::Durable)?;
-        shared
-            .records
-            .put(&self.id, &record, Durability::Durable)?;
+        shared.records.put(&self.id, &record, Durability::Durable)?;
         // Of the record before, or of a kill between the two.
         let kept = BTreeSet::from([name.as_str(), "record.json"]);
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(|n| !kept.contains(n)) {
+        for entry in std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if entry
+                .file_name()
+                .to_str()
+                .is_some_and(|n| !kept.contains(n))
+            {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

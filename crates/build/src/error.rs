@@ -33,6 +33,9 @@ pub enum Error {
     /// Nobody wants it any more.
     #[error("the build was cancelled")]
     Cancelled,
+    /// A mistake of this program's.
+    #[error("the build broke off: an internal error")]
+    Panicked,
     /// The image that a stage begins with cannot be had.
     #[error("{0}")]
     Base(String),
@@ -86,7 +89,8 @@ impl Error {
             Self::Base(_) => ErrorKind::NotFound,
             Self::Unsupported(_) => ErrorKind::NotImplemented,
             Self::Cancelled => ErrorKind::Cancelled,
-            Self::Sandbox(_)
+            Self::Panicked
+            | Self::Sandbox(_)
             | Self::Images(_)
             | Self::Layers(_)
             | Self::State(_)

@@ -132,8 +132,7 @@ impl Files {
         }
         let mut out = DigestWriter::new(io::sink());
         let mut file = BufReader::with_capacity(PIECE, self.open(path)?);
-        io::copy(&mut file, &mut out)
-            .map_err(Error::io(format!("read {}", shown(path))))?;
+        io::copy(&mut file, &mut out).map_err(Error::io(format!("read {}", shown(path))))?;
         let digest = out.finish().1;
         if let Some(item) = known {
             let _ = item.content.set(digest);

@@ -20,6 +20,7 @@
 //! ROOT/build/steps/<key>.json       what a step came to: crate state
 //! ROOT/build/sources/<key>.json     what is in files that have a name: crate state
 //! ROOT/build/contexts/<key>/        files of clients, see [`Contexts`]
+//! ROOT/build/use/last.json          when each of these was last used: crate state
 //! ```
 
 mod cache;
@@ -31,14 +32,20 @@ mod files;
 mod manifest;
 mod owner;
 mod progress;
+mod prune;
+mod running;
 mod sandbox;
 mod solve;
 mod stage;
+mod times;
+mod uses;
+mod wait;
 
-pub use cache::{Cache, Pruned};
+pub use cache::Cache;
 pub use context::{Context, Contexts, Entry, EntryKind, Sync};
 pub use error::{Error, ErrorKind, Result};
 pub use progress::{Event, EventSink};
+pub use prune::{CacheKind, CacheRecord, PrunePolicy, Pruned};
 pub use sandbox::{Network, Ran, RunStep, Sandbox, SandboxError};
 pub use solve::{Base, Build, Built, Settings};
 pub use tokio_util::sync::CancellationToken;

@@ -1,7 +1,6 @@
 //! What a context contains, known without a look at its files.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::OnceLock;
 
 use sampan_archive::Attributes;
@@ -11,11 +10,7 @@ use sampan_oci::Digest;
 use crate::files::{Found, Kind};
 
 /// Attributes that belong to a host, not to a file; the others are records of a tar.
-const OF_HOSTS: [&[u8]; 3] = [
-    b"security.selinux",
-    b"trusted.overlay.",
-    b"user.overlay.",
-];
+const OF_HOSTS: [&[u8]; 3] = [b"security.selinux", b"trusted.overlay.", b"user.overlay."];
 const RECORD: &[u8] = b"SCHILY.xattr.";
 /// Begins a stored manifest, and names its form.
 const MAGIC: &[u8] = b"sampan context 1\n";
@@ -218,7 +213,7 @@ impl Manifest {
 }
 
 /// The path of the directory that something is in.
-pub(crate) fn parent(path: &[u8]) -> &[u8] {
+fn parent(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
     &path[..end]
 }
@@ -309,7 +304,10 @@ mod tests {
         let manifest = manifest();
         assert_eq!(texts(&manifest.list(b"")), ["a", "a-b", "top", "z"]);
         assert_eq!(texts(&manifest.list(b"a")), ["b", "b-c", "l"]);
-        assert_eq!(texts(manifest.walk(b"a/b").keys()), ["a/b", "a/b/d", "a/b/d/f"]);
+        assert_eq!(
+            texts(manifest.walk(b"a/b").keys()),
+            ["a/b", "a/b/d", "a/b/d/f"]
+        );
         assert_eq!(manifest.walk(b"").len(), manifest.0.len());
         assert!(manifest.list(b"top").is_empty());
         assert_eq!(texts(manifest.walk(b"top").keys()), ["top"]);

@@ -27,6 +27,8 @@ pub struct RunStep {
     pub shm_size: i64,
     /// Places for empty file systems in memory, each with its size; 0 is no limit.
     pub memory_files: Vec<(String, u64)>,
+    /// Later times of files that it changes become this one, in seconds since 1970.
+    pub latest: Option<i64>,
 }
 
 impl RunStep {
@@ -44,6 +46,7 @@ impl RunStep {
             // Limits decide whether a command ends well, not what it makes.
             shm_size: _,
             memory_files,
+            latest,
         } = self;
         let mut key = KeyMaker::new("run");
         key.text("below", &below.0.hex());
@@ -57,6 +60,9 @@ impl RunStep {
         for (place, size) in memory_files {
             key.text("place", place);
             key.number("size", *size);
+        }
+        if let Some(latest) = latest {
+            key.text("latest", &latest.to_string());
         }
         key.key()
     }

@@ -1,6 +1,7 @@
 //! A build as a whole: which stages run when, and the image that comes of it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +17,7 @@ use crate::files::Files;
 use crate::progress::{Event, EventSink, InOrder};
 use crate::sandbox::{Network, Sandbox};
 use crate::stage::State;
+use crate::times::{SOURCE_DATE_EPOCH, Times};
 use crate::{Error, Result};
 
 /// Stages that run at the same time.
@@ -45,6 +47,9 @@ pub struct Settings {
     pub names: Vec<Reference>,
     /// Bytes of `/dev/shm` of commands, 0 for the usual.
     pub shm_size: i64,
+    /// Has the same image made each time: no file of its layers is younger than the build argument
+    /// `SOURCE_DATE_EPOCH` says, or than 1970.
+    pub reproducible: bool,
 }
 
 /// A build.
@@ -79,6 +84,7 @@ pub(crate) struct Solver<'a> {
     pub(crate) build: &'a Build<'a>,
     pub(crate) plan: Plan,
     pub(crate) cancel: CancellationToken,
+    pub(crate) times: Times,
     file: Dockerfile,
     context: Arc<Files>,
     told: InOrder<'a>,
@@ -99,6 +105,8 @@ impl Build<'_> {
     /// Builds the image. Blocks; steps that were done when it fails or is cancelled are kept for
     /// the next build.
     pub fn run(&self, sink: &EventSink<'_>, cancel: &CancellationToken) -> Result<Built> {
+        let epoch = self.settings.options.build_args.get(SOURCE_DATE_EPOCH);
+        let times = Times::new(epoch.map(String::as_str), self.settings.reproducible)?;
         let mut context = self.context.files(self.images)?;
         let beside = match &self.dockerfile {
             Some(files) => Some(files.files(self.images)?),
@@ -144,6 +152,7 @@ impl Build<'_> {
             told: InOrder::new(sink, &plan.order),
             plan,
             cancel: cancel.clone(),
+            times,
             file,
             context: Arc::new(context),
             numbers: AtomicUsize::new(0),
@@ -196,7 +205,10 @@ impl Build<'_> {
     /// What is not there for `COPY`, although it may have been sent.
     fn read_ignore(&self, beside: Option<&Files>, context: &Files) -> Result<Option<Ignore>> {
         let own = format!("{}.dockerignore", self.dockerfile_name());
-        let places = [(beside.unwrap_or(context), own.as_str()), (context, ".dockerignore")];
+        let places = [
+            (beside.unwrap_or(context), own.as_str()),
+            (context, ".dockerignore"),
+        ];
         for (files, name) in places {
             if files.resolve(name.as_bytes())?.exists {
                 let bytes = files.read(name, LONGEST)?;
@@ -241,7 +253,9 @@ impl Solver<'_> {
     /// Runs stages whose needs are done, until there are none.
     fn work(&self) {
         while let Some(stage) = self.next_stage() {
-            let result = self.run_stage(stage);
+            // Whoever waits for this stage must hear of it, whatever happens.
+            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| self.run_stage(stage)));
+            let result = ran.unwrap_or(Err(Error::Panicked));
             let mut progress = self.progress();
             match result {
                 Ok(state) => {
@@ -363,7 +377,7 @@ impl Solver<'_> {
         let mut at = first
             .or_else(|| old.iter().rev().find_map(|entry| entry.created.clone()))
             .or_else(|| config.created.clone())
-            .unwrap_or_else(|| jiff::Timestamp::now().to_string());
+            .unwrap_or_else(|| self.times.created());
         for entry in new {
             match &entry.created {
                 Some(created) => created.clone_into(&mut at),
@@ -371,6 +385,16 @@ impl Solver<'_> {
             }
         }
         config.created = Some(at);
+        if let Some(epoch) = self.times.fixed() {
+            config.created = Some(epoch.to_string());
+            for entry in &mut config.history {
+                let created = entry.created.as_deref();
+                let created = created.and_then(|at| at.parse::<jiff::Timestamp>().ok());
+                if created.is_none_or(|created| created > epoch) {
+                    entry.created = Some(epoch.to_string());
+                }
+            }
+        }
         let diff_ids: Vec<DiffId> = layers.iter().map(HeldLayer::diff_id).collect();
         let blobs = diff_ids
             .iter()

@@ -10,13 +10,15 @@ use sampan_dockerfile::{
 use sampan_images::{HeldLayer, Image};
 use sampan_oci::config::{History, ImageConfig};
 use sampan_oci::{Digest, ImageId, Platform};
+use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Key, KeyMaker};
+use crate::cache::{Found, Key, KeyMaker, Record};
 use crate::config;
 use crate::copy::{Sources, Wish, absolute, clean, make_directory, select};
 use crate::files::Files;
 use crate::owner;
 use crate::progress::Event;
+use crate::running::{Claim, Mine};
 use crate::sandbox::{Network, RunStep};
 use crate::solve::Solver;
 use crate::{Error, Result};
@@ -29,6 +31,8 @@ pub(crate) struct State {
     pub(crate) layers: Vec<HeldLayer>,
     /// Names the files.
     pub(crate) key: Key,
+    /// The last step that may have changed files.
+    step: Option<Key>,
     /// The image it began with.
     pub(crate) parent: Option<ImageId>,
     /// Entries of the history that are older than this build.
@@ -80,6 +84,7 @@ impl State {
             config,
             layers,
             key,
+            step: None,
             parent,
             command_set: false,
         }
@@ -113,6 +118,14 @@ impl State {
             directory => directory,
         }
     }
+}
+
+/// Who does a step.
+enum Turn {
+    /// It is done.
+    Done(Found),
+    /// This build, for all.
+    Ours(Mine),
 }
 
 /// A step that may change files.
@@ -264,32 +277,38 @@ impl Solver<'_> {
         Ok(())
     }
 
-    /// Goes to the state that a step leads to: as it was done before, or by doing it.
+    /// Goes to the state that a step leads to: as it was done before, or by doing it. `make` stops
+    /// when what it is given is set.
     fn change(
         &self,
         stage: usize,
         state: &mut State,
         change: Change,
-        make: impl FnOnce(&State) -> Result<Option<HeldLayer>>,
+        make: impl FnOnce(&State, &CancellationToken) -> Result<Option<HeldLayer>>,
     ) -> Result<()> {
-        let known = match self.build.settings.no_cache {
-            true => None,
-            false => self.build.cache.find(change.key),
+        let cache = self.build.cache;
+        let made = |stop: &CancellationToken| -> Result<Found> {
+            let layer = make(state, stop)?;
+            let created = self.times.created();
+            let record = Record {
+                layer: layer.as_ref().map(HeldLayer::diff_id),
+                created: created.clone(),
+                description: change.told.clone(),
+                parent: state.step.map(|step| step.0),
+            };
+            cache.note(change.key, &record)?;
+            Ok(Found { layer, created })
         };
-        let (layer, created) = match known {
-            Some(found) => {
-                self.tell(stage, Event::Cached);
-                (found.layer, found.created)
-            }
-            None => {
-                let layer = make(state)?;
-                let created = jiff::Timestamp::now().to_string();
-                self.build
-                    .cache
-                    .note(change.key, layer.as_ref(), &created)?;
-                (layer, created)
-            }
+        let found = match self.build.settings.no_cache {
+            true => made(&self.cancel)?,
+            false => match self.turn(stage, change.key)? {
+                Turn::Done(found) => found,
+                Turn::Ours(step) => step.run(&self.cancel, made)?,
+            },
         };
+        self.check()?;
+        let Found { layer, created } = found;
+        state.step = Some(change.key);
         state.key = match change.independent {
             true => change.key.on(state.key),
             false => change.key,
@@ -300,6 +319,29 @@ impl Solver<'_> {
         state.push(change.told, change.suffix, created, empty);
         state.layers.extend(layer);
         Ok(())
+    }
+
+    /// Finds what a step came to, also if it is somebody else who does it this moment.
+    fn turn(&self, stage: usize, key: Key) -> Result<Turn> {
+        let cache = self.build.cache;
+        loop {
+            let claim = match cache.find(key) {
+                Some(found) => {
+                    self.tell(stage, Event::Cached);
+                    return Ok(Turn::Done(found));
+                }
+                None => cache.running().claim(key),
+            };
+            match claim {
+                Claim::Theirs(step) => {
+                    step.wait(&self.cancel);
+                    self.check()?;
+                }
+                // It may have ended in between.
+                Claim::Mine(_) if cache.find(key).is_some() => {}
+                Claim::Mine(step) => return Ok(Turn::Ours(step)),
+            }
+        }
     }
 
     fn run(&self, stage: usize, shell: &Shell, run: &Run, state: &mut State) -> Result<()> {
@@ -356,6 +398,7 @@ impl Solver<'_> {
             extra_hosts: settings.extra_hosts.clone(),
             shm_size: settings.shm_size,
             memory_files,
+            latest: self.times.latest(),
         };
         let key = step.key(state.key);
         // The proxies say how to reach others and nothing of what is there.
@@ -370,11 +413,13 @@ impl Solver<'_> {
             suffix: " # buildkit",
             independent: false,
         };
-        self.change(stage, state, change, |_| {
+        self.change(stage, state, change, |_, stop| {
             self.tell(stage, Event::Running);
             let mut output = |bytes: &[u8]| self.tell(stage, Event::Output(bytes.to_vec()));
-            let ran = self.build.sandbox.run(&step, &mut output, &self.cancel);
-            self.check()?;
+            let ran = self.build.sandbox.run(&step, &mut output, stop);
+            if stop.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
             let ran = ran?;
             match ran.code {
                 0 => Ok(ran.changes),
@@ -443,8 +488,8 @@ impl Solver<'_> {
     }
 
     /// What a destination is looked up in: nothing for a layer that is independent of others.
-    fn below(&self, transfer: &Transfer, state: &State) -> Files {
-        let layers = match is_independent(transfer) {
+    fn below(&self, wish: &Wish<'_>, state: &State) -> Files {
+        let layers = match wish.is_independent() {
             true => &[],
             false => &state.layers[..],
         };
@@ -476,24 +521,18 @@ impl Solver<'_> {
         told.push_str(&transfer.destination);
         let mut gathered = None;
         let digest = self.digest_of(wish, files, &mut gathered)?;
-        let mut key = KeyMaker::new("copy");
-        if !is_independent(transfer) {
-            key.text("below", &state.key.0.hex());
-        }
-        wish.describe(&mut key);
-        key.text("content", &digest.hex());
         let change = Change {
-            key: key.key(),
+            key: wish.key(state.key, digest, self.times),
             told,
             suffix: " # buildkit",
-            independent: is_independent(transfer),
+            independent: wish.is_independent(),
         };
-        self.change(stage, state, change, |state| {
+        self.change(stage, state, change, |state, _| {
             let sources = match gathered {
                 Some(sources) => sources,
                 None => wish.gather(files)?,
             };
-            let below = self.below(transfer, state);
+            let below = self.below(wish, state);
             let mut archives = Vec::new();
             let selection = select(wish, sources, &below, self.build.images, &mut archives);
             self.keep_until_the_end(archives);
@@ -501,7 +540,7 @@ impl Solver<'_> {
             let layer = self
                 .build
                 .images
-                .write_layer(|out| selection.write(out, now()))?;
+                .write_layer(|out| selection.write(out, self.times))?;
             Ok(layer)
         })
     }
@@ -541,13 +580,14 @@ impl Solver<'_> {
         key.text("below", &state.key.0.hex());
         key.text("path", &path);
         key.text("user", &user);
+        self.times.describe(&mut key);
         let change = Change {
             key: key.key(),
             told,
             suffix: "",
             independent: false,
         };
-        self.change(stage, state, change, |state| {
+        self.change(stage, state, change, |state, _| {
             let below = Files::of(self.build.images, &state.layers, None);
             let owner = match user.is_empty() {
                 true => (0, 0),
@@ -555,7 +595,7 @@ impl Solver<'_> {
             };
             let mut made = Ok(());
             let layer = self.build.images.write_layer(|out| {
-                made = make_directory(&path, owner, &below, out, now());
+                made = make_directory(&path, owner, &below, out, self.times);
                 match &made {
                     Ok(()) => Ok(()),
                     Err(error) => Err(std::io::Error::other(error.to_string())),
@@ -581,11 +621,6 @@ impl Solver<'_> {
     }
 }
 
-/// Whether the layer of a step does not depend on those below: names of users are looked up there.
-fn is_independent(transfer: &Transfer) -> bool {
-    transfer.link && transfer.chown.is_none()
-}
-
 /// A mistake that only shows when values are known.
 fn wrong(error: sampan_dockerfile::Error) -> Error {
     Error::Dockerfile(error.to_string())
@@ -604,9 +639,4 @@ fn memory_mount(mount: Mount, directory: &str) -> Result<(String, u64)> {
         MountKind::Ssh { .. } => "ssh",
     };
     Err(Error::Unsupported(format!("RUN --mount=type={what}")))
-}
-
-fn now() -> (i64, u32) {
-    let now = jiff::Timestamp::now();
-    (now.as_second(), 0)
 }

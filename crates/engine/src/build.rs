@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use sampan_build::{
-    Build, CancellationToken, Event as News, Network, Pruned, Ran, RunStep, Sandbox, SandboxError,
-    Settings,
+    Build, CacheRecord, CancellationToken, Event as News, Network, PrunePolicy, Pruned, Ran,
+    RunStep, Sandbox, SandboxError, Settings,
 };
 use sampan_images::{Credentials, Image, LayerRecord, ProgressSink, PullOptions};
 use sampan_oci::config::{ImageConfig, RootFs};
@@ -20,7 +20,7 @@ use crate::container::request::{AttachOptions, ClientStream, CreateContainer, Wa
 use crate::container::request::{RemoveOptions, RemoveRunning, RemoveVolumes};
 use crate::container::service::Inner;
 use crate::error::chain;
-use crate::{Action, ContainerService, Error, ErrorKind, EventKind, PruneFilter, Result, blocking};
+use crate::{Action, ContainerService, Error, ErrorKind, EventKind, Result, blocking, prune};
 
 /// Bytes of a command's output handed on at once.
 const PIECE: usize = 32 << 10;
@@ -66,18 +66,85 @@ impl BuildService {
             .map_err(|error| Error::because("the build broke off", &error))?
     }
 
-    /// Forgets steps of builds, which have no labels.
-    pub async fn prune(&self, filter: PruneFilter) -> Result<Pruned> {
+    /// Lists what is kept for builds, oldest first.
+    pub async fn cache(&self) -> Result<Vec<CacheRecord>> {
         let inner = self.inner.clone();
-        blocking(move || {
-            let unwanted = |created: &str| {
-                let created = created.parse().unwrap_or(Timestamp::UNIX_EPOCH);
-                filter.fits(created, &BTreeMap::new())
-            };
-            let pruned = inner.steps.prune(unwanted, &in_use(&inner));
+        blocking(move || Ok(inner.steps.records())).await
+    }
+
+    /// Forgets what is kept for builds, as far as the policy and the filter take it.
+    pub async fn prune(&self, policy: PrunePolicy, filter: CacheFilter) -> Result<Pruned> {
+        let inner = self.inner.clone();
+        let policy = PrunePolicy {
+            unused_since: filter.until.or(policy.unused_since),
+            ..policy
+        };
+        let pruned = blocking(move || {
+            let wanted = |record: &CacheRecord| filter.fits(record);
+            let pruned = inner.steps.prune(&policy, wanted, &in_use(&inner));
             pruned.map_err(|error| failure(&error))
         })
-        .await
+        .await?;
+        prune::tell(&self.inner.events, EventKind::Builder, pruned.bytes);
+        Ok(pruned)
+    }
+}
+
+/// Which records of the cache are meant. All that is given must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheFilter {
+    /// Not used since.
+    pub until: Option<Timestamp>,
+    /// Words with values that must be the same, for each word one of them.
+    equal: BTreeMap<String, Vec<String>>,
+}
+
+impl CacheFilter {
+    /// Reads the filters of a prune of builds.
+    pub fn parse(filters: &BTreeMap<String, Vec<String>>) -> Result<Self> {
+        let known = [
+            "id",
+            "parent",
+            "type",
+            "description",
+            "inuse",
+            "shared",
+            "private",
+        ];
+        let mut filter = Self::default();
+        for (key, values) in filters {
+            match key.as_str() {
+                "until" | "unused-for" => filter.until = prune::until(values)?,
+                "inuse" | "shared" | "private" => {
+                    // A word alone means that it is so.
+                    let said = values.iter().filter(|value| !value.is_empty());
+                    let said: Vec<String> = said.cloned().collect();
+                    let truth = prune::truth(key, &said)?.unwrap_or(true);
+                    filter.equal.insert(key.clone(), vec![truth.to_string()]);
+                }
+                other if known.contains(&other) => {
+                    filter.equal.insert(key.clone(), values.clone());
+                }
+                _ => return Err(Error::invalid(format!("invalid filter '{key}'"))),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn fits(&self, record: &CacheRecord) -> bool {
+        self.equal.iter().all(|(key, values)| {
+            let value = match key.as_str() {
+                "id" => return values.iter().any(|id| record.id.starts_with(id)),
+                "parent" => record.parent.clone().unwrap_or_default(),
+                "type" => record.kind.as_str().to_owned(),
+                "description" => record.description.clone(),
+                "inuse" => record.in_use.to_string(),
+                "shared" => record.shared.to_string(),
+                "private" => (!record.shared).to_string(),
+                _ => return false,
+            };
+            values.contains(&value)
+        })
     }
 }
 
@@ -115,7 +182,7 @@ fn build(
     };
     let built = build.run(sink, cancel);
     let leftovers = build.into_leftovers();
-    if let Err(error) = store.drop_layers(leftovers, &in_use(inner)) {
+    if let Err(error) = inner.steps.tidy(leftovers, &in_use(inner)) {
         tracing::warn!(%error, "could not remove the files of a build");
     }
     let image = built.map_err(|error| failure(&error))?.image;
@@ -225,7 +292,7 @@ impl Sandbox for Containers<'_> {
             .create_for_build(&state(step), request)
             .map_err(|error| SandboxError(error.message().to_owned()))?;
         let container = made.id.to_string();
-        let ran = self.run_in(&container, output, cancel);
+        let ran = self.run_in(&container, step.latest, output, cancel);
         let options = RemoveOptions {
             running: RemoveRunning::Kill,
             volumes: RemoveVolumes::Anonymous,
@@ -247,6 +314,7 @@ impl Containers<'_> {
     fn run_in(
         &self,
         container: &str,
+        latest: Option<i64>,
         output: &mut (dyn FnMut(&[u8]) + Send),
         cancel: &CancellationToken,
     ) -> Result<Ran> {
@@ -295,7 +363,7 @@ impl Containers<'_> {
             0 => {
                 let record = self.inner.registry.find(container)?.record();
                 let store = self.inner.images.store();
-                store.write_layer(|out| self.inner.write_changes(&record, out))?
+                store.write_layer(|out| self.inner.write_changes(&record, latest, out))?
             }
             _ => None,
         };

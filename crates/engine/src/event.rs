@@ -31,6 +31,8 @@ pub enum EventKind {
     Network,
     /// A volume.
     Volume,
+    /// What is kept for builds.
+    Builder,
     /// The engine.
     Daemon,
 }
@@ -43,6 +45,7 @@ impl EventKind {
             Self::Image => "image",
             Self::Network => "network",
             Self::Volume => "volume",
+            Self::Builder => "builder",
             Self::Daemon => "daemon",
         }
     }

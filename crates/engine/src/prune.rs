@@ -100,7 +100,8 @@ pub(crate) fn truth(key: &str, values: &[String]) -> Result<Option<bool>> {
     Ok(said)
 }
 
-fn until(values: &[String]) -> Result<Option<Timestamp>> {
+/// A time that is given once.
+pub(crate) fn until(values: &[String]) -> Result<Option<Timestamp>> {
     let [value] = values else {
         return match values {
             [] => Ok(None),

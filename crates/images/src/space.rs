@@ -21,7 +21,7 @@ pub struct Space {
     pub layers: Vec<LayerSpace>,
     /// Each blob, by digest.
     pub blobs: Vec<BlobSpace>,
-    /// Unpacked size of all layers.
+    /// Unpacked size of all layers of images and containers.
     pub unpacked: u64,
     /// Unpacked size of the layers that only unused images have: what a prune of all unused
     /// images gives back.
@@ -110,10 +110,11 @@ impl ImageStore {
         for image in images.iter().filter(|image| used.contains(&image.id)) {
             needed.extend(image.diff_ids());
         }
+        // What nobody of these has is there for builds, and counted there.
         let sum = |wanted: &dyn Fn(&LayerSpace) -> bool| {
             layers
                 .iter()
-                .filter(|l| wanted(l))
+                .filter(|l| !l.kept_by.is_empty() && wanted(l))
                 .map(|l| l.unpacked)
                 .sum()
         };

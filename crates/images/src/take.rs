@@ -66,6 +66,11 @@ impl ImageStore {
         self.0.layers.get(diff_id).map(|_| held)
     }
 
+    /// Whether somebody holds a layer.
+    pub fn is_held(&self, diff_id: &DiffId) -> bool {
+        self.0.pins().contains_key(diff_id)
+    }
+
     /// Takes a layer whose tar `write` gives. `None` when the tar is empty. Blocks.
     pub fn write_layer(
         &self,

@@ -13,8 +13,8 @@ use http::HeaderMap;
 use sampan_api::types::auth::{AuthConfig, AuthFields};
 use sampan_api::types::message::{ErrorDetail, Message};
 use sampan_api::types::system as wire;
-use sampan_engine::building::{CancellationToken, Event, Network, Settings};
-use sampan_engine::{BuildRequest, PruneFilter};
+use sampan_engine::building::{CancellationToken, Event, Network, PrunePolicy, Settings};
+use sampan_engine::{BuildRequest, CacheFilter};
 use sampan_images::Credentials;
 use sampan_oci::{Platform, Reference};
 use serde::de::DeserializeOwned;
@@ -58,25 +58,21 @@ async fn prune(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<wire::BuildPruneResponse>, ApiError> {
-    for name in [
-        "keep-storage",
-        "reserved-space",
-        "max-used-space",
-        "min-free-space",
-    ] {
-        if given(&query, name) {
-            return Err(refusal(&format!(
-                "the parameter {name} of a prune of builds"
-            )));
-        }
-    }
-    let mut filters = query.filter_lists()?;
-    // There is nothing beside what is always taken.
-    filters.remove("all");
-    let filter = PruneFilter::parse(&filters)?;
-    let pruned = app.engine.builds().prune(filter).await?;
+    let filters = query.filter_lists()?;
+    let bytes = |name: &str| query.number::<u64>(name).map(Option::unwrap_or_default);
+    let policy = PrunePolicy {
+        all: query.flag("all"),
+        unused_since: None,
+        // Its name before 1.48.
+        reserved: bytes("reserved-space")?.max(bytes("keep-storage")?),
+        max_used: bytes("max-used-space")?,
+        min_free: bytes("min-free-space")?,
+    };
+    let filter = CacheFilter::parse(&filters)?;
+    let pruned = app.engine.builds().prune(policy, filter).await?;
+    let deleted: Vec<String> = pruned.records.into_iter().map(|r| r.id).collect();
     Ok(Json(wire::BuildPruneResponse {
-        caches_deleted: Some(pruned.steps).filter(|steps| !steps.is_empty()),
+        caches_deleted: Some(deleted).filter(|deleted| !deleted.is_empty()),
         space_reclaimed: pruned.bytes,
     }))
 }

@@ -10,6 +10,7 @@ use sampan_api::ApiVersion;
 use sampan_api::types::sampan as own;
 use sampan_api::types::system as wire;
 use sampan_api::types::volume::{Volume, VolumeUsage};
+use sampan_engine::building::CacheRecord;
 use sampan_engine::{ContainerView, DiskParts, ListOptions, VolumeView};
 use sampan_images::{Keeper, Space};
 
@@ -106,12 +107,16 @@ async fn usage(
     if wanted.volumes {
         usage.volumes = Some(volumes.iter().map(measured).collect());
     }
+    let mut cache = Vec::new();
+    if wanted.builds || report {
+        cache = engine.builds().cache().await?;
+    }
     if wanted.builds {
-        usage.build_cache = Some(Vec::new());
+        usage.build_cache = Some(cache.iter().map(kept_for_builds).collect());
     }
     if let Some(space) = space.filter(|_| report) {
         let disk = engine.system().disk().await?;
-        usage.sampan = Some(explain(&app, &space, &containers, &volumes, disk));
+        usage.sampan = Some(explain(&app, &space, &containers, &volumes, &cache, disk));
     }
     Ok(Json(usage).into_response())
 }
@@ -126,12 +131,32 @@ fn measured((view, size): &(VolumeView, u64)) -> Volume {
     }
 }
 
+fn kept_for_builds(record: &CacheRecord) -> wire::BuildCacheRecord {
+    wire::BuildCacheRecord {
+        id: record.id.clone(),
+        parents: record.parent.iter().cloned().collect(),
+        kind: record.kind.as_str().to_owned(),
+        description: record.description.clone(),
+        in_use: record.in_use,
+        shared: record.shared,
+        size: signed(record.size),
+        created_at: record.created.to_string(),
+        last_used_at: record.last_used.map(|used| used.to_string()),
+        usage_count: signed(record.uses),
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
 /// Says what everything takes on disk and what keeps it.
 fn explain(
     app: &App,
     space: &Space,
     containers: &[ContainerView],
     volumes: &[(VolumeView, u64)],
+    cache: &[CacheRecord],
     disk: DiskParts,
 ) -> own::DiskReport {
     let containers_by_id: BTreeMap<&str, &str> = containers
@@ -167,7 +192,9 @@ fn explain(
         !keepers.any(|keeper| matches!(keeper, Keeper::Image(_)))
     });
     let layers = layers.map(|layer| {
-        let by = layer.kept_by.iter().map(keeper).collect();
+        let builds = cache.iter().filter(|r| r.layers.contains(&layer.diff_id));
+        let builds = builds.map(|record| format!("build cache {}", short(&record.id)));
+        let by = layer.kept_by.iter().map(keeper).chain(builds).collect();
         kept("layer", layer.diff_id.to_string(), by)
     });
     let of_containers = containers.iter().map(|view| {

@@ -7,7 +7,6 @@ use super::image::ImageSummary;
 use super::sampan::DiskReport;
 use super::volume::Volume;
 use crate::wire;
-use crate::wire::Empty;
 
 wire! {
     /// Answer of `GET /version`.
@@ -183,9 +182,33 @@ wire! {
         /// Volumes.
         "Volumes" volumes: Option<Vec<Volume>>,
         /// Build cache.
-        "BuildCache" build_cache: Option<Vec<Empty>>,
+        "BuildCache" build_cache: Option<Vec<BuildCacheRecord>>,
         /// More of this engine, when it is asked for.
         omitempty "Sampan" sampan: Option<DiskReport>,
+    }
+
+    /// Something that is kept for builds.
+    pub struct BuildCacheRecord {
+        /// Identity.
+        "ID" id: String,
+        /// The records that it was made on.
+        omitempty "Parents" parents: Vec<String>,
+        /// Such as `regular` and `source.local`.
+        "Type" kind: String,
+        /// What it came from.
+        "Description" description: String,
+        /// A build uses it.
+        "InUse" in_use: bool,
+        /// An image has it, too.
+        "Shared" shared: bool,
+        /// Bytes on disk.
+        "Size" size: i64,
+        /// RFC 3339.
+        "CreatedAt" created_at: String,
+        /// RFC 3339; null when that is not known.
+        "LastUsedAt" last_used_at: Option<String>,
+        /// So many builds used it.
+        "UsageCount" usage_count: i64,
     }
 
     /// Answer of `POST /build/prune`.

@@ -104,11 +104,17 @@ impl Inner {
             name: options.name.clone(),
         };
         let store = self.images.store();
-        Ok(store.commit(&commit, |out| self.write_changes(record, out))?)
+        Ok(store.commit(&commit, |out| self.write_changes(record, None, out))?)
     }
 
-    /// Writes what a container has changed as a layer. Blocks.
-    pub(crate) fn write_changes(&self, record: &Record, mut out: &mut dyn Write) -> io::Result<()> {
+    /// Writes what a container has changed as a layer; later times than `latest`, in seconds since
+    /// 1970, become that one. Blocks.
+    pub(crate) fn write_changes(
+        &self,
+        record: &Record,
+        latest: Option<i64>,
+        mut out: &mut dyn Write,
+    ) -> io::Result<()> {
         // Places where something was mounted are no change of the container's.
         let without: Vec<Vec<u8>> = record
             .mounts
@@ -130,6 +136,7 @@ impl Inner {
         };
         let tree = Tree::Upper {
             without: &without,
+            latest,
             merged: &mut open_merged,
         };
         write_tree(upper.as_fd(), tree, &mut out)

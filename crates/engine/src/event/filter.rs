@@ -62,7 +62,9 @@ impl EventFilter {
                 EventKind::Container => {
                     attribute(event, "image").is_some_and(|n| same_image(n, image))
                 }
-                EventKind::Network | EventKind::Volume | EventKind::Daemon => false,
+                EventKind::Network | EventKind::Volume | EventKind::Builder | EventKind::Daemon => {
+                    false
+                }
             })
             && self.labels.iter().all(|label| match label.split_once('=') {
                 Some((key, value)) => attribute(event, key) == Some(value),

@@ -76,6 +76,17 @@ fn summary(usage: &Data) -> Vec<Row> {
     let unused_volumes: Vec<Data> = volumes.iter().filter(|v| !used(v)).cloned().collect();
     let stopped: Vec<Data> = containers.iter().filter(|c| !runs(c)).cloned().collect();
     let blobs = usage.list_at("Sampan.Blobs");
+    let cache = usage.list_at("BuildCache");
+    let own: Vec<Data> = cache
+        .iter()
+        .filter(|r| !r.bool_at("Shared"))
+        .cloned()
+        .collect();
+    let unused: Vec<Data> = own
+        .iter()
+        .filter(|r| !r.bool_at("InUse"))
+        .cloned()
+        .collect();
     let used_images = images.iter().filter(|i| i.int_at("Containers") > 0);
     let mut rows = vec![
         line(
@@ -99,7 +110,13 @@ fn summary(usage: &Data) -> Vec<Row> {
             sum(volumes, "UsageData.Size"),
             sum(&unused_volumes, "UsageData.Size"),
         ),
-        line("Build Cache", 0, 0, 0, 0),
+        line(
+            "Build Cache",
+            cache.len(),
+            cache.iter().filter(|r| r.bool_at("InUse")).count(),
+            sum(&own, "Size"),
+            sum(&unused, "Size"),
+        ),
     ];
     if usage.get("Sampan").is_some() {
         let pinned = blobs.iter().filter(|blob| !is_reclaimable(blob));
@@ -158,7 +175,7 @@ fn verbose(usage: &Data, format: Option<&str>) -> Result<u8, Failure> {
         images(usage, now),
         containers(usage, now),
         volumes(usage),
-        builds(),
+        builds(usage, now),
         blobs(usage),
         layers(usage),
     ];
@@ -357,9 +374,26 @@ fn volumes(usage: &Data) -> Section {
     }
 }
 
-fn builds() -> Section {
+fn builds(usage: &Data, now: Timestamp) -> Section {
+    let cache = usage.list_at("BuildCache");
+    let own = cache.iter().filter(|record| !record.bool_at("Shared"));
+    let size = own.map(|record| record.int_at("Size")).sum();
+    let rows = cache.iter().map(|record| {
+        Row::new(
+            [
+                ("ID", short_id(record.text_at("ID")).to_owned()),
+                ("CacheType", record.text_at("Type").to_owned()),
+                ("Size", units::size(record.int_at("Size"))),
+                ("CreatedSince", since(record.text_at("CreatedAt"), now)),
+                ("LastUsedSince", since(record.text_at("LastUsedAt"), now)),
+                ("UsageCount", record.int_at("UsageCount").to_string()),
+                ("Shared", record.bool_at("Shared").to_string()),
+            ],
+            Vec::new(),
+        )
+    });
     Section {
-        title: "Build cache usage: 0B".to_owned(),
+        title: format!("Build cache usage: {}", units::size_precise(size)),
         table: "table {{.ID}}\\t{{.CacheType}}\\t{{.Size}}\\t{{.CreatedSince}}\\t{{.LastUsedSince}}\\t{{.UsageCount}}\\t{{.Shared}}",
         headers: &[
             ("ID", "CACHE ID"),
@@ -371,8 +405,14 @@ fn builds() -> Section {
             ("Shared", "SHARED"),
         ],
         field: "BuildCache",
-        rows: Vec::new(),
+        rows: rows.collect(),
     }
+}
+
+/// How long ago a time was that is written as RFC 3339; empty for none.
+pub(crate) fn since(text: &str, now: Timestamp) -> String {
+    let time = text.parse::<Timestamp>();
+    time.map_or_else(|_| String::new(), |time| units::ago(time.as_second(), now))
 }
 
 fn blobs(usage: &Data) -> Section {

@@ -9,6 +9,7 @@ mod attach;
 mod attached;
 mod build;
 mod build_context;
+mod builder_du;
 mod command;
 mod commit;
 mod container;
@@ -102,6 +103,7 @@ static COMMANDS: &[Command] = &[
     logs::COMMAND,
     network::LS,
     pause::COMMAND,
+    builder_du::COMMAND,
     prune::BUILDER,
     prune::CONTAINER,
     prune::IMAGE,

@@ -6,7 +6,7 @@ use sampan_api::Filters;
 
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
-use super::flags::filter;
+use super::flags::{filter, size};
 use super::format::units;
 use super::output;
 use super::session::Session;
@@ -75,19 +75,56 @@ pub(crate) const BUILDER: Command = Command {
             "Provide filter values (e.g. \"until=24h\")",
         ),
         FORCE,
+        Flag::one(
+            "keep-storage",
+            "bytes",
+            "Amount of disk space to keep for cache",
+        )
+        .hidden(),
+        Flag::one(
+            "max-used-space",
+            "bytes",
+            "Maximum amount of disk space allowed to keep for cache",
+        ),
+        Flag::one(
+            "min-free-space",
+            "bytes",
+            "Target amount of free disk space after pruning",
+        ),
+        Flag::one(
+            "reserved-space",
+            "bytes",
+            "Amount of disk space always allowed to keep for cache",
+        ),
     ]],
-    refused: &[("keep-storage", None)],
     arguments: Arguments::None,
-    run: |session, parsed| {
-        let mut filters = filters(parsed)?;
-        if parsed.switch("all")? {
-            filters.add("all", "true");
-        }
-        let warning = "WARNING! This will remove all build cache.";
-        prune(session, parsed, &Kind::Builds, warning, filters)
-    },
+    run: builder,
     ..Command::PLAIN
 };
+
+fn builder(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
+    let all = parsed.switch("all")?;
+    let mut query = Vec::new();
+    for name in [
+        "keep-storage",
+        "max-used-space",
+        "min-free-space",
+        "reserved-space",
+    ] {
+        if let Some(bytes) = parsed.value(name, size::bytes)? {
+            query.push((name, bytes.to_string()));
+        }
+    }
+    if all {
+        query.push(("all", "true".to_owned()));
+    }
+    let warning = match all {
+        true => "WARNING! This will remove all build cache.",
+        false => "WARNING! This will remove all dangling build cache.",
+    };
+    let kind = Kind::Builds(query);
+    prune(session, parsed, &kind, warning, filters(parsed)?)
+}
 
 pub(crate) const NETWORK: Command = Command {
     names: &["network prune"],
@@ -162,7 +199,8 @@ enum Kind {
     Images,
     Networks,
     Volumes,
-    Builds,
+    /// With further parameters.
+    Builds(Vec<(&'static str, String)>),
 }
 
 impl Kind {
@@ -172,7 +210,7 @@ impl Kind {
             Self::Images => "/images/prune",
             Self::Networks => "/networks/prune",
             Self::Volumes => "/volumes/prune",
-            Self::Builds => "/build/prune",
+            Self::Builds(_) => "/build/prune",
         }
     }
 
@@ -183,7 +221,7 @@ impl Kind {
             Self::Images => ("ImagesDeleted", "Deleted Images:"),
             Self::Networks => ("NetworksDeleted", "Deleted Networks:"),
             Self::Volumes => ("VolumesDeleted", "Deleted Volumes:"),
-            Self::Builds => ("CachesDeleted", "Deleted build cache objects:"),
+            Self::Builds(_) => ("CachesDeleted", "Deleted build cache objects:"),
         }
     }
 }
@@ -247,11 +285,8 @@ fn system(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         one(Kind::Volumes, filters())?;
     }
     one(Kind::Images, of_images(filters(), all))?;
-    let mut builds = filters();
-    if all {
-        builds.add("all", "true");
-    }
-    one(Kind::Builds, builds)?;
+    let everything = all.then(|| ("all", "true".to_owned()));
+    one(Kind::Builds(everything.into_iter().collect()), filters())?;
     total(reclaimed);
     Ok(0)
 }
@@ -304,9 +339,14 @@ fn confirmed(question: &str) -> bool {
 fn carry_out(session: &Session, kind: &Kind, filters: &Filters) -> Result<(String, i64), Failure> {
     let client = session.client()?;
     let answer = session.wait(async {
-        let request = client
+        let mut request = client
             .request(http::Method::POST, kind.path())
             .filters(filters);
+        if let Kind::Builds(query) = kind {
+            for (name, value) in query {
+                request = request.query(name, value);
+            }
+        }
         super::read_data(request.send().await?).await
     })?;
     let (field, header) = kind.list();
