@@ -214,18 +214,12 @@ impl Contexts {
                 manifest: Arc::new(Manifest(BTreeMap::new())),
             }
         });
-        let mut items = BTreeMap::new();
-        items.insert(Vec::new(), Item::directory());
         Ok(Sync {
             contexts: self.clone(),
             key: key.to_owned(),
             id,
             base,
-            told: Mutex::new(Told {
-                paths: Vec::new(),
-                later: Manifest(items),
-                wanted: HashMap::new(),
-            }),
+            told: Mutex::default(),
             changes: Mutex::default(),
         })
     }
@@ -307,6 +301,7 @@ impl fmt::Debug for Sync {
     }
 }
 
+#[derive(Default)]
 struct Told {
     /// By index. `None` for what is left out.
     paths: Vec<Option<Vec<u8>>>,
@@ -502,7 +497,7 @@ impl Sync {
 
     /// Ends the transfer: the files as they were told, durable when this returns.
     pub fn finish(self) -> Result<Context> {
-        let mut told = std::mem::replace(&mut *self.told(), Told::new());
+        let mut told = std::mem::take(&mut *self.told());
         if let Some(index) = told.wanted.keys().min() {
             let path = told.paths[*index].as_deref().unwrap_or_default();
             return Err(wrong(format!("{} was not sent", shown(path))));
@@ -515,7 +510,7 @@ impl Sync {
         // Told again for those above what is written now.
         *self.told() = Told {
             later: told.later.clone(),
-            ..Told::new()
+            ..Told::default()
         };
         let later = Arc::new(told.later);
         let mut changes = std::mem::take(&mut *lock(&self.changes));
@@ -678,16 +673,6 @@ impl Sync {
 
     fn told(&self) -> MutexGuard<'_, Told> {
         lock(&self.told)
-    }
-}
-
-impl Told {
-    fn new() -> Self {
-        Self {
-            paths: Vec::new(),
-            later: Manifest(BTreeMap::new()),
-            wanted: HashMap::new(),
-        }
     }
 }
 

@@ -911,6 +911,8 @@ mod tests {
                 16 => transfer.destination.push_str(&format!("/{by}")),
                 17 => self.parents = !self.parents,
                 18 => self.unpack = !self.unpack,
+                // Only what is relative begins there.
+                19 if transfer.destination.starts_with('/') => return None,
                 19 => self.directory.push_str(&format!("/{by}")),
                 20 => self.below = self.below.on(self.below),
                 21 => self.times = Times::new(Some(&by.to_string()), false).unwrap(),
@@ -991,10 +993,10 @@ mod tests {
             }
             prop_assert_eq!(key, touched.key(&images));
             let mut other = inputs.clone();
-            other.change(one, by).unwrap();
+            prop_assume!(other.change(one, by).is_some());
             prop_assert!(key != other.key(&images), "{}", one);
             let mut another = inputs.clone();
-            another.change(two, by).unwrap();
+            prop_assume!(another.change(two, by).is_some());
             prop_assert_eq!(one == two, other.key(&images) == another.key(&images));
         });
     }

@@ -83,7 +83,8 @@ impl Files {
             images: images.clone(),
             layers: layers.to_vec(),
             mounted: OnceLock::new(),
-            manifest: None,
+            // Where there are no layers, there is nothing to mount.
+            manifest: layers.is_empty().then(Arc::default),
             name,
             hidden: None,
         }

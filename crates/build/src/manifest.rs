@@ -60,6 +60,13 @@ impl Item {
     }
 }
 
+impl Default for Manifest {
+    /// An empty root.
+    fn default() -> Self {
+        Self(BTreeMap::from([(Vec::new(), Item::directory())]))
+    }
+}
+
 impl Manifest {
     /// Reads what a single layer says of itself.
     pub(crate) fn of_layer(entries: Vec<Entry>) -> Self {

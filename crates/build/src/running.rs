@@ -205,7 +205,7 @@ mod tests {
         cancel.cancel();
         theirs(&running).wait(&cancel);
         own.run(&CancellationToken::new(), |stop| {
-            assert!(!stop.is_cancelled())
+            assert!(!stop.is_cancelled());
         });
     }
 }
