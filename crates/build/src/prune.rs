@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
+use rustix::fs::StatVfs;
 use sampan_oci::DiffId;
 use sampan_state::Sync;
 
@@ -216,11 +217,21 @@ impl Cache {
         Ok(())
     }
 
+    /// So many hundredths of its file system, in bytes.
+    pub fn share(&self, percent: u8) -> Result<u64> {
+        let found = self.measure()?;
+        Ok(found.f_blocks * found.f_frsize / 100 * u64::from(percent))
+    }
+
     /// Bytes that are free on its file system.
     fn free(&self) -> Result<u64> {
-        let found = rustix::fs::statvfs(&self.root);
-        let found = found.map_err(|e| Error::io("measure the file system")(e.into()))?;
+        let found = self.measure()?;
         Ok(found.f_bavail * found.f_frsize)
+    }
+
+    fn measure(&self) -> Result<StatVfs> {
+        let found = rustix::fs::statvfs(&self.root);
+        found.map_err(|e| Error::io("measure the file system")(e.into()))
     }
 }
 

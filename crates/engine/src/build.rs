@@ -5,12 +5,12 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sampan_build::{
     Build, CacheRecord, CancellationToken, Event as News, Network, PrunePolicy, Pruned, Ran,
     RunStep, Sandbox, SandboxError, Settings,
 };
-use sampan_images::{Credentials, Image, LayerRecord, ProgressSink, PullOptions};
+use sampan_images::{Credentials, Image, LayerRecord, Mark, ProgressSink, PullOptions};
 use sampan_oci::config::{ImageConfig, RootFs};
 use sampan_oci::{DiffId, Digest, ImageId, Reference};
 use tokio::runtime::Handle;
@@ -87,6 +87,62 @@ impl BuildService {
         .await?;
         prune::tell(&self.inner.events, EventKind::Builder, pruned.bytes);
         Ok(pruned)
+    }
+}
+
+impl BuildService {
+    /// Notes when the cache was used, and takes from it what was used longest ago: what is above
+    /// its own limit, and where the engine has too little space, as much as is missing of what was
+    /// not used lately.
+    pub(crate) async fn keep_budget_once(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        let pruned = blocking(move || {
+            let (cache, store) = (&inner.steps, inner.images.store());
+            let in_use = in_use(&inner);
+            let config = inner.images.collector_config();
+            let failed = |error: sampan_build::Error| failure(&error);
+            cache.save_uses().map_err(failed)?;
+            cache.tidy([], &in_use).map_err(failed)?;
+            let mut pruned = 0;
+            if let Some(limit) = config.cache {
+                let policy = PrunePolicy {
+                    all: true,
+                    max_used: match limit {
+                        Mark::Bytes(bytes) => bytes.max(1),
+                        Mark::Percent(percent) => cache.share(percent).map_err(failed)?,
+                    },
+                    ..PrunePolicy::default()
+                };
+                let done = cache.prune(&policy, |_| true, &in_use).map_err(failed)?;
+                pruned += done.bytes;
+            }
+            let missing = match &config.budget {
+                Some(budget) => store.over_budget(budget)?,
+                None => 0,
+            };
+            if missing > 0 {
+                let age = SignedDuration::try_from(config.policy.min_age);
+                let age = age.unwrap_or(SignedDuration::MAX);
+                let taken: u64 = cache.records().iter().map(|record| record.size).sum();
+                let policy = PrunePolicy {
+                    unused_since: Timestamp::now().checked_sub(age).ok(),
+                    max_used: taken.saturating_sub(missing).max(1),
+                    ..PrunePolicy::default()
+                };
+                let done = cache.prune(&policy, |_| true, &in_use).map_err(failed)?;
+                pruned += done.bytes;
+            }
+            Ok(pruned)
+        })
+        .await?;
+        if pruned > 0 {
+            tracing::info!(
+                freed = pruned,
+                "the cache of builds took more than its budget"
+            );
+            prune::tell(&self.inner.events, EventKind::Builder, pruned);
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use sampan_images::{Budget, Collection, Mark, Policy};
 use tokio::sync::Notify;
 
 use crate::container::service::Inner;
-use crate::{ImageService, Result, blocking};
+use crate::{BuildService, ImageService, Result, blocking};
 
 /// How often the budget is looked at when nothing happens.
 const PERIOD: Duration = Duration::from_secs(600);
@@ -21,6 +21,9 @@ pub struct CollectorConfig {
     pub budget: Option<Budget>,
     /// What may go.
     pub policy: Policy,
+    /// What is kept for builds may take so much, or so much of its file system; no limit where
+    /// there is none.
+    pub cache: Option<Mark>,
 }
 
 impl Default for CollectorConfig {
@@ -33,6 +36,7 @@ impl Default for CollectorConfig {
                 low: Mark::Percent(80),
             }),
             policy: Policy::default(),
+            cache: Some(Mark::Percent(75)),
         }
     }
 }
@@ -142,9 +146,18 @@ pub(crate) async fn keep_budget(collector: Arc<Collector>, engine: Weak<Inner>) 
             () = collector.wanted.notified() => tokio::time::sleep(SOON).await,
             () = tokio::time::sleep(PERIOD) => {}
         }
-        let Some(images) = engine.upgrade().map(|inner| inner.images.clone()) else {
+        let Some(inner) = engine.upgrade() else {
             return;
         };
+        // What can be made again goes before images.
+        if let Err(error) = BuildService::new(inner.clone()).keep_budget_once().await {
+            tracing::warn!(
+                error = error.message(),
+                "could not keep the cache of builds within its budget"
+            );
+        }
+        let images = inner.images.clone();
+        drop(inner);
         images.keep_budget_once().await;
     }
 }

@@ -36,6 +36,9 @@ Options:
                            Where layers are mounted: detached, attached (below
                            the root directory), or auto, by what the kernel can
                            (default \"auto\")
+      --build-cache SIZE   What is kept for builds may take so much: a size, a
+                           percentage of the file system, or \"off\" for no
+                           limit (default \"75%\")
       --image-gc-high MARK Begin to remove unused images above this: a size of
                            all images (\"50g\"), or how full the file system is
                            (default \"90%\"; \"off\" never begins)
@@ -182,6 +185,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             "--log-level" | "-l" => log_level = value()?,
             "--layer-driver" => layers.set_driver(&value()?)?,
             "--layer-mounts" => layers.set_mounts(&value()?)?,
+            "--build-cache" => collector.cache = Some(value()?),
             "--image-gc-high" => collector.high = Some(value()?),
             "--image-gc-low" => collector.low = Some(value()?),
             "--image-gc-min-age" => collector.min_age = Some(value()?),
@@ -256,6 +260,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
 /// How `--image-gc-*` were given.
 #[derive(Default)]
 struct CollectorArguments {
+    cache: Option<String>,
     high: Option<String>,
     low: Option<String>,
     min_age: Option<String>,
@@ -296,12 +301,22 @@ impl CollectorArguments {
             config.policy.min_age = age;
         }
         config.policy.tagged = self.tagged;
+        if let Some(text) = &self.cache {
+            let limit = text
+                .parse()
+                .map_err(|error| format!("--build-cache: {error}"));
+            config.cache = match text.as_str() {
+                "off" => None,
+                _ => Some(limit?),
+            };
+        }
         Ok(config)
     }
 
     fn passed_on(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         let values = [
+            ("--build-cache", &self.cache),
             ("--image-gc-high", &self.high),
             ("--image-gc-low", &self.low),
             ("--image-gc-min-age", &self.min_age),
@@ -395,8 +410,10 @@ mod tests {
             "--image-gc-low=60%",
             "--image-gc-min-age=90m",
             "--image-gc-tagged",
+            "--build-cache=5g",
         ];
         let given = settings(&given).unwrap();
+        assert_eq!(given.collector.cache, Some(Mark::Bytes(5 << 30)));
         let budget = given.collector.budget.unwrap();
         assert_eq!(budget.high, Mark::Bytes(50 << 30));
         assert_eq!(budget.low, Mark::Percent(60));
@@ -414,6 +431,7 @@ mod tests {
             &["--image-gc-low", "50%"],
             &["--image-gc-high", "50%", "--image-gc-low", "60%"],
             &["--image-gc-min-age", "soon"],
+            &["--build-cache", "much"],
         ] {
             assert!(settings(bad).is_err(), "{bad:?}");
         }

@@ -1,8 +1,10 @@
 //! Building images, with `sampan build` and with the docker client's classic builder.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
 
 use sampan_testing::{Ran, TestEngine};
 
@@ -168,4 +170,162 @@ fn a_context_reaches_nothing_outside_of_itself() {
         let ran = sampan_build(&engine, "x", &directory, &[]);
         assert!(ran.failed(1).contains(message), "{line}");
     }
+}
+
+/// A build that goes on while the test does something else.
+struct UnderWay {
+    client: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl UnderWay {
+    fn begin(engine: &TestEngine, tag: &str, directory: &Path) -> Self {
+        let mut command = engine.docker_command(&["build", "-t", tag]);
+        let mut client = command
+            .env("DOCKER_BUILDKIT", "0")
+            .arg(directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(client.stdout.take().unwrap());
+        Self { client, output }
+    }
+
+    /// Reads until a line begins like this.
+    fn wait_for(&mut self, beginning: &str) {
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "{seen}");
+            if line.starts_with(beginning) {
+                return;
+            }
+            seen.push_str(&line);
+        }
+    }
+
+    fn end(mut self) -> bool {
+        let _ = std::io::copy(&mut self.output, &mut std::io::sink());
+        self.client.wait().unwrap().success()
+    }
+}
+
+/// A first step that ends, and a second one that says so and does not.
+const ENDLESS: &str = "FROM busybox\nRUN echo 1 > /first\nRUN echo run$((1+1))ning; sleep 1000\n";
+const ENDS: &str = "FROM busybox\nRUN echo 1 > /first\nRUN echo 2 > /second\n";
+
+fn the_first_step_is_cached(engine: &TestEngine, directory: &Path) {
+    engine.ledger().assert_no_container();
+    assert_eq!(engine.sampan(&["ps", "-aq"]).ok(), "");
+    let images = engine.sampan(&["images", "-aq"]).ok();
+    assert_eq!(images.lines().count(), 1, "{images}");
+    fs::write(directory.join("Dockerfile"), ENDS).unwrap();
+    let built = docker_build(engine, "ends", directory, &[]).ok();
+    assert_eq!(built.matches("Using cache").count(), 1, "{built}");
+    engine.remove_all();
+    engine.ledger().assert_no_container();
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_build_with_it() {
+    let engine = engine_with_busybox();
+    let directory = context(&engine, "leaves", &[("Dockerfile", ENDLESS)]);
+    let mut build = UnderWay::begin(&engine, "x", &directory);
+    build.wait_for("run2ning");
+    build.client.kill().unwrap();
+    assert!(!build.end());
+    the_first_step_is_cached(&engine, &directory);
+}
+
+#[test]
+fn an_engine_that_is_killed_in_the_middle_of_a_step_keeps_those_before() {
+    let engine = engine_with_busybox();
+    let directory = context(&engine, "killed", &[("Dockerfile", ENDLESS)]);
+    let mut build = UnderWay::begin(&engine, "x", &directory);
+    build.wait_for("run2ning");
+    engine.kill();
+    assert!(!build.end());
+    the_first_step_is_cached(&engine, &directory);
+}
+
+#[test]
+fn builds_at_the_same_time_share_a_step() {
+    let engine = engine_with_busybox();
+    let file = "FROM busybox\nRUN echo run$((1+1))ning; sleep 2; \
+                cat /proc/sys/kernel/random/uuid > /id\n";
+    let directory = context(&engine, "shared", &[("Dockerfile", file)]);
+    let mut first = UnderWay::begin(&engine, "first", &directory);
+    first.wait_for("run2ning");
+    let mut second = UnderWay::begin(&engine, "second", &directory);
+    second.wait_for("Step 2/2");
+    assert!(first.end() && second.end());
+    let id = |tag: &str| engine.sampan(&["inspect", "-f", "{{.Id}}", tag]).ok();
+    assert_eq!(id("first"), id("second"));
+}
+
+#[test]
+fn what_is_kept_for_builds_is_told_and_goes_when_nobody_needs_it() {
+    let engine = engine_with_busybox();
+    let file = "FROM busybox\nRUN head -c 3000000 /dev/urandom > /big\n";
+    let directory = context(&engine, "kept", &[("Dockerfile", file)]);
+    let _ = docker_build(&engine, "kept", &directory, &[]).ok();
+    let format = [
+        "system",
+        "df",
+        "--format",
+        "{{.Type}} {{.TotalCount}} {{.Active}}",
+    ];
+    for seen in [engine.docker(&format).ok(), engine.sampan(&format).ok()] {
+        assert!(seen.contains("Build Cache 1 0"), "{seen}");
+    }
+    let told = engine.sampan(&["builder", "du", "--verbose"]).ok();
+    for expected in [
+        "Reclaimable:    true",
+        "Shared:         true",
+        "Type:           regular",
+        "Description:    RUN /bin/sh -c head -c 3000000",
+        "Usage count:    1",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    // The image has it, too.
+    let pruned = engine.docker(&["builder", "prune", "-f"]).ok();
+    assert!(pruned.ends_with("0B"), "{pruned}");
+    let again = docker_build(&engine, "kept", &directory, &[]).ok();
+    assert!(again.contains("Using cache"), "{again}");
+    let _ = engine.sampan(&["rmi", "kept"]).ok();
+    let prune = ["builder", "prune", "-f", "--filter"];
+    let with = |filter: &str| engine.sampan(&[&prune[..], &[filter]].concat()).ok();
+    for none in ["until=1h", "type=source.local", "id=0000", "inuse"] {
+        assert!(with(none).ends_with("0B"), "{none}");
+    }
+    let wrong = engine.sampan(&[&prune[..], &["color=red"]].concat());
+    assert!(wrong.failed(1).contains("invalid filter 'color'"));
+    let roomy = ["builder", "prune", "-f", "--reserved-space", "10mb"];
+    assert!(engine.sampan(&roomy).ok().ends_with("0B"));
+    let tight = ["builder", "prune", "-f", "--max-used-space", "1mb"];
+    let pruned = engine.sampan(&tight).ok();
+    assert!(pruned.contains("Deleted build cache objects:"), "{pruned}");
+    assert!(pruned.contains("Total reclaimed space: 3"), "{pruned}");
+    let again = docker_build(&engine, "kept", &directory, &[]).ok();
+    assert!(!again.contains("Using cache"), "{again}");
+    let _ = engine.docker(&["builder", "prune", "-af"]).ok();
+    let again = docker_build(&engine, "kept", &directory, &[]).ok();
+    assert!(!again.contains("Using cache"), "{again}");
+}
+
+#[test]
+fn the_time_of_a_build_can_be_given() {
+    let engine = engine_with_busybox();
+    let file = "FROM busybox\nWORKDIR /made\nCOPY <<E /note\nx\nE\nRUN echo 1 > /one\n";
+    let directory = context(&engine, "dated", &[("Dockerfile", file)]);
+    let argument = ["--build-arg", "SOURCE_DATE_EPOCH=1000000000"];
+    let _ = docker_build(&engine, "dated", &directory, &argument).ok();
+    let created = engine
+        .sampan(&["inspect", "-f", "{{.Created}}", "dated"])
+        .ok();
+    assert_eq!(created, "2001-09-09T01:46:40Z");
+    let stat = ["run", "--rm", "dated", "stat", "-c", "%Y", "/made", "/note"];
+    assert_eq!(engine.sampan(&stat).ok(), "1000000000\n1000000000");
 }
