@@ -1,12 +1,14 @@
 //! The registry is killed while clients push; what it acknowledged is there afterwards.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sampan_oci::Digest;
-use sampan_testing::Bucket;
+use sampan_testing::{Bucket, Fixture, TestEngine, until};
 
+use crate::SAMPAN;
 use crate::bucket::configuration;
 use crate::http::send;
 use crate::server::Server;
@@ -174,4 +176,44 @@ fn lose_nothing(mut server: Server) {
         let answer = send(&address, "PUT", &path, &[], &bytes[size..]).unwrap();
         assert_eq!(answer.status, 201, "{location} does not go on");
     }
+}
+
+#[test]
+fn a_push_outlives_a_registry_that_is_killed() {
+    let mut server = Server::start(&[]);
+    let engine = TestEngine::start(SAMPAN);
+    engine.load(Fixture::Debian);
+    let reference = format!("{}/debian:1", server.address());
+    let local = format!("{}:latest", Fixture::Debian.name());
+    let _ = engine.sampan(&["tag", &local, &reference]).ok();
+    std::thread::scope(|scope| {
+        let push = scope.spawn(|| engine.sampan(&["push", "--quiet", &reference]));
+        for megabytes in [1, 10, 20] {
+            until("some of the layer is there", || {
+                push.is_finished() || size(&server.root()) > megabytes << 20
+            });
+            assert!(!push.is_finished(), "the registry was not killed in time");
+            server.kill();
+            server.again();
+        }
+        let _ = push.join().unwrap().ok();
+    });
+    let _ = engine.sampan(&["image", "verify", &reference]).ok();
+    let id = ["inspect", "--format={{.Id}}", &reference];
+    let pushed = engine.sampan(&id).ok();
+    let _ = engine.sampan(&["rmi", &reference, &local]).ok();
+    let _ = engine.sampan(&["pull", "--quiet", &reference]).ok();
+    assert_eq!(engine.sampan(&id).ok(), pushed);
+}
+
+/// Bytes of all files below a directory.
+fn size(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        // Renamed meanwhile.
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
