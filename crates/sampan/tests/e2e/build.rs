@@ -297,7 +297,7 @@ fn what_is_kept_for_builds_is_told_and_goes_when_nobody_needs_it() {
     let _ = engine.sampan(&["rmi", "kept"]).ok();
     let prune = ["builder", "prune", "-f", "--filter"];
     let with = |filter: &str| engine.sampan(&[&prune[..], &[filter]].concat()).ok();
-    for none in ["until=1h", "type=source.local", "id=0000", "inuse"] {
+    for none in ["until=1h", "type=source.local", "id=0000", "inuse=true"] {
         assert!(with(none).ends_with("0B"), "{none}");
     }
     let wrong = engine.sampan(&[&prune[..], &["color=red"]].concat());

@@ -1,0 +1,110 @@
+//! Builds through the engine, with commands that really run.
+#![allow(clippy::unwrap_used)] // a test that cannot go on ends
+
+mod harness;
+
+use std::io::Cursor;
+use std::sync::{Arc, Mutex};
+
+use harness::Host;
+use sampan_archive::{Attributes, LayerWriter};
+use sampan_engine::building::{CancellationToken, Event, Settings};
+use sampan_engine::images::Image;
+use sampan_engine::{BuildRequest, Engine};
+
+const FILE: &str = "FROM busybox\nWORKDIR /made\nCOPY a sub/\n\
+    RUN mkdir -p d/e && echo one > d/one && ln d/one two && ln -s d link && rm -r sub && \
+        head -c 3000000 /dev/zero > sparse && touch /etc/made\n\
+    RUN rm two && echo more >> d/one && mv d moved\nENV A=1\n";
+
+/// A tar of these files, as a client sends it at this time.
+fn tar(files: &[(&str, &str)], time: i64) -> Cursor<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut tar = LayerWriter::new(&mut bytes);
+    let attributes = Attributes {
+        mode: 0o644,
+        mtime: (time, 0),
+        ..Attributes::default()
+    };
+    for (path, text) in files {
+        let size = text.len() as u64;
+        tar.file(path.as_bytes(), &attributes, size, text.as_bytes())
+            .unwrap();
+    }
+    tar.finish().unwrap();
+    Cursor::new(bytes)
+}
+
+async fn build(engine: &Engine, time: i64, settings: Settings) -> (Arc<Image>, usize) {
+    let cached = Arc::new(Mutex::new(0));
+    let counted = cached.clone();
+    let request = BuildRequest {
+        settings,
+        ..BuildRequest::default()
+    };
+    let image = engine
+        .builds()
+        .build(
+            tar(&[("Dockerfile", FILE), ("a", "a\n")], time),
+            request,
+            move |event| {
+                if event == Event::Cached {
+                    *counted.lock().unwrap() += 1;
+                }
+            },
+            CancellationToken::new(),
+        )
+        .await
+        .unwrap();
+    let cached = *cached.lock().unwrap();
+    (image, cached)
+}
+
+fn reproducible() -> Settings {
+    let mut settings = Settings {
+        reproducible: true,
+        ..Settings::default()
+    };
+    let epoch = ("SOURCE_DATE_EPOCH".to_owned(), "1700000000".to_owned());
+    settings.options.build_args.extend([epoch]);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_the_same_whoever_builds_it() {
+    needs_host!();
+    let mut ids = Vec::new();
+    for time in [1_800_000_000, 1_900_000_000] {
+        let host = Host::new();
+        let engine = host.with_busybox().await;
+        let (image, cached) = build(&engine, time, reproducible()).await;
+        assert_eq!(cached, 0);
+        // Also when it is done again on the same root.
+        let settings = Settings {
+            no_cache: true,
+            ..reproducible()
+        };
+        let (again, cached) = build(&engine, time, settings).await;
+        assert_eq!((again.id, cached), (image.id, 0));
+        ids.push((image.id, image.diff_ids()[1..].to_vec()));
+        engine.close().await;
+        host.assert_nothing_left();
+    }
+    // The base was imported at another time; all that was built on it is the same.
+    assert_eq!(ids[0].1, ids[1].1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_of_files_do_not_count_and_what_has_not_changed_is_not_read() {
+    needs_host!();
+    let host = Host::new();
+    let engine = host.with_busybox().await;
+    let (image, cached) = build(&engine, 1_000, Settings::default()).await;
+    assert_eq!(cached, 0);
+    for time in [1_000, 2_000] {
+        let (again, cached) = build(&engine, time, Settings::default()).await;
+        assert_eq!((again.id, cached), (image.id, 4), "{time}");
+    }
+    engine.close().await;
+    host.assert_nothing_left();
+}
