@@ -10,6 +10,7 @@ use sampan_oci::digest::{Digest, Hasher};
 use sampan_state::{Store, Sync};
 use serde::{Deserialize, Serialize};
 
+use crate::cache_mount::CacheMounts;
 use crate::running::Running;
 use crate::uses::Uses;
 use crate::{Contexts, Result};
@@ -99,6 +100,8 @@ pub struct Cache {
     pub(crate) sources: Arc<Store<Digest>>,
     pub(crate) contexts: Contexts,
     pub(crate) uses: Arc<Uses>,
+    pub(crate) mounts: CacheMounts,
+    scratch: PathBuf,
     pub(crate) images: ImageStore,
     running: Running,
 }
@@ -111,12 +114,19 @@ impl Cache {
         let needed = steps.clone();
         images.keep_layers(move || layers(&needed));
         let uses = Arc::new(Uses::open(root)?);
+        let mounts = CacheMounts::open(root)?;
+        let scratch = root.join("build/scratch");
+        // What an engine did not live to remove.
+        sampan_fs::remove_dir_all(&scratch)?;
+        sampan_fs::create_dir_all(&scratch, 0o700)?;
         Ok(Self {
             root: root.to_path_buf(),
             steps,
             sources: Arc::new(Store::open(root.join("build/sources"))?),
             contexts: Contexts::open(root, images.clone(), uses.clone())?,
             uses,
+            mounts,
+            scratch,
             images,
             running: Running::default(),
         })
@@ -156,6 +166,16 @@ impl Cache {
     /// The steps that run this moment.
     pub(crate) fn running(&self) -> &Running {
         &self.running
+    }
+
+    /// A directory for what is removed at the end of a build at the latest.
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// The directories that stay between builds.
+    pub fn mounts(&self) -> &CacheMounts {
+        &self.mounts
     }
 
     pub(crate) fn find(&self, key: Key) -> Option<Found> {

@@ -57,10 +57,17 @@ struct Inner {
 impl Context {
     /// The files of a single layer, such as a tar that a client has sent.
     pub fn of_layer(layer: HeldLayer) -> Self {
+        Self::of_layers(vec![layer])
+    }
+
+    /// The files of layers, bottom first.
+    pub fn of_layers(layers: Vec<HeldLayer>) -> Self {
         let mut name = KeyMaker::new("context");
-        name.text("layer", &layer.diff_id().to_string());
+        for layer in &layers {
+            name.text("layer", &layer.diff_id().to_string());
+        }
         Self(Arc::new(Inner {
-            layers: vec![layer],
+            layers,
             manifest: OnceLock::new(),
             name: Some(name.key()),
         }))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
-use sampan_archive::{Attributes, Decoder, LayerWriter};
+use sampan_archive::{Attributes, Decoder, LayerWriter, Peeled};
 use sampan_dockerfile::{Chmod, Ignore, Pattern, Source, Transfer};
 use sampan_images::{HeldLayer, ImageStore};
 use sampan_oci::Digest;
@@ -27,12 +27,35 @@ pub(crate) struct Wish<'a> {
     pub(crate) transfer: &'a Transfer,
     /// Keep the directories above the sources.
     pub(crate) parents: bool,
-    /// Unpack archives.
-    pub(crate) unpack: bool,
+    /// Which archives are unpacked.
+    pub(crate) unpack: Unpack,
+    /// What was fetched, by the source as it is written.
+    pub(crate) fetched: &'a BTreeMap<String, Fetched>,
     /// Where relative destinations begin.
     pub(crate) directory: &'a str,
     /// `COPY` or `ADD`.
     pub(crate) name: &'static str,
+}
+
+/// Which archives are unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unpack {
+    Nothing,
+    /// Those of the context.
+    Local,
+    /// Those that were fetched, too.
+    All,
+}
+
+/// A source that was fetched.
+pub(crate) struct Fetched {
+    pub(crate) files: Arc<Files>,
+    /// What of them is copied, without links.
+    pub(crate) path: Vec<u8>,
+    /// The commit that they are of.
+    pub(crate) commit: Option<String>,
+    /// Has the directory `.git` of a repository, which is copied too.
+    pub(crate) repository: Option<Arc<Files>>,
 }
 
 /// What the sources are, before it is known where they go.
@@ -54,6 +77,10 @@ enum Gathered {
         kept: Option<(Vec<u8>, Vec<Above>)>,
         /// What is in a directory, by its path below.
         members: Vec<(Vec<u8>, Found)>,
+        /// It is unpacked if it is an archive.
+        unpack: bool,
+        /// Names everything that is there, so that nobody needs to look.
+        commit: Option<String>,
     },
 }
 
@@ -121,7 +148,7 @@ impl Wish<'_> {
         } = self.transfer;
         key.text("name", self.name);
         key.number("parents", u64::from(self.parents));
-        key.number("unpack", u64::from(self.unpack));
+        key.text("unpack", &format!("{:?}", self.unpack));
         key.text("destination", &absolute(self.directory, destination));
         key.texts("chown", chown);
         key.texts("chmod", chmod);
@@ -131,6 +158,9 @@ impl Wish<'_> {
 
     /// Names what the sources are without a look at them, where the files have a name.
     pub(crate) fn name_of(&self, from: &Files) -> Option<Key> {
+        if !self.fetched.is_empty() {
+            return None;
+        }
         let mut key = KeyMaker::new("sources");
         key.text("files", &from.name?.0.hex());
         for source in &self.transfer.sources {
@@ -186,6 +216,9 @@ struct Gathering<'a> {
 
 impl Gathering<'_> {
     fn source(&mut self, written: &str) -> Result<()> {
+        if let Some(fetched) = self.wish.fetched.get(written) {
+            return self.fetched(fetched);
+        }
         // What stands before `/./` is not kept by --parents.
         let pivot = written.find("/./").filter(|_| self.wish.parents);
         let pivot = pivot.map_or_else(String::new, |at| clean(&written[..at]));
@@ -243,7 +276,7 @@ impl Gathering<'_> {
         }
         let mut members = Vec::new();
         if found.kind == Kind::Directory {
-            members = self.members(path)?;
+            members = self.members(self.from, path)?;
         } else if kept.is_none() && self.is_excluded(name_of(named)) {
             return Ok(());
         }
@@ -254,7 +287,37 @@ impl Gathering<'_> {
             found: self.from.complete(path, found)?,
             kept,
             members,
+            unpack: self.wish.unpack != Unpack::Nothing,
+            commit: None,
         });
+        Ok(())
+    }
+
+    fn fetched(&mut self, fetched: &Fetched) -> Result<()> {
+        let repository = fetched.repository.as_ref().map(|files| {
+            let name = b".git".to_vec();
+            (files, name.clone(), Some((name, Vec::new())))
+        });
+        let itself = (&fetched.files, fetched.path.clone(), None);
+        for (files, path, kept) in std::iter::once(itself).chain(repository) {
+            let Some(found) = files.look(&path)? else {
+                continue;
+            };
+            let members = match found.kind {
+                Kind::Directory => self.members(files, &path)?,
+                _ => Vec::new(),
+            };
+            self.found.push(Gathered::Files {
+                from: files.clone(),
+                found: files.complete(&path, found)?,
+                named: path.clone(),
+                path,
+                kept,
+                members,
+                unpack: self.wish.unpack == Unpack::All,
+                commit: fetched.commit.clone(),
+            });
+        }
         Ok(())
     }
 
@@ -276,15 +339,15 @@ impl Gathering<'_> {
         Ok(all)
     }
 
-    fn members(&self, directory: &[u8]) -> Result<Vec<(Vec<u8>, Found)>> {
+    fn members(&self, from: &Files, directory: &[u8]) -> Result<Vec<(Vec<u8>, Found)>> {
         let mut members = Vec::new();
-        for (path, found) in self.from.walk(directory)? {
+        for (path, found) in from.walk(directory)? {
             let relative = below(directory, &path);
-            if relative.is_empty() || self.is_excluded(relative) || self.from.is_hidden(&path) {
+            if relative.is_empty() || self.is_excluded(relative) || from.is_hidden(&path) {
                 continue;
             }
             let relative = relative.to_vec();
-            members.push((relative, self.from.complete(&path, found)?));
+            members.push((relative, from.complete(&path, found)?));
         }
         Ok(members)
     }
@@ -314,7 +377,16 @@ impl Sources {
                     found,
                     kept,
                     members,
+                    unpack,
+                    commit,
                 } => {
+                    key.number("unpack", u64::from(*unpack));
+                    if let Some(commit) = commit {
+                        key.text("commit", commit);
+                        key.bytes("path", path);
+                        key.number("kept", u64::from(kept.is_some()));
+                        continue;
+                    }
                     match kept {
                         Some((kept, above)) => {
                             key.bytes("kept", kept);
@@ -341,6 +413,22 @@ impl Sources {
         }
         Ok(key.key().0)
     }
+}
+
+/// Names everything that can be seen of a path, times excepted. Reads the files whose digests are
+/// not known. Blocks.
+pub(crate) fn contents(files: &Files, path: &[u8], cancel: &CancellationToken) -> Result<Key> {
+    let mut key = KeyMaker::new("contents");
+    for (member, found) in files.walk(path)? {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if !files.is_hidden(&member) {
+            key.bytes("member", below(path, &member));
+            describe(&mut key, files, &member, &files.complete(&member, found)?)?;
+        }
+    }
+    Ok(key.key())
 }
 
 fn describe(key: &mut KeyMaker, from: &Files, path: &[u8], found: &Found) -> Result<()> {
@@ -421,7 +509,9 @@ pub(crate) fn select(
             .is_some_and(|found| found.kind == Kind::Directory);
     let ends = |end: &str| transfer.destination.ends_with(end);
     let into = is_directory || ends("/") || ends("/.") || transfer.destination == ".";
-    if (transfer.sources.len() > 1 || sources.0.len() > 1) && !into {
+    let is_kept = |source: &&Gathered| matches!(source, Gathered::Files { kept: Some(_), .. });
+    let several = sources.0.iter().filter(|source| !is_kept(source)).count() > 1;
+    if (transfer.sources.len() > 1 || several) && !into {
         return Err(Error::Step(format!(
             "When using {} with more than one source file, the destination must be a directory and end with a /",
             wish.name
@@ -480,7 +570,7 @@ pub(crate) fn clean(path: &str) -> String {
 
 impl Selecting<'_> {
     fn source(&mut self, source: Gathered) -> Result<()> {
-        let (from, named, path, found, kept, members) = match source {
+        let (from, named, path, found, kept, members, unpack) = match source {
             Gathered::Document { name, bytes } => return self.document(&name, bytes),
             Gathered::Files {
                 from,
@@ -489,7 +579,9 @@ impl Selecting<'_> {
                 found,
                 kept,
                 members,
-            } => (from, named, path, found, kept, members),
+                unpack,
+                commit: _,
+            } => (from, named, path, found, kept, members, unpack),
         };
         if let Some((kept, above)) = kept {
             for directory in above {
@@ -506,9 +598,9 @@ impl Selecting<'_> {
         if found.kind == Kind::Directory {
             return self.tree(&from, &path, found, members, &destination, true);
         }
-        if self.wish.unpack
+        if unpack
             && let Kind::File(_) = found.kind
-            && is_archive(&mut from.open(&path)?, &path)?
+            && is_archive(&from.open(&path)?)
         {
             return self.unpacked(&from, &path, &destination);
         }
@@ -785,30 +877,16 @@ pub(crate) fn make_directory(
 }
 
 /// Whether a file is a tar that can be unpacked, told by its first bytes.
-fn is_archive(file: &mut std::fs::File, path: &[u8]) -> Result<bool> {
-    let failed = || Error::io(format!("read {}", shown(path)));
-    let mut start = [0; 6];
-    let mut have = 0;
-    while have < start.len() {
-        match file.read(&mut start[have..]) {
-            Ok(0) => break,
-            Ok(n) => have += n,
-            Err(error) => return Err(failed()(error)),
-        }
-    }
-    if start.starts_with(b"BZh") || start == *b"\xfd7zXZ\0" {
-        return Err(Error::Unsupported(format!(
-            "ADD of an archive packed by bzip2 or xz ({})",
-            shown(path)
-        )));
-    }
-    io::Seek::rewind(file).map_err(failed())?;
-    let Ok(mut decoder) = Decoder::new(BufReader::new(file)) else {
-        return Ok(false);
+pub(crate) fn is_archive(file: &std::fs::File) -> bool {
+    let Ok(peeled) = Peeled::new(BufReader::new(file)) else {
+        return false;
+    };
+    let Ok(mut decoder) = Decoder::new(BufReader::new(peeled)) else {
+        return false;
     };
     let mut block = [0; 512];
     if decoder.read_exact(&mut block).is_err() {
-        return Ok(false);
+        return false;
     }
     let blanked = block.iter().enumerate().map(|(at, byte)| {
         let byte = if (148..156).contains(&at) {
@@ -821,7 +899,7 @@ fn is_archive(file: &mut std::fs::File, path: &[u8]) -> Result<bool> {
     let sum: u64 = blanked.sum();
     let written = std::str::from_utf8(&block[148..156]).unwrap_or_default();
     let written = written.trim_matches(['\0', ' ']);
-    Ok(block[0] != 0 && u64::from_str_radix(written, 8) == Ok(sum))
+    block[0] != 0 && u64::from_str_radix(written, 8) == Ok(sum)
 }
 
 #[cfg(test)]
@@ -840,7 +918,7 @@ mod tests {
         files: Manifest,
         transfer: Transfer,
         parents: bool,
-        unpack: bool,
+        unpack: Unpack,
         directory: String,
         name: &'static str,
         below: Key,
@@ -862,6 +940,7 @@ mod tests {
                 transfer: &self.transfer,
                 parents: self.parents,
                 unpack: self.unpack,
+                fetched: &BTreeMap::new(),
                 directory: &self.directory,
                 name: self.name,
             };
@@ -910,7 +989,12 @@ mod tests {
                 15 => transfer.exclude.push("d/f".to_owned()),
                 16 => transfer.destination.push_str(&format!("/{by}")),
                 17 => self.parents = !self.parents,
-                18 => self.unpack = !self.unpack,
+                18 => {
+                    self.unpack = match self.unpack {
+                        Unpack::Nothing => Unpack::Local,
+                        Unpack::Local | Unpack::All => Unpack::Nothing,
+                    };
+                }
                 // Only what is relative begins there.
                 19 if transfer.destination.starts_with('/') => return None,
                 19 => self.directory.push_str(&format!("/{by}")),
@@ -972,7 +1056,11 @@ mod tests {
                     ..Transfer::default()
                 },
                 parents,
-                unpack,
+                unpack: if unpack {
+                    Unpack::Local
+                } else {
+                    Unpack::Nothing
+                },
                 directory: "/work".to_owned(),
                 name: "COPY",
                 below: KeyMaker::new("below").key(),

@@ -20,6 +20,7 @@ use sampan_oci::Digest;
 use sampan_oci::digest::DigestWriter;
 
 use crate::cache::Key;
+use crate::git::Scratch;
 use crate::manifest::Manifest;
 use crate::{Error, Result};
 
@@ -42,6 +43,8 @@ pub(crate) struct Files {
     pub(crate) name: Option<Key>,
     /// What is there but not for the build.
     pub(crate) hidden: Option<Ignore>,
+    /// The files are in it.
+    _scratch: Option<Scratch>,
 }
 
 /// Layers, stacked and mounted.
@@ -87,7 +90,27 @@ impl Files {
             manifest: layers.is_empty().then(Arc::default),
             name,
             hidden: None,
+            _scratch: None,
         }
+    }
+
+    /// The files of a directory that the builder has made on the host.
+    pub(crate) fn of_host(images: &ImageStore, scratch: Scratch) -> Result<Self> {
+        let mounted = Mounted {
+            root: Root::open(scratch.path())?,
+            _mounts: Vec::new(),
+        };
+        Ok(Self {
+            mounted: OnceLock::from(mounted),
+            manifest: None,
+            _scratch: Some(scratch),
+            ..Self::of(images, &[], None)
+        })
+    }
+
+    /// Bottom first.
+    pub(crate) fn layers(&self) -> &[HeldLayer] {
+        &self.layers
     }
 
     /// Files that are known.

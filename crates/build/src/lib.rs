@@ -8,7 +8,8 @@
 //! * [`Cache`]: what steps came to, by everything that they depend on.
 //! * [`Contexts`]: files that clients send, of which only those are sent again that changed;
 //!   [`Context`]: files to build from.
-//! * [`Sandbox`]: runs the commands.
+//! * [`Sandbox`]: runs the commands. [`Secrets`]: what the client lends them.
+//! * [`CacheMounts`]: the directories that stay between builds.
 //! * [`Event`]: what a build tells while it runs.
 //!
 //! Files are never unpacked. A context is a layer like any other (see
@@ -21,31 +22,49 @@
 //! ROOT/build/sources/<key>.json     what is in files that have a name: crate state
 //! ROOT/build/contexts/<key>/        files of clients, see [`Contexts`]
 //! ROOT/build/use/last.json          when each of these was last used: crate state
+//! ROOT/build/mounts/                cache mounts, see [`CacheMounts`]
+//! ROOT/build/scratch/               repositories while they are fetched
 //! ```
 
 mod cache;
+mod cache_mount;
 mod config;
 mod context;
 mod copy;
 mod error;
+mod fetch;
 mod files;
+mod git;
 mod manifest;
+mod mounts;
 mod owner;
 mod progress;
 mod prune;
+mod remote;
 mod running;
 mod sandbox;
+mod secrets;
 mod solve;
 mod stage;
 mod times;
 mod uses;
 mod wait;
+mod web;
 
 pub use cache::Cache;
+pub use cache_mount::{CacheMount, CacheMounts};
 pub use context::{Context, Contexts, Entry, EntryKind, Sync};
 pub use error::{Error, ErrorKind, Result};
+pub use fetch::Fetcher;
+pub use git::GitSource;
 pub use progress::{Event, EventSink};
 pub use prune::{CacheKind, CacheRecord, PrunePolicy, Pruned};
-pub use sandbox::{Network, Ran, RunStep, Sandbox, SandboxError};
-pub use solve::{Base, Build, Built, Settings};
+pub use remote::Remote;
+pub use sandbox::{
+    Access, Confinement, Limits, MountSource, Network, Ran, RunStep, Sandbox, SandboxError,
+    SecretVariable, StepMount, Stub, Ulimit,
+};
+pub use secrets::{NoSecrets, Secrets};
+pub use solve::{Base, Build, Built, Entitlement, NamedContext, Settings};
 pub use tokio_util::sync::CancellationToken;
+pub use web::Web;

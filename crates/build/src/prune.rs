@@ -44,6 +44,8 @@ pub enum CacheKind {
     Regular,
     /// Files that a client has sent.
     Local,
+    /// A directory that commands share: `RUN --mount=type=cache`.
+    CacheMount,
 }
 
 impl CacheKind {
@@ -52,6 +54,7 @@ impl CacheKind {
         match self {
             Self::Regular => "regular",
             Self::Local => "source.local",
+            Self::CacheMount => "exec.cachemount",
         }
     }
 }
@@ -78,6 +81,14 @@ pub struct Pruned {
     pub records: Vec<CacheRecord>,
     /// Bytes on disk that came back.
     pub bytes: u64,
+}
+
+/// What a record that is gone leaves.
+struct Forgotten {
+    /// Layers that it has needed.
+    layers: BTreeSet<DiffId>,
+    /// Bytes on disk that came back.
+    bytes: u64,
 }
 
 impl PrunePolicy {
@@ -150,6 +161,23 @@ impl Cache {
                 record.uses = used.count;
             }
         }
+        let mounts = self.mounts.list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not look at the cache mounts");
+            Vec::new()
+        });
+        records.extend(mounts.into_iter().map(|mount| CacheRecord {
+            id: mount.key,
+            parent: None,
+            kind: CacheKind::CacheMount,
+            description: format!("cached mount {}", mount.id),
+            in_use: mount.in_use,
+            shared: false,
+            layers: Vec::new(),
+            size: mount.bytes,
+            created: time(&mount.created),
+            last_used: Some(time(&mount.used)),
+            uses: mount.uses,
+        }));
         records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         records
     }
@@ -178,14 +206,18 @@ impl Cache {
             if keep.is_some_and(|keep| total <= keep) {
                 break;
             }
-            layers.extend(self.forget(&record)?);
+            let Some(freed) = self.forget(&record)? else {
+                continue;
+            };
+            layers.extend(freed.layers);
+            pruned.bytes += freed.bytes;
             total -= record.size.min(total);
             pruned.records.push(record);
         }
         if keep.is_none() && policy.all {
             self.forget_sources(policy.unused_since)?;
         }
-        pruned.bytes = self
+        pruned.bytes += self
             .images
             .drop_layers(layers.iter().copied(), in_use)?
             .disk;
@@ -194,16 +226,24 @@ impl Cache {
         Ok(pruned)
     }
 
-    /// Forgets a record; answers the layers that it has needed.
-    fn forget(&self, record: &CacheRecord) -> Result<BTreeSet<DiffId>> {
-        match record.kind {
-            CacheKind::Local => self.contexts.forget(&record.id),
+    /// Forgets a record; `None` where a step has begun to use it.
+    fn forget(&self, record: &CacheRecord) -> Result<Option<Forgotten>> {
+        let layers = match record.kind {
+            CacheKind::Local => self.contexts.forget(&record.id)?,
             CacheKind::Regular => {
                 let layer = self.steps.get(&record.id).and_then(|step| step.layer);
                 self.steps.remove(&record.id, Sync::Volatile)?;
-                Ok(layer.into_iter().collect())
+                layer.into_iter().collect()
             }
-        }
+            CacheKind::CacheMount => {
+                let bytes = self.mounts.remove(&record.id)?;
+                return Ok(bytes.map(|bytes| Forgotten {
+                    layers: BTreeSet::new(),
+                    bytes,
+                }));
+            }
+        };
+        Ok(Some(Forgotten { layers, bytes: 0 }))
     }
 
     fn forget_sources(&self, unused_since: Option<Timestamp>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! A build as a whole: which stages run when, and the image that comes of it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,15 +15,19 @@ use crate::cache::Cache;
 use crate::context::Context;
 use crate::files::Files;
 use crate::progress::{Event, EventSink, InOrder};
-use crate::sandbox::{Network, Sandbox};
+use crate::sandbox::{Limits, Network, Sandbox};
+use crate::secrets::Secrets;
 use crate::stage::State;
 use crate::times::{SOURCE_DATE_EPOCH, Times};
+use crate::web::Web;
 use crate::{Error, Result};
 
 /// Stages that run at the same time.
 const WORKERS: usize = 4;
 /// A file of patterns that is longer is refused.
 const LONGEST: u64 = 16 << 20;
+/// What is left out of a context.
+pub(crate) const IGNORE: &str = ".dockerignore";
 
 /// Finds the image that a stage begins with, and fetches it where that is wanted.
 pub type Base<'a> = dyn Fn(&str) -> Result<Arc<Image>> + Sync + 'a;
@@ -45,11 +49,69 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// Names for the image.
     pub names: Vec<Reference>,
-    /// Bytes of `/dev/shm` of commands, 0 for the usual.
-    pub shm_size: i64,
     /// Has the same image made each time: no file of its layers is younger than the build argument
     /// `SOURCE_DATE_EPOCH` says, or than 1970.
     pub reproducible: bool,
+    /// What each command may use.
+    pub limits: Limits,
+    /// Contexts by their names, beside the one that has none.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// What the build may do that builds may not do by themselves.
+    pub entitlements: BTreeSet<Entitlement>,
+}
+
+/// A context with a name: `--build-context`.
+#[derive(Clone, Debug)]
+pub enum NamedContext {
+    /// An image by its reference.
+    Image(String),
+    /// Files.
+    Files(Context),
+}
+
+/// Something that a build must be granted: `--allow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entitlement {
+    /// `RUN --network=host`.
+    NetworkHost,
+    /// `RUN --security=insecure`.
+    SecurityInsecure,
+}
+
+impl Entitlement {
+    /// As people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+        }
+    }
+}
+
+impl std::str::FromStr for Entitlement {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        [Self::NetworkHost, Self::SecurityInsecure]
+            .into_iter()
+            .find(|known| known.as_str() == text)
+            .ok_or_else(|| {
+                format!("unknown entitlement {text}: there are network.host and security.insecure")
+            })
+    }
+}
+
+impl Settings {
+    /// Fails unless the build was granted it.
+    pub(crate) fn need(&self, entitlement: Entitlement) -> Result<()> {
+        if self.entitlements.contains(&entitlement) {
+            return Ok(());
+        }
+        let name = entitlement.as_str();
+        Err(Error::Step(format!(
+            "{name} is not allowed: grant it with --allow {name}"
+        )))
+    }
 }
 
 /// A build.
@@ -66,6 +128,10 @@ pub struct Build<'a> {
     pub context: Context,
     /// Where the Dockerfile is, and its own list of what is ignored, if not in the context.
     pub dockerfile: Option<Context>,
+    /// What the client lends.
+    pub secrets: &'a dyn Secrets,
+    /// Fetches files.
+    pub web: &'a Web<'a>,
     /// What is asked.
     pub settings: Settings,
     /// Layers that are only there for this build.
@@ -123,18 +189,26 @@ impl Build<'_> {
             return Err(Error::Unsupported(format!("the frontend {syntax}")));
         }
         let shell = file.shell();
-        let mut plan = file.plan(&self.settings.options, &shell).map_err(mistake)?;
+        let mut options = self.settings.options.clone();
+        options.contexts = self.settings.contexts.keys().cloned().collect();
+        let mut plan = file.plan(&options, &shell).map_err(mistake)?;
         // The triggers of images may need further stages.
         let mut looked: HashSet<usize> = HashSet::new();
         while let Some(stage) = plan.order.iter().find(|stage| !looked.contains(*stage)) {
             let stage = *stage;
             looked.insert(stage);
-            if let Input::Image(name) = &plan.stages[stage].base {
-                let image = (self.base)(name)?;
-                let triggers = &image.config.config.on_build;
-                if !triggers.is_empty() {
-                    plan.add_triggers(&file, stage, triggers).map_err(mistake)?;
-                }
+            let name = match &plan.stages[stage].base {
+                Input::Image(name) => name,
+                Input::Context(name) => match self.settings.contexts.get(name) {
+                    Some(NamedContext::Image(name)) => name,
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            let image = (self.base)(name)?;
+            let triggers = &image.config.config.on_build;
+            if !triggers.is_empty() {
+                plan.add_triggers(&file, stage, triggers).map_err(mistake)?;
             }
         }
         for argument in plan.unused_build_args(&file) {
@@ -205,20 +279,21 @@ impl Build<'_> {
     /// What is not there for `COPY`, although it may have been sent.
     fn read_ignore(&self, beside: Option<&Files>, context: &Files) -> Result<Option<Ignore>> {
         let own = format!("{}.dockerignore", self.dockerfile_name());
-        let places = [
-            (beside.unwrap_or(context), own.as_str()),
-            (context, ".dockerignore"),
-        ];
-        for (files, name) in places {
-            if files.resolve(name.as_bytes())?.exists {
-                let bytes = files.read(name, LONGEST)?;
-                let ignore = Ignore::parse(&bytes)
-                    .map_err(|error| Error::Step(format!("{name}: {error}")))?;
-                return Ok((!ignore.is_empty()).then_some(ignore));
-            }
-        }
-        Ok(None)
+        read_ignore(&[(beside.unwrap_or(context), &own), (context, IGNORE)])
     }
+}
+
+/// Reads the first of the files of patterns that is there.
+pub(crate) fn read_ignore(places: &[(&Files, &str)]) -> Result<Option<Ignore>> {
+    for (files, name) in places {
+        if files.resolve(name.as_bytes())?.exists {
+            let bytes = files.read(name, LONGEST)?;
+            let ignore =
+                Ignore::parse(&bytes).map_err(|error| Error::Step(format!("{name}: {error}")))?;
+            return Ok((!ignore.is_empty()).then_some(ignore));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a `# syntax=` line asks for another frontend than the Dockerfile's own.
@@ -338,9 +413,7 @@ impl Solver<'_> {
             Input::Scratch => State::scratch(platform),
             Input::Stage(base) => self.stage(*base)?.begin(),
             Input::Image(name) => self.image(name)?,
-            Input::Context(name) => {
-                return Err(Error::Unsupported(format!("the build context {name}")));
-            }
+            Input::Context(name) => self.begin_with_context(name, platform)?,
         };
         self.tell(
             index,

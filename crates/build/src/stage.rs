@@ -1,11 +1,12 @@
 //! One stage: a chain of steps, each from a state to the next.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use sampan_dockerfile::{
-    Command, DEFAULT_PATH, Input, Instruction, Mount, MountKind, Network as RunNetwork, Run, Scope,
-    Script, Security, Shell, Source, Step, Transfer, Variables, exposed_ports,
+    Add, Command, DEFAULT_PATH, Input, Instruction, Network as RunNetwork, Run, Scope, Script,
+    Security, Shell, Source, Step, Transfer, Variables, exposed_ports,
 };
 use sampan_images::{HeldLayer, Image};
 use sampan_oci::config::{History, ImageConfig};
@@ -14,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Found, Key, KeyMaker, Record};
 use crate::config;
-use crate::copy::{Sources, Wish, absolute, clean, make_directory, select};
+use crate::copy::{Sources, Unpack, Wish, absolute, clean, make_directory, select};
 use crate::files::Files;
+use crate::mounts;
 use crate::owner;
 use crate::progress::Event;
 use crate::running::{Claim, Mine};
-use crate::sandbox::{Network, RunStep};
-use crate::solve::Solver;
+use crate::sandbox::{Confinement, Network, RunStep};
+use crate::solve::{Entitlement, IGNORE, NamedContext, Solver, read_ignore};
 use crate::{Error, Result};
 
 /// What steps lead to.
@@ -112,7 +114,7 @@ impl State {
         });
     }
 
-    fn directory(&self) -> &str {
+    pub(crate) fn directory(&self) -> &str {
         match self.config.config.working_dir.as_str() {
             "" => "/",
             directory => directory,
@@ -186,15 +188,7 @@ impl Solver<'_> {
                     state,
                 );
             }
-            Instruction::Add(add) => {
-                if add.checksum.is_some() {
-                    return Err(Error::Unsupported("ADD --checksum".to_owned()));
-                }
-                if add.keep_git_dir {
-                    return Err(Error::Unsupported("ADD --keep-git-dir".to_owned()));
-                }
-                return self.add(stage, &add.transfer, add.unpack != Some(false), state);
-            }
+            Instruction::Add(add) => return self.add(stage, add, state),
             Instruction::Workdir(path) => return self.workdir(stage, path, state),
             Instruction::Arg(declarations) => {
                 let told = state.scope.declare(&self.plan, shell, declarations);
@@ -345,27 +339,24 @@ impl Solver<'_> {
     }
 
     fn run(&self, stage: usize, shell: &Shell, run: &Run, state: &mut State) -> Result<()> {
-        if run.security == Security::Insecure {
-            return Err(Error::Unsupported("RUN --security=insecure".to_owned()));
-        }
-        if !run.devices.is_empty() {
-            return Err(Error::Unsupported("RUN --device".to_owned()));
+        if let Some(device) = run.devices.iter().find(|device| device.required) {
+            return Err(Error::Step(format!(
+                "device {} is requested by the build and this builder has no devices (CDI)",
+                device.name
+            )));
         }
         let config = &state.config.config;
-        let command = match run.script() {
-            Script::Exec(words) => words,
-            Script::Shell(line) => config::with_shell(config, &line),
-            Script::File { .. } => {
-                return Err(Error::Unsupported(
-                    "a RUN document that names its own interpreter (#!)".to_owned(),
-                ));
+        let (command, script) = match run.script() {
+            Script::Exec(words) => (words, None),
+            Script::Shell(line) => (config::with_shell(config, &line), None),
+            Script::File { name, content } => {
+                let mount = mounts::script(&name, &content)?;
+                let path = format!("{}/{name}", mounts::PIPES);
+                (config::with_shell(config, &path), Some(mount))
             }
         };
-        let mut memory_files = Vec::new();
-        for flag in &run.mounts {
-            let mount = flag.resolve(shell, state.scope.variables());
-            memory_files.push(memory_mount(mount.map_err(wrong)?, state.directory())?);
-        }
+        let flags = mounts::resolve(run, shell, state.scope.variables())?;
+        let mut mounts = self.mounts(stage, flags, state)?;
         let arguments: Vec<String> = state
             .scope
             .arguments()
@@ -376,12 +367,8 @@ impl Solver<'_> {
         if state.scope.variables().get("PATH").is_none() {
             environment.push(format!("PATH={DEFAULT_PATH}"));
         }
+        environment.append(&mut mounts.environment);
         let settings = &self.build.settings;
-        let network = match run.network {
-            None | Some(RunNetwork::Default) => settings.network,
-            Some(RunNetwork::None) => Network::None,
-            Some(RunNetwork::Host) => Network::Host,
-        };
         let mut told = String::from("RUN ");
         if !arguments.is_empty() {
             told.push_str(&format!("|{} {} ", arguments.len(), arguments.join(" ")));
@@ -394,11 +381,17 @@ impl Solver<'_> {
             environment,
             user: config.user.clone(),
             directory: state.directory().to_owned(),
-            network,
+            network: self.network(run)?,
             extra_hosts: settings.extra_hosts.clone(),
-            shm_size: settings.shm_size,
-            memory_files,
+            mounts: std::mem::take(&mut mounts.mounts)
+                .into_iter()
+                .chain(script)
+                .collect(),
+            secret_environment: std::mem::take(&mut mounts.secret_environment),
+            confinement: self.confinement(run)?,
+            limits: settings.limits.clone(),
             latest: self.times.latest(),
+            stubs: Vec::new(),
         };
         let key = step.key(state.key);
         // The proxies say how to reach others and nothing of what is there.
@@ -413,10 +406,12 @@ impl Solver<'_> {
             suffix: " # buildkit",
             independent: false,
         };
-        self.change(stage, state, change, |_, stop| {
+        self.change(stage, state, change, |state, stop| {
+            let _in_use = self.prepare(&mounts, state, &mut step, stop)?;
             self.tell(stage, Event::Running);
             let mut output = |bytes: &[u8]| self.tell(stage, Event::Output(bytes.to_vec()));
-            let ran = self.build.sandbox.run(&step, &mut output, stop);
+            let secrets = self.build.secrets;
+            let ran = self.build.sandbox.run(&step, secrets, &mut output, stop);
             if stop.is_cancelled() {
                 return Err(Error::Cancelled);
             }
@@ -429,6 +424,29 @@ impl Solver<'_> {
                 }),
             }
         })
+    }
+
+    fn network(&self, run: &Run) -> Result<Network> {
+        let settings = &self.build.settings;
+        match run.network {
+            None | Some(RunNetwork::Default) => Ok(settings.network),
+            Some(RunNetwork::None) => Ok(Network::None),
+            Some(RunNetwork::Host) if settings.network == Network::Host => Ok(Network::Host),
+            Some(RunNetwork::Host) => {
+                settings.need(Entitlement::NetworkHost)?;
+                Ok(Network::Host)
+            }
+        }
+    }
+
+    fn confinement(&self, run: &Run) -> Result<Confinement> {
+        match run.security {
+            Security::Sandbox => Ok(Confinement::Sandbox),
+            Security::Insecure => {
+                self.build.settings.need(Entitlement::SecurityInsecure)?;
+                Ok(Confinement::None)
+            }
+        }
     }
 
     fn copy(
@@ -454,37 +472,43 @@ impl Solver<'_> {
         let wish = Wish {
             transfer,
             parents,
-            unpack: false,
+            unpack: Unpack::Nothing,
+            fetched: &BTreeMap::new(),
             directory: &directory,
             name: "COPY",
         };
         self.transfer(stage, &wish, told, &files, state)
     }
 
-    fn add(
-        &self,
-        stage: usize,
-        transfer: &Transfer,
-        unpack: bool,
-        state: &mut State,
-    ) -> Result<()> {
-        for source in &transfer.sources {
-            if let Source::Path(path) = source
-                && (path.contains("://") || path.starts_with("git@"))
-            {
-                return Err(Error::Unsupported(format!("ADD of {path}")));
-            }
+    fn add(&self, stage: usize, add: &Add, state: &mut State) -> Result<()> {
+        let mut told = String::from("ADD");
+        if let Some(checksum) = &add.checksum {
+            told.push_str(&format!(" --checksum={checksum}"));
         }
+        if add.keep_git_dir {
+            told.push_str(" --keep-git-dir=true");
+        }
+        if let Some(unpack) = add.unpack {
+            told.push_str(&format!(" --unpack={unpack}"));
+        }
+        let mut made = Vec::new();
+        let fetched = self.fetch(add, &mut made);
+        self.keep_until_the_end(made);
         let directory = state.directory().to_owned();
         let wish = Wish {
-            transfer,
+            transfer: &add.transfer,
             parents: false,
-            unpack,
+            unpack: match add.unpack {
+                Some(false) => Unpack::Nothing,
+                None => Unpack::Local,
+                Some(true) => Unpack::All,
+            },
+            fetched: &fetched?,
             directory: &directory,
             name: "ADD",
         };
         let files = self.context()?;
-        self.transfer(stage, &wish, "ADD".to_owned(), &files, state)
+        self.transfer(stage, &wish, told, &files, state)
     }
 
     /// What a destination is looked up in: nothing for a layer that is independent of others.
@@ -606,37 +630,49 @@ impl Solver<'_> {
         })
     }
 
-    /// The files of a stage, an image, or nothing.
-    fn files_of(&self, input: &Input) -> Result<Arc<Files>> {
+    /// The files of a stage, an image, a named context, or nothing.
+    pub(crate) fn files_of(&self, input: &Input) -> Result<Arc<Files>> {
         let state = match input {
             Input::Scratch => State::scratch(&self.build.settings.options.target_platform),
             Input::Stage(index) => self.stage(*index)?,
             Input::Image(name) => self.image(name)?,
-            Input::Context(name) => {
-                return Err(Error::Unsupported(format!("the build context {name}")));
-            }
+            Input::Context(name) => match self.named_context(name)? {
+                NamedContext::Image(name) => self.image(name)?,
+                NamedContext::Files(context) => {
+                    let mut files = context.files(self.build.images)?;
+                    files.hidden = read_ignore(&[(&files, IGNORE)])?;
+                    return Ok(Arc::new(files));
+                }
+            },
         };
         let files = Files::of(self.build.images, &state.layers, Some(state.key));
         Ok(Arc::new(files))
+    }
+
+    /// The state that a named context begins a stage with.
+    pub(crate) fn begin_with_context(&self, name: &str, platform: &Platform) -> Result<State> {
+        match self.named_context(name)? {
+            NamedContext::Image(name) => self.image(name),
+            NamedContext::Files(context) => {
+                let mut state = State::scratch(platform);
+                let mut key = KeyMaker::new("named context");
+                for layer in context.layers() {
+                    key.text("layer", &layer.diff_id().to_string());
+                }
+                state.key = key.key();
+                state.layers = context.layers().to_vec();
+                Ok(state)
+            }
+        }
+    }
+
+    fn named_context(&self, name: &str) -> Result<&NamedContext> {
+        let found = self.build.settings.contexts.get(name);
+        found.ok_or_else(|| Error::Step(format!("there is no build context {name}")))
     }
 }
 
 /// A mistake that only shows when values are known.
 fn wrong(error: sampan_dockerfile::Error) -> Error {
     Error::Dockerfile(error.to_string())
-}
-
-/// A place in memory; other mounts are refused.
-fn memory_mount(mount: Mount, directory: &str) -> Result<(String, u64)> {
-    let what = match mount.kind {
-        MountKind::Tmpfs { size } => {
-            let target = mount.target.unwrap_or_default();
-            return Ok((format!("/{}", clean(&absolute(directory, &target))), size));
-        }
-        MountKind::Bind { .. } => "bind",
-        MountKind::Cache { .. } => "cache",
-        MountKind::Secret { .. } => "secret",
-        MountKind::Ssh { .. } => "ssh",
-    };
-    Err(Error::Unsupported(format!("RUN --mount=type={what}")))
 }

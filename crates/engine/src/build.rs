@@ -1,5 +1,8 @@
 //! Builds: their commands run in containers that nobody else sees the end of.
 
+mod agent;
+mod mounts;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -7,15 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use sampan_build::{
-    Build, CacheRecord, CancellationToken, Event as News, Network, PrunePolicy, Pruned, Ran,
-    RunStep, Sandbox, SandboxError, Settings,
+    Build, CacheRecord, CancellationToken, Confinement, Context, Event as News, Fetcher,
+    NamedContext, Network, NoSecrets, PrunePolicy, Pruned, Ran, RunStep, Sandbox, SandboxError,
+    Secrets, Settings, Web,
 };
-use sampan_images::{Credentials, Image, LayerRecord, Mark, ProgressSink, PullOptions};
+use sampan_images::{Credentials, HeldLayer, Image, LayerRecord, Mark, ProgressSink, PullOptions};
 use sampan_oci::config::{ImageConfig, RootFs};
 use sampan_oci::{DiffId, Digest, ImageId, Reference};
 use tokio::runtime::Handle;
 
-use crate::container::config::{ContainerConfig, HostConfig, LogConfig, NetworkMode};
+use crate::container::config::{
+    ContainerConfig, HostConfig, LogConfig, NetworkMode, Resources, Ulimit,
+};
 use crate::container::request::{AttachOptions, ClientStream, CreateContainer, WaitCondition};
 use crate::container::request::{RemoveOptions, RemoveRunning, RemoveVolumes};
 use crate::container::service::Inner;
@@ -32,7 +38,7 @@ pub struct BuildService {
 }
 
 /// A build to be done.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct BuildRequest {
     /// What is asked of it.
     pub settings: Settings,
@@ -40,6 +46,33 @@ pub struct BuildRequest {
     pub pull: bool,
     /// Who asks, by registry.
     pub credentials: BTreeMap<String, Credentials>,
+    /// What the client lends.
+    pub secrets: Arc<dyn Secrets>,
+    /// Where the files are: an address. What the client sends is not looked at then.
+    pub remote: Option<String>,
+    /// Named contexts that are fetched: addresses by their names.
+    pub remote_contexts: BTreeMap<String, String>,
+}
+
+impl Default for BuildRequest {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            pull: false,
+            credentials: BTreeMap::new(),
+            secrets: Arc::new(NoSecrets),
+            remote: None,
+            remote_contexts: BTreeMap::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for BuildRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BuildRequest")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BuildService {
@@ -218,7 +251,27 @@ fn build(
     cancel: &CancellationToken,
 ) -> Result<Arc<Image>> {
     let store = inner.images.store();
-    let context = store.take_archive(context, "context")?;
+    let web: &Web<'_> = &|url, authorization| {
+        let opened = runtime.block_on(store.open_url(url, authorization));
+        opened.map_err(|error| {
+            sampan_build::Error::Step(format!("failed to fetch {url}: {}", chain(&error)))
+        })
+    };
+    let fetcher = Fetcher {
+        images: store,
+        cache: &inner.steps,
+        secrets: &*request.secrets,
+        web,
+    };
+    let mut made = Vec::new();
+    let sent = take_contexts(&fetcher, context, &request, &mut made, cancel);
+    let (context, settings) = match sent {
+        Ok(sent) => sent,
+        Err(error) => {
+            drop_made(inner, made.iter().map(HeldLayer::diff_id).collect());
+            return Err(error);
+        }
+    };
     let bases = Bases {
         inner,
         runtime,
@@ -231,16 +284,15 @@ fn build(
         cache: &inner.steps,
         sandbox: &sandbox,
         base: &|name| bases.find(name),
-        context: sampan_build::Context::of_layer(context),
+        context,
         dockerfile: None,
-        settings: request.settings.clone(),
-        archives: Mutex::default(),
+        secrets: &*request.secrets,
+        web,
+        settings,
+        archives: Mutex::new(made),
     };
     let built = build.run(sink, cancel);
-    let leftovers = build.into_leftovers();
-    if let Err(error) = inner.steps.tidy(leftovers, &in_use(inner)) {
-        tracing::warn!(%error, "could not remove the files of a build");
-    }
+    drop_made(inner, build.into_leftovers());
     let image = built.map_err(|error| failure(&error))?.image;
     for name in &request.settings.names {
         let mut attributes = image.config.config.labels.clone();
@@ -252,6 +304,45 @@ fn build(
     }
     inner.images.collector.nudge();
     Ok(image)
+}
+
+/// Takes the files to build from: those that are sent, or those at an address.
+fn take_contexts(
+    fetcher: &Fetcher<'_>,
+    sent: impl Read,
+    request: &BuildRequest,
+    made: &mut Vec<HeldLayer>,
+    cancel: &CancellationToken,
+) -> Result<(Context, Settings)> {
+    let failed = |error: sampan_build::Error| failure(&error);
+    let mut settings = request.settings.clone();
+    let context = match &request.remote {
+        None => {
+            let layer = fetcher.images.take_archive(sent, "context")?;
+            made.push(layer.clone());
+            Context::of_layer(layer)
+        }
+        Some(address) => {
+            let remote = fetcher.context(address, made, cancel).map_err(failed)?;
+            if remote.is_dockerfile {
+                settings.dockerfile.clear();
+            }
+            remote.context
+        }
+    };
+    for (name, address) in &request.remote_contexts {
+        let remote = fetcher.context(address, made, cancel).map_err(failed)?;
+        let files = NamedContext::Files(remote.context);
+        settings.contexts.insert(name.clone(), files);
+    }
+    Ok((context, settings))
+}
+
+/// Removes layers that were only there for a build.
+fn drop_made(inner: &Inner, layers: Vec<DiffId>) {
+    if let Err(error) = inner.steps.tidy(layers, &in_use(inner)) {
+        tracing::warn!(%error, "could not remove the files of a build");
+    }
 }
 
 fn failure(error: &sampan_build::Error) -> Error {
@@ -339,6 +430,7 @@ impl Sandbox for Containers<'_> {
     fn run(
         &self,
         step: &RunStep,
+        secrets: &dyn Secrets,
         output: &mut (dyn FnMut(&[u8]) + Send),
         cancel: &CancellationToken,
     ) -> Result<Ran, SandboxError> {
@@ -348,7 +440,7 @@ impl Sandbox for Containers<'_> {
             .create_for_build(&state(step), request)
             .map_err(|error| SandboxError(error.message().to_owned()))?;
         let container = made.id.to_string();
-        let ran = self.run_in(&container, step.latest, output, cancel);
+        let ran = self.run_with(&container, step, secrets, output, cancel);
         let options = RemoveOptions {
             running: RemoveRunning::Kill,
             volumes: RemoveVolumes::Anonymous,
@@ -367,10 +459,36 @@ impl Sandbox for Containers<'_> {
 }
 
 impl Containers<'_> {
+    /// Runs a command in its container with its mounts.
+    fn run_with(
+        &self,
+        container: &str,
+        step: &RunStep,
+        secrets: &dyn Secrets,
+        output: &mut (dyn FnMut(&[u8]) + Send),
+        cancel: &CancellationToken,
+    ) -> Result<Ran> {
+        let container = self.inner.registry.find(container)?;
+        let directory = self.inner.paths.container(&container.id);
+        let layers = self.inner.images.store().layers();
+        let mut made = mounts::make(layers, step, secrets, &directory)?;
+        container.live().private = std::mem::take(&mut made.private);
+        std::thread::scope(|scope| {
+            for agent in &made.agents {
+                scope.spawn(move || agent.serve(scope, secrets));
+            }
+            let ran = self.run_in(container.id.as_str(), step, output, cancel);
+            for agent in &made.agents {
+                agent.end();
+            }
+            ran
+        })
+    }
+
     fn run_in(
         &self,
         container: &str,
-        latest: Option<i64>,
+        step: &RunStep,
         output: &mut (dyn FnMut(&[u8]) + Send),
         cancel: &CancellationToken,
     ) -> Result<Ran> {
@@ -418,8 +536,10 @@ impl Containers<'_> {
         let changes = match outcome.code {
             0 => {
                 let record = self.inner.registry.find(container)?.record();
+                let upper = self.inner.paths.container(&record.id).join("upper");
+                mounts::remove_stubs(&upper, &step.stubs)?;
                 let store = self.inner.images.store();
-                store.write_layer(|out| self.inner.write_changes(&record, latest, out))?
+                store.write_layer(|out| self.inner.write_changes(&record, step.latest, out))?
             }
             _ => None,
         };
@@ -451,12 +571,11 @@ fn copy_output(mut socket: UnixStream, output: &mut (dyn FnMut(&[u8]) + Send)) {
 }
 
 fn request(step: &RunStep) -> CreateContainer {
-    let tmpfs = step.memory_files.iter().map(|(place, size)| {
-        let options = match size {
-            0 => String::new(),
-            size => format!("size={size}"),
-        };
-        (place.clone(), options)
+    let limits = &step.limits;
+    let ulimits = limits.ulimits.iter().map(|limit| Ulimit {
+        name: limit.name.clone(),
+        soft: limit.soft,
+        hard: limit.hard,
     });
     CreateContainer {
         config: ContainerConfig {
@@ -470,7 +589,6 @@ fn request(step: &RunStep) -> CreateContainer {
             ..ContainerConfig::default()
         },
         host: HostConfig {
-            tmpfs: tmpfs.collect(),
             log: LogConfig {
                 driver: "none".to_owned(),
                 ..LogConfig::default()
@@ -481,7 +599,20 @@ fn request(step: &RunStep) -> CreateContainer {
                 Network::Host => NetworkMode::Host,
             },
             extra_hosts: step.extra_hosts.clone(),
-            shm_size: step.shm_size,
+            shm_size: limits.shm_size,
+            privileged: step.confinement == Confinement::None,
+            resources: Resources {
+                memory: limits.memory,
+                memory_swap: limits.memory_swap,
+                cpu_shares: limits.cpu_shares,
+                cpu_period: limits.cpu_period,
+                cpu_quota: limits.cpu_quota,
+                cpuset_cpus: limits.cpuset_cpus.clone(),
+                cpuset_mems: limits.cpuset_mems.clone(),
+                cgroup_parent: limits.cgroup_parent.clone(),
+                ulimits: ulimits.collect(),
+                ..Resources::default()
+            },
             ..HostConfig::default()
         },
         ..CreateContainer::default()

@@ -276,7 +276,7 @@ impl ImageService {
 
     /// Opens a file on another server, for an import.
     pub async fn open_url(&self, url: &str) -> Result<impl Read + Send + use<>> {
-        Ok(self.store.open_url(url).await?)
+        Ok(self.store.open_url(url, None).await?)
     }
 
     /// Makes an image of a root file system's tar.

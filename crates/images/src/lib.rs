@@ -63,7 +63,7 @@ pub use load::Loaded;
 pub use progress::{LayerStatus, Progress, ProgressSink};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
-pub use remote::{RemoteImage, UrlReader};
+pub use remote::{RemoteImage, UrlHead, UrlReader};
 pub use remove::{ContainerUse, RemoveOptions, Removed};
 pub use sampan_registry_client::{Credentials, Found, Proxies, settings};
 pub use save::Saved;

@@ -143,10 +143,14 @@ impl ImageStore {
         Ok(found.collect())
     }
 
-    /// Opens a file on another server, for an import. Must be called on a runtime; the reader
+    /// Opens a file on another server. `authorization` is the header of that name. Must be called on a runtime; the reader
     /// blocks and must be read elsewhere.
-    pub async fn open_url(&self, url: &str) -> Result<UrlReader> {
-        let mut fetched = self.0.registry.fetch(url).await?;
+    pub async fn open_url(&self, url: &str, authorization: Option<&str>) -> Result<UrlReader> {
+        let mut fetched = self.0.registry.fetch(url, authorization).await?;
+        let header = |name| fetched.header(name).map(str::to_owned);
+        let head = UrlHead {
+            last_modified: header("last-modified"),
+        };
         let (sender, pieces) = mpsc::channel(QUEUE);
         // Ends with the file, or with the reader.
         tokio::spawn(async move {
@@ -164,6 +168,7 @@ impl ImageStore {
             let _ = sender.send(Ok(Bytes::new())).await;
         });
         Ok(UrlReader {
+            head,
             pieces,
             piece: Bytes::new(),
             ended: false,
@@ -182,12 +187,27 @@ fn split(term: &str) -> (&str, &str) {
     }
 }
 
+/// What a server says of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UrlHead {
+    /// When it changed, as the server writes it (RFC 9110, section 8.8.2).
+    pub last_modified: Option<String>,
+}
+
 /// A file on another server.
 #[derive(Debug)]
 pub struct UrlReader {
+    head: UrlHead,
     pieces: mpsc::Receiver<Result<Bytes>>,
     piece: Bytes,
     ended: bool,
+}
+
+impl UrlReader {
+    /// What the server says of the file.
+    pub fn head(&self) -> &UrlHead {
+        &self.head
+    }
 }
 
 impl Read for UrlReader {

@@ -7,6 +7,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sampan_archive::Peeled;
 use sampan_layers::{Ingest, Layer};
 use sampan_oci::Descriptor;
 use sampan_oci::digest::{DiffId, Digest};
@@ -108,8 +109,9 @@ impl ImageStore {
             inner: reader,
             read: &read,
         };
+        let peeled = Peeled::new(BufReader::with_capacity(256 << 10, counted))?;
         let layer = unpack.run(
-            BufReader::with_capacity(256 << 10, counted),
+            BufReader::with_capacity(256 << 10, peeled),
             &|| read.load(Ordering::Relaxed),
             None,
             || Ok(()),

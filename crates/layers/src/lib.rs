@@ -11,6 +11,7 @@
 //! * [`LayerStore`]: what exists. Opening it repairs what a kill left behind.
 //! * [`Ingest`]: takes a tar's bytes; [`Ingest::commit`] makes it a layer.
 //! * [`Entry`]: what a layer says about one path, read from its tar.
+//! * [`Bindable`]: a mount of which parts are bound into containers.
 //! * [`LayerMount`]: a mounted layer, held by descriptor and shared.
 //! * [`LayerStore::overlay`]: a root file system of several of them, with an
 //!   [`InitLayer`] and a writable directory.
@@ -55,4 +56,5 @@ pub use limits::Limits;
 pub use listing::{Contents, Data, Entry, EntryKind};
 pub use mount::LayerMount;
 pub use overlay::{Durability, Writable};
+pub use place::Bindable;
 pub use store::{Driver, Layer, LayerStore, Mounts, Options, Quarantined, Worker};

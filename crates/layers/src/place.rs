@@ -60,6 +60,16 @@ impl AsFd for Kept {
     }
 }
 
+/// A mount whose parts can be bound into containers for as long as this lives.
+#[derive(Debug)]
+pub struct Bindable(pub(crate) Kept);
+
+impl AsFd for Bindable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// A directory for mounts. They go away with it.
 #[derive(Debug)]
 pub(crate) struct Place {

@@ -22,7 +22,7 @@ use crate::init::{self, InitEntry, InitLayer, InitLayers};
 use crate::limits::Limits;
 use crate::mount::{LayerMount, Mounted, mount_directory, mount_index};
 use crate::overlay::{self, Durability, Writable};
-use crate::place::{self, Kept, Place, Places};
+use crate::place::{self, Bindable, Kept, Place, Places};
 use crate::record::{self, Form, Record};
 use crate::tree::Tree;
 
@@ -352,6 +352,11 @@ impl LayerStore {
         let places = self.places()?;
         let (changes, durability) = (Some(changes), Durability::Durable);
         overlay::overlay(lowers, init, changes, None, durability, &places)
+    }
+
+    /// Keeps a detached mount so that parts of it can be bound elsewhere.
+    pub fn bindable(&self, mount: OwnedFd) -> Result<Bindable> {
+        Ok(Bindable(self.places()?.keep(mount)?))
     }
 
     /// Returns a copy of `program`, the same for every call, on a read-only

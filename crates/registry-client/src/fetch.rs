@@ -1,7 +1,7 @@
 //! Files from anywhere, for `import URL`.
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use reqwest::{Response, Url};
 
 use crate::client::{Ask, Client, Place, Source};
@@ -16,9 +16,18 @@ pub struct Fetched {
 }
 
 impl Client {
-    /// Fetches what is at a URL that the user gave, without credentials.
-    pub async fn fetch(&self, url: &str) -> Result<Fetched> {
+    /// Fetches what is at a URL that the user gave. `authorization` is the header of that name; it
+    /// is sent to the URL's own origin only.
+    pub async fn fetch(&self, url: &str, authorization: Option<&str>) -> Result<Fetched> {
         self.settings();
+        let authorization = authorization
+            .map(|text| {
+                let mut value = HeaderValue::from_str(text)
+                    .map_err(|_| Error::Protocol("a header has line breaks in it".to_owned()))?;
+                value.set_sensitive(true);
+                Ok::<_, Error>(value)
+            })
+            .transpose()?;
         let address = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -32,16 +41,15 @@ impl Client {
             access: Access::Pull,
             is_mirror: false,
         };
-        let response = self
-            .ask(&Ask {
-                place: Place::Address {
-                    url: address,
-                    is_registry: false,
-                },
-                payload: Payload::None,
-                ..Ask::new(&source, Method::GET, "")
-            })
-            .await?;
+        let ask = Ask {
+            place: Place::Address {
+                url: address,
+                is_registry: false,
+            },
+            payload: Payload::None,
+            ..Ask::new(&source, Method::GET, "")
+        };
+        let (_, response) = self.send(&ask, authorization.as_ref()).await?;
         match response.status() {
             StatusCode::OK => Ok(Fetched {
                 client: self.clone(),
@@ -59,6 +67,11 @@ impl Fetched {
     /// Returns how many bytes will come, if the server says so.
     pub fn size(&self) -> Option<u64> {
         self.response.content_length()
+    }
+
+    /// Returns a header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
     }
 
     /// Waits for the next bytes; none when all came.

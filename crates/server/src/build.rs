@@ -11,9 +11,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use sampan_api::types::auth::{AuthConfig, AuthFields};
+use sampan_api::types::host_config as wire_limits;
 use sampan_api::types::message::{ErrorDetail, Message};
 use sampan_api::types::system as wire;
-use sampan_engine::building::{CancellationToken, Event, Network, PrunePolicy, Settings};
+use sampan_engine::building::{
+    CancellationToken, Event, Limits, NamedContext, Network, PrunePolicy, Settings, Ulimit,
+};
 use sampan_engine::{BuildRequest, CacheFilter};
 use sampan_images::Credentials;
 use sampan_oci::{Platform, Reference};
@@ -31,22 +34,7 @@ use crate::unbuilt::refusal;
 /// Messages that wait for a client that reads slowly; the build waits then, too.
 const WAITING: usize = 256;
 /// Parameters that change what is built and are not served.
-const REFUSED: &[&str] = &[
-    "remote",
-    "memory",
-    "memswap",
-    "cpushares",
-    "cpusetcpus",
-    "cpusetmems",
-    "cpuperiod",
-    "cpuquota",
-    "cgroupparent",
-    "ulimits",
-    "squash",
-    "cachefrom",
-    "outputs",
-    "isolation",
-];
+const REFUSED: &[&str] = &["squash", "cachefrom", "outputs", "isolation"];
 
 pub(crate) fn routes() -> Router<App> {
     Router::new()
@@ -216,6 +204,7 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
         })
         .collect::<Result<Vec<_>, _>>()?;
     let arguments: BTreeMap<String, Option<String>> = object(query, "buildargs")?;
+    let named = contexts(query)?;
     let mut settings = Settings {
         dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
         no_cache: query.flag("nocache"),
@@ -223,7 +212,13 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
         extra_hosts: query.all("extrahosts").map(str::to_owned).collect(),
         labels: object(query, "labels")?,
         names,
-        shm_size: query.number("shmsize")?.unwrap_or_default(),
+        limits: limits(query)?,
+        contexts: named.images,
+        entitlements: query
+            .all("allow")
+            .filter(|name| !name.is_empty())
+            .map(|name| name.parse().map_err(ApiError::invalid))
+            .collect::<Result<_, _>>()?,
         ..Settings::default()
     };
     // One without a value was not set where the client ran.
@@ -246,7 +241,63 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
         settings,
         pull: query.flag("pull"),
         credentials: credentials(headers),
+        remote: query.text("remote").map(str::to_owned),
+        remote_contexts: named.addresses,
+        ..BuildRequest::default()
     })
+}
+
+fn limits(query: &Query) -> Result<Limits, ApiError> {
+    let number = |name: &str| Ok::<_, ApiError>(query.number(name)?.unwrap_or_default());
+    let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
+    let ulimits: Vec<wire_limits::Ulimit> = object(query, "ulimits")?;
+    Ok(Limits {
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cpu_shares: number("cpushares")?,
+        cpu_period: number("cpuperiod")?,
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: text("cpusetcpus"),
+        cpuset_mems: text("cpusetmems"),
+        cgroup_parent: text("cgroupparent"),
+        shm_size: number("shmsize")?,
+        ulimits: ulimits
+            .into_iter()
+            .map(|limit| Ulimit {
+                name: limit.name,
+                soft: limit.soft,
+                hard: limit.hard,
+            })
+            .collect(),
+    })
+}
+
+/// Contexts with names: images by `docker-image://` and their references, and addresses of files.
+fn contexts(query: &Query) -> Result<Named, ApiError> {
+    let given: BTreeMap<String, String> = object(query, "buildcontexts")?;
+    let mut named = Named::default();
+    for (name, value) in given {
+        if let Some(image) = value.strip_prefix("docker-image://") {
+            let image = NamedContext::Image(image.to_owned());
+            named.images.insert(name, image);
+        } else if ["https://", "http://", "git://", "git@", "github.com/"]
+            .iter()
+            .any(|start| value.starts_with(start))
+        {
+            named.addresses.insert(name, value);
+        } else {
+            return Err(refusal(&format!(
+                "the build context {name}={value}, which is neither docker-image://NAME nor an address,"
+            )));
+        }
+    }
+    Ok(named)
+}
+
+#[derive(Default)]
+struct Named {
+    images: BTreeMap<String, NamedContext>,
+    addresses: BTreeMap<String, String>,
 }
 
 /// A parameter that is a JSON object.
@@ -299,6 +350,7 @@ mod tests {
             &cpuquota=0&cpusetcpus=&cpusetmems=&cpushares=0&dockerfile=Dockerfile&labels=%7B%22l%22%3A%22v%22%7D\
             &memory=0&memswap=0&networkmode=default&rm=1&shmsize=0&t=a&t=b%3A2&target=&ulimits=null&version=1";
         let request = read(query).unwrap();
+        assert_eq!(request.settings.limits, Limits::default());
         let names = &request.settings.names;
         let names: Vec<String> = names.iter().map(Reference::familiar).collect();
         assert_eq!(names, ["a:latest", "b:2"]);
@@ -309,10 +361,36 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_taken() {
+        let query = "memory=1&memswap=-1&cpushares=2&cpuperiod=3&cpuquota=4&cpusetcpus=0-1&cpusetmems=0\
+            &cgroupparent=a&shmsize=5&ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Soft%22%3A6%2C%22Hard%22%3A7%7D%5D\
+            &allow=security.insecure";
+        let settings = read(query).unwrap().settings;
+        let expected = Limits {
+            memory: 1,
+            memory_swap: -1,
+            cpu_shares: 2,
+            cpu_period: 3,
+            cpu_quota: 4,
+            cpuset_cpus: "0-1".into(),
+            cpuset_mems: "0".into(),
+            cgroup_parent: "a".into(),
+            shm_size: 5,
+            ulimits: vec![Ulimit {
+                name: "nofile".into(),
+                soft: 6,
+                hard: 7,
+            }],
+        };
+        assert_eq!(settings.limits, expected);
+        assert_eq!(settings.entitlements.len(), 1);
+    }
+
+    #[test]
     fn what_is_not_served_is_refused_by_name() {
         for (query, name) in [
-            ("memory=5", "memory"),
-            ("remote=https%3A%2F%2Fx", "remote"),
+            ("buildcontexts=%7B%22a%22%3A%22/x%22%7D", "context a"),
+            ("allow=all", "entitlement all"),
             ("squash=1", "squash"),
             ("version=2", "BuildKit"),
             ("networkmode=other", "network other"),

@@ -53,6 +53,10 @@ pub struct Launch {
     /// Whether a descriptor of the init's executable comes along (see [`LaunchDescriptors::init`]).
     #[serde(default)]
     pub has_init_descriptor: bool,
+    /// Destinations of the bind mounts in `spec` that have no source: those come as descriptors, in
+    /// this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
     /// Number of descriptors that are only kept open until the end (reserved host ports).
     #[serde(default)]
     pub held: usize,
@@ -135,6 +139,8 @@ pub struct LaunchDescriptors {
     /// shim makes such a copy of itself on a detached one, which takes Linux 6.15 and costs memory
     /// per container.
     pub init: Option<OwnedFd>,
+    /// What is bound, with its destination.
+    pub sources: Vec<(String, OwnedFd)>,
     /// Kept open until the container's end (or [`crate::Request::Release`]).
     pub held: Vec<OwnedFd>,
     /// Sockets of the clients in `Launch::attach`.
@@ -164,6 +170,11 @@ impl LaunchDescriptors {
         }
         launch.has_init_descriptor = self.init.is_some();
         order.extend(self.init);
+        launch.sources.clear();
+        for (destination, descriptor) in self.sources {
+            launch.sources.push(destination);
+            order.push(descriptor);
+        }
         launch.held = self.held.len();
         order.extend(self.held);
         order.extend(self.attach);
@@ -176,6 +187,7 @@ impl LaunchDescriptors {
         let declared = usize::from(has_root)
             + launch.namespaces.len()
             + usize::from(launch.has_init_descriptor)
+            + launch.sources.len()
             + launch.held
             + launch.attach.len();
         let found = received.len();
@@ -196,6 +208,12 @@ impl LaunchDescriptors {
             } else {
                 None
             },
+            sources: launch
+                .sources
+                .iter()
+                .cloned()
+                .zip(rest.by_ref().take(launch.sources.len()))
+                .collect(),
             held: rest.by_ref().take(launch.held).collect(),
             attach: rest.collect(),
         })

@@ -102,6 +102,9 @@ pub(crate) fn launch(
         put_init_first(process, &mut spec.mounts, &init);
         _init = Some(init);
     }
+    for (destination, source) in &descriptors.sources {
+        bind_descriptor(&mut spec.mounts, destination, source)?;
+    }
     let policy = match (launch.open_stdin, launch.stdin_once) {
         (false, _) => StdinPolicy::Closed,
         (true, false) => StdinPolicy::Open,
@@ -221,10 +224,28 @@ fn put_init_first(process: &mut Process, mounts: &mut Vec<Mount>, init: &OwnedFd
     mounts.push(Mount {
         destination: INIT_PATH.to_owned(),
         kind: Some("bind".to_owned()),
-        source: Some(format!("/proc/self/fd/{}", init.as_raw_fd()).into()),
+        source: Some(descriptor_path(init)),
         options: vec!["bind".to_owned(), "ro".to_owned()],
         ..Mount::default()
     });
+}
+
+/// Gives a mount its source, which came along.
+fn bind_descriptor(
+    mounts: &mut [Mount],
+    destination: &str,
+    source: &OwnedFd,
+) -> Result<(), StartFailure> {
+    let waiting = |mount: &&mut Mount| mount.source.is_none() && mount.destination == destination;
+    let Some(mount) = mounts.iter_mut().find(waiting) else {
+        return Err(invalid(format!("nothing is to be bound at {destination}")));
+    };
+    mount.source = Some(descriptor_path(source));
+    Ok(())
+}
+
+fn descriptor_path(descriptor: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd()).into()
 }
 
 /// A copy of this executable on a read-only file system that no path of the host leads to: a

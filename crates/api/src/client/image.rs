@@ -82,6 +82,14 @@ pub struct BuildOptions {
     pub network: Option<String>,
     /// `name:address`.
     pub extra_hosts: Vec<String>,
+    /// What each command may use, in the words of the query.
+    pub limits: Vec<(&'static str, String)>,
+    /// The address of the files, which are not sent then.
+    pub remote: Option<String>,
+    /// Contexts by their names.
+    pub contexts: BTreeMap<String, String>,
+    /// What the build may do that builds may not do by themselves.
+    pub allow: Vec<String>,
     /// Do every step again.
     pub no_cache: bool,
     /// Ask registries for newer images.
@@ -176,6 +184,7 @@ impl Client {
             .query("dockerfile", &options.dockerfile)
             .query("buildargs", serde_json::to_string(&options.build_args)?)
             .query("labels", serde_json::to_string(&options.labels)?)
+            .maybe("remote", options.remote.as_ref())
             .maybe("target", options.target.as_ref())
             .maybe("platform", options.platform.as_ref())
             .maybe("networkmode", options.network.as_ref())
@@ -184,6 +193,16 @@ impl Client {
             .flag("q", options.quiet);
         for tag in &options.tags {
             request = request.query("t", tag);
+        }
+        for (name, limit) in &options.limits {
+            request = request.query(name, limit);
+        }
+        for name in &options.allow {
+            request = request.query("allow", name);
+        }
+        if !options.contexts.is_empty() {
+            let contexts = serde_json::to_string(&options.contexts)?;
+            request = request.query("buildcontexts", contexts);
         }
         for host in &options.extra_hosts {
             request = request.query("extrahosts", host);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use sampan_build::{
     Base, Build, Built, Cache, CancellationToken, Context, Contexts, Entry, EntryKind, Error,
-    Event, Ran, RunStep, Sandbox, SandboxError, Settings,
+    Event, NoSecrets, Ran, RunStep, Sandbox, SandboxError, Secrets, Settings,
 };
 use sampan_images::{HeldLayer, ImageStore};
 use sampan_layers::LayerStore;
@@ -91,6 +91,8 @@ impl Home {
             base,
             context: context.clone(),
             dockerfile: None,
+            secrets: &NoSecrets,
+            web: &|_, _| panic!("nothing is fetched"),
             settings,
             archives: Mutex::default(),
         };
@@ -211,6 +213,7 @@ where
     fn run(
         &self,
         step: &RunStep,
+        _secrets: &dyn Secrets,
         output: &mut (dyn FnMut(&[u8]) + Send),
         cancel: &CancellationToken,
     ) -> Result<Ran, SandboxError> {

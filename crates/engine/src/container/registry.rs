@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use sampan_oci::runtime::Mount;
 use sampan_shim_protocol::AttachSpec;
 use sampan_state::{Store, Sync};
 use tokio::sync::{Mutex as OperationMutex, OwnedMutexGuard, oneshot, watch};
@@ -67,12 +68,31 @@ pub(crate) struct Live {
     end_watchers: Vec<oneshot::Sender<()>>,
     /// Readers of the log who are told of the end.
     pub(crate) followers: Vec<sampan_logs::FollowControl>,
+    /// What no record may tell of.
+    pub(crate) private: Private,
     /// What a start has connected and a failure takes back.
     pub(crate) connected: Option<NetworkState>,
     /// A restart is under way: the end does not remove the container.
     pub(crate) restarting: bool,
     /// The container is gone; nobody may wait for it any more.
     gone: bool,
+}
+
+/// What a start takes that is written down nowhere.
+#[derive(Default)]
+pub(crate) struct Private {
+    /// Mounts, and what is bound where they have no source.
+    pub(crate) mounts: Vec<(Mount, Option<OwnedFd>)>,
+    /// `NAME=value`.
+    pub(crate) environment: Vec<String>,
+}
+
+impl std::fmt::Debug for Private {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Private")
+            .field("mounts", &self.mounts)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An exec.

@@ -121,6 +121,12 @@ impl Inner {
         steps.pass("start:recorded").await?;
         let mut mounts = network.mounts;
         mounts.extend(root.mounts);
+        let private = std::mem::take(&mut container.live().private);
+        let mut sources = Vec::new();
+        for (mount, source) in private.mounts {
+            sources.extend(source.map(|source| (mount.destination.clone(), source)));
+            mounts.push(mount);
+        }
         let mut spec = spec::build(SpecInput {
             record: &record,
             host: &self.host,
@@ -129,6 +135,9 @@ impl Inner {
             cgroup: self.cgroup(container),
             hostname: spec::hostname(&record, &self.host),
         })?;
+        if let Some(process) = &mut spec.process {
+            process.env.extend(private.environment);
+        }
         let clients = std::mem::take(&mut container.live().waiting_clients);
         let (attach, sockets) = clients.into_iter().unzip();
         let launch = Launch {
@@ -148,6 +157,7 @@ impl Inner {
             socket_directory: self.paths.shim(&container.id),
             namespaces: Vec::new(),
             has_init_descriptor: false,
+            sources: Vec::new(),
             held: 0,
             attach,
             spec,
@@ -162,6 +172,7 @@ impl Inner {
                 .into_iter()
                 .collect(),
             init: root.init,
+            sources,
             held,
             attach: sockets,
         };

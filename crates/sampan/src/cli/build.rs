@@ -16,13 +16,14 @@ use super::command::{Arguments, Command, Flag, Parsed};
 use super::container::describe_io;
 use super::credentials;
 use super::failure::Failure;
+use super::flags::{integer, size, ulimit};
 use super::load::FileBody;
 use super::output;
 use super::session::Session;
 
 pub(crate) const COMMAND: Command = Command {
     names: &["image build", "builder build", "build"],
-    usage: "[OPTIONS] PATH | -",
+    usage: "[OPTIONS] PATH | URL | -",
     about: "Build an image from a Dockerfile",
     flags: &[&[
         Flag::many(
@@ -30,7 +31,43 @@ pub(crate) const COMMAND: Command = Command {
             "list",
             "Add a custom host-to-IP mapping (host:ip)",
         ),
+        Flag::many(
+            "allow",
+            "stringArray",
+            "Allow extra privileged entitlement (e.g., \"network.host\", \"security.insecure\")",
+        ),
         Flag::many("build-arg", "list", "Set build-time variables"),
+        Flag::many(
+            "build-context",
+            "stringArray",
+            "Additional build contexts (e.g., name=docker-image://image)",
+        ),
+        Flag::one(
+            "cgroup-parent",
+            "string",
+            "Set the parent cgroup for the RUN instructions during build",
+        ),
+        Flag::one(
+            "cpu-period",
+            "int",
+            "Limit the CPU CFS (Completely Fair Scheduler) period",
+        ),
+        Flag::one(
+            "cpu-quota",
+            "int",
+            "Limit the CPU CFS (Completely Fair Scheduler) quota",
+        ),
+        Flag::one("cpu-shares", "int", "CPU shares (relative weight)").short('c'),
+        Flag::one(
+            "cpuset-cpus",
+            "string",
+            "CPUs in which to allow execution (0-3, 0,1)",
+        ),
+        Flag::one(
+            "cpuset-mems",
+            "string",
+            "MEMs in which to allow execution (0-3, 0,1)",
+        ),
         Flag::switch("disable-content-trust", "Skip image verification")
             .default("true")
             .hidden(),
@@ -43,6 +80,12 @@ pub(crate) const COMMAND: Command = Command {
         Flag::switch("force-rm", "Always remove intermediate containers"),
         Flag::one("iidfile", "string", "Write the image ID to the file"),
         Flag::many("label", "list", "Set metadata for an image"),
+        Flag::one("memory", "bytes", "Memory limit").short('m'),
+        Flag::one(
+            "memory-swap",
+            "bytes",
+            "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
+        ),
         Flag::one(
             "network",
             "string",
@@ -69,6 +112,7 @@ pub(crate) const COMMAND: Command = Command {
             "Remove intermediate containers after a successful build",
         )
         .default("true"),
+        Flag::one("shm-size", "bytes", "Size of \"/dev/shm\""),
         Flag::many(
             "tag",
             "list",
@@ -76,29 +120,20 @@ pub(crate) const COMMAND: Command = Command {
         )
         .short('t'),
         Flag::one("target", "string", "Set the target build stage to build."),
+        Flag::many("ulimit", "ulimit", "Ulimit options").default("[]"),
     ]],
     refused: &[
-        ("allow", None),
         ("annotation", None),
         ("attest", None),
-        ("build-context", None),
         ("builder", None),
         ("cache-from", None),
         ("cache-to", None),
         ("call", None),
-        ("cgroup-parent", None),
         ("check", None),
         ("compress", None),
-        ("cpu-period", None),
-        ("cpu-quota", None),
-        ("cpu-shares", Some('c')),
-        ("cpuset-cpus", None),
-        ("cpuset-mems", None),
         ("debug", None),
         ("isolation", None),
         ("load", None),
-        ("memory", Some('m')),
-        ("memory-swap", None),
         ("metadata-file", None),
         ("no-cache-filter", None),
         ("output", Some('o')),
@@ -109,10 +144,8 @@ pub(crate) const COMMAND: Command = Command {
         ("sbom", None),
         ("secret", None),
         ("security-opt", None),
-        ("shm-size", None),
         ("squash", None),
         ("ssh", None),
-        ("ulimit", None),
     ],
     arguments: Arguments::Exactly(1),
     run,
@@ -123,7 +156,9 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let quiet = parsed.switch("quiet")?;
     let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
     let looked = look(parsed.arguments()[0], parsed.text("file"))?;
+    let path = parsed.arguments()[0];
     let options = BuildOptions {
+        remote: is_address(path).then(|| path.to_owned()),
         dockerfile: looked.dockerfile.clone(),
         tags: owned(parsed.texts("tag")),
         build_args: variables(&parsed.texts("build-arg"))?,
@@ -132,6 +167,14 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         platform: parsed.text("platform").map(str::to_owned),
         network: parsed.text("network").map(str::to_owned),
         extra_hosts: owned(parsed.texts("add-host")),
+        limits: limits(parsed)?,
+        contexts: contexts(&parsed.texts("build-context"))?,
+        allow: parsed
+            .texts("allow")
+            .into_iter()
+            .flat_map(|names| names.split(','))
+            .map(str::to_owned)
+            .collect(),
         no_cache: parsed.switch("no-cache")?,
         pull: parsed.switch("pull")?,
         quiet,
@@ -166,6 +209,55 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// What each command may use, as the query has it.
+fn limits(parsed: &Parsed<'_>) -> Result<Vec<(&'static str, String)>, Failure> {
+    let numbers = [
+        ("memory", parsed.value("memory", size::bytes)?),
+        ("memswap", parsed.value("memory-swap", size::swap)?),
+        ("shmsize", parsed.value("shm-size", size::bytes)?),
+        ("cpushares", parsed.value("cpu-shares", integer)?),
+        ("cpuperiod", parsed.value("cpu-period", integer)?),
+        ("cpuquota", parsed.value("cpu-quota", integer)?),
+    ];
+    let texts = [
+        ("cpusetcpus", "cpuset-cpus"),
+        ("cpusetmems", "cpuset-mems"),
+        ("cgroupparent", "cgroup-parent"),
+    ];
+    let texts = texts.map(|(name, flag)| (name, parsed.text(flag).map(str::to_owned)));
+    let ulimits = parsed.values("ulimit", ulimit::parse)?;
+    let ulimits = match ulimits.is_empty() {
+        true => None,
+        false => Some(
+            serde_json::to_string(&ulimits)
+                .map_err(|error| Failure::message(format!("write the limits: {error}")))?,
+        ),
+    };
+    let numbers =
+        numbers.map(|(name, number)| (name, number.map(|number: i64| number.to_string())));
+    Ok(numbers
+        .into_iter()
+        .chain(texts)
+        .chain([("ulimits", ulimits)])
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect())
+}
+
+/// `NAME=VALUE` of `--build-context`.
+fn contexts(texts: &[&str]) -> Result<BTreeMap<String, String>, Failure> {
+    texts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                Ok((name.to_owned(), value.to_owned()))
+            }
+            _ => Err(Failure::message(format!(
+                "invalid context value: {text}, expected key=value"
+            ))),
+        })
+        .collect()
+}
+
 /// Finds the files and the Dockerfile that the arguments mean.
 fn look(path: &str, file: Option<&str>) -> Result<Looked, Failure> {
     let file = file.filter(|file| !file.is_empty());
@@ -184,10 +276,13 @@ fn look(path: &str, file: Option<&str>) -> Result<Looked, Failure> {
         from_stdin("the build context")?;
         return Looked::stdin(file);
     }
-    if path.contains("://") || path.starts_with("git@") || path.starts_with("github.com/") {
-        return Err(Failure::message(format!(
-            "building from a URL is not supported yet by sampan: {path}"
-        )));
+    if is_address(path) {
+        return match file {
+            Some("-") => Err(Failure::message(
+                "a Dockerfile from standard input needs a directory to build from",
+            )),
+            file => Ok(Looked::elsewhere(file)),
+        };
     }
     let directory = PathBuf::from(path);
     match std::fs::metadata(&directory) {
@@ -217,6 +312,11 @@ fn look(path: &str, file: Option<&str>) -> Result<Looked, Failure> {
         Some(file) => Context::look(directory, Some(Path::new(file)), None),
         None => Context::look(directory, None, None),
     }
+}
+
+/// Whether the engine fetches the files itself.
+fn is_address(path: &str) -> bool {
+    path.contains("://") || path.starts_with("git@") || path.starts_with("github.com/")
 }
 
 /// `NAME=value`; a name alone has its value from the environment, if it has one.

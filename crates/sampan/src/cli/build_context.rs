@@ -76,6 +76,15 @@ impl Looked {
         })
     }
 
+    /// What the engine fetches itself: nothing is sent.
+    pub(crate) fn elsewhere(file: Option<&str>) -> Self {
+        Self {
+            dockerfile: file.unwrap_or_default().to_owned(),
+            text: None,
+            source: Source::Stream(Box::new(io::empty())),
+        }
+    }
+
     /// Begins to read.
     pub(crate) fn open(self) -> Result<Box<dyn Read + Send>, Failure> {
         let context = match self.source {

@@ -10,7 +10,7 @@ use sampan_testing::{Ran, TestEngine};
 
 use crate::engine_with_busybox;
 
-fn context(engine: &TestEngine, name: &str, files: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn context(engine: &TestEngine, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let directory = engine.scratch().join(name);
     for (path, text) in files {
         let path = directory.join(path);
@@ -20,14 +20,14 @@ fn context(engine: &TestEngine, name: &str, files: &[(&str, &str)]) -> PathBuf {
     directory
 }
 
-fn sampan_build(engine: &TestEngine, tag: &str, directory: &Path, more: &[&str]) -> Ran {
+pub(crate) fn sampan_build(engine: &TestEngine, tag: &str, directory: &Path, more: &[&str]) -> Ran {
     let mut arguments = vec!["build", "-t", tag];
     arguments.extend(more);
     arguments.push(directory.to_str().unwrap());
     engine.sampan(&arguments)
 }
 
-fn docker_build(engine: &TestEngine, tag: &str, directory: &Path, more: &[&str]) -> Ran {
+pub(crate) fn docker_build(engine: &TestEngine, tag: &str, directory: &Path, more: &[&str]) -> Ran {
     let mut command = engine.docker_command(&["build", "-t", tag]);
     command
         .env("DOCKER_BUILDKIT", "0")

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod build;
+mod build_mounts;
+mod build_sources;
 mod commands;
 mod daemon;
 mod failures;

@@ -74,6 +74,7 @@ impl Shim {
             socket_directory: directory.path().join("socket"),
             namespaces: Vec::new(),
             has_init_descriptor: false,
+            sources: Vec::new(),
             held: 0,
             attach: Vec::new(),
             filter: None,

@@ -1,0 +1,86 @@
+//! An SSH agent of a client, as a socket in a container.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Mutex, PoisonError};
+use std::thread::Scope;
+
+use sampan_build::Secrets;
+
+/// Connections at the same time.
+const MOST: usize = 64;
+
+/// A socket whose connections lead to an agent.
+#[derive(Debug)]
+pub(super) struct Agent {
+    socket: UnixListener,
+    id: String,
+    /// Both ends of what is connected.
+    open: Mutex<Vec<UnixStream>>,
+}
+
+impl Agent {
+    pub(super) fn new(socket: UnixListener, id: String) -> Self {
+        Self {
+            socket,
+            id,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Forwards connections until [`end`](Self::end). Blocks.
+    pub(super) fn serve<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        secrets: &'scope dyn Secrets,
+    ) {
+        while let Ok((client, _)) = self.socket.accept() {
+            if let Err(error) = self.connect(scope, client, secrets) {
+                tracing::debug!(%error, "could not forward a connection to an SSH agent");
+            }
+        }
+    }
+
+    fn connect<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        client: UnixStream,
+        secrets: &dyn Secrets,
+    ) -> io::Result<()> {
+        {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if open.len() >= 2 * MOST {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            open.push(client.try_clone()?);
+        }
+        let agent = secrets.agent(&self.id).map_err(io::Error::other)?;
+        let Some(agent) = agent else {
+            return client.shutdown(Shutdown::Both);
+        };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push(agent.try_clone()?);
+        drop(open);
+        let (to_agent, to_client) = (agent.try_clone()?, client.try_clone()?);
+        scope.spawn(move || forward(client, to_agent));
+        scope.spawn(move || forward(agent, to_client));
+        Ok(())
+    }
+
+    /// Ends what is connected, and takes no more.
+    pub(super) fn end(&self) {
+        // What fails is ended already.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in &*open {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn forward(mut from: UnixStream, mut to: UnixStream) {
+    // One that breaks off ends both ways.
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}
