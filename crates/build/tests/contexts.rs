@@ -243,3 +243,46 @@ fn large_files_come_at_once_without_waiting_for_each_other() {
     let (_, sent) = client.send(home.contexts(), "k");
     assert!(sent.is_empty());
 }
+
+#[test]
+fn what_is_damaged_or_gone_is_sent_again() {
+    requires!(root, overlay);
+    let mut home = Home::new();
+    let client = filled(&home);
+    let (context, _) = client.send(home.contexts(), "k");
+    drop(context);
+    let place = home.directory.path().join("root/build/contexts");
+    let files = || {
+        let context = fs::read_dir(&place).unwrap().next().unwrap().unwrap();
+        let files = fs::read_dir(context.path()).unwrap();
+        let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let manifest = |files: &[std::path::PathBuf]| {
+        let manifest = files.iter().find(|path| path.extension().is_none());
+        manifest.unwrap().clone()
+    };
+    for damage in ["half", "gone", "record", "layer"] {
+        match damage {
+            "half" => {
+                let path = manifest(&files());
+                let bytes = fs::read(&path).unwrap();
+                fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+            }
+            "gone" => fs::remove_file(manifest(&files())).unwrap(),
+            "record" => fs::write(files()[0].with_file_name("record.json"), "{}").unwrap(),
+            _ => {
+                let layer = home.images.layers().list()[0].diff_id;
+                assert!(home.images.layers().remove(&layer).unwrap());
+            }
+        }
+        home = home.reopen();
+        let (context, sent) = client.send(home.contexts(), "k");
+        assert_eq!(sent.len(), 4, "{damage}");
+        assert_eq!(text(&context, &home.images, "d/b").as_deref(), Some("two"));
+        drop(context);
+        let (_, sent) = client.send(home.contexts(), "k");
+        assert!(sent.is_empty(), "{damage}");
+    }
+}

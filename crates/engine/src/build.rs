@@ -157,12 +157,17 @@ impl BuildService {
                 let age = SignedDuration::try_from(config.policy.min_age);
                 let age = age.unwrap_or(SignedDuration::MAX);
                 let taken: u64 = cache.records().iter().map(|record| record.size).sum();
+                // What images have, too, gives nothing back unless they may go.
+                let kept = kept_layers(&inner);
+                let may_go =
+                    |record: &CacheRecord| record.layers.iter().all(|layer| !kept.contains(layer));
                 let policy = PrunePolicy {
+                    all: true,
                     unused_since: Timestamp::now().checked_sub(age).ok(),
                     max_used: taken.saturating_sub(missing).max(1),
                     ..PrunePolicy::default()
                 };
-                let done = cache.prune(&policy, |_| true, &in_use).map_err(failed)?;
+                let done = cache.prune(&policy, may_go, &in_use).map_err(failed)?;
                 pruned += done.bytes;
             }
             Ok(pruned)
@@ -235,6 +240,15 @@ impl CacheFilter {
             values.contains(&value)
         })
     }
+}
+
+/// The layers of images that the collector spares, and of containers.
+fn kept_layers(inner: &Inner) -> HashSet<DiffId> {
+    let images = inner.images.store().list();
+    let tagged = inner.images.collector_config().policy.tagged;
+    let named = images.iter().filter(|i| !tagged && !i.is_dangling());
+    let named = named.flat_map(|image| image.diff_ids());
+    named.chain(in_use(inner)).collect()
 }
 
 fn in_use(inner: &Inner) -> HashSet<DiffId> {

@@ -5,12 +5,13 @@ mod harness;
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use harness::Host;
+use harness::{Host, SOON, import, shim};
 use sampan_archive::{Attributes, LayerWriter};
 use sampan_engine::building::{CancellationToken, Event, Settings};
-use sampan_engine::images::Image;
-use sampan_engine::{BuildRequest, Engine};
+use sampan_engine::images::{Budget, Image, Mark, Policy};
+use sampan_engine::{BuildRequest, CollectorConfig, Config, Engine};
 
 const FILE: &str = "FROM busybox\nWORKDIR /made\nCOPY a sub/\n\
     RUN mkdir -p d/e && echo one > d/one && ln d/one two && ln -s d link && rm -r sub && \
@@ -36,6 +37,15 @@ fn tar(files: &[(&str, &str)], time: i64) -> Cursor<Vec<u8>> {
 }
 
 async fn build(engine: &Engine, time: i64, settings: Settings) -> (Arc<Image>, usize) {
+    build_of(engine, FILE, time, settings).await
+}
+
+async fn build_of(
+    engine: &Engine,
+    file: &str,
+    time: i64,
+    settings: Settings,
+) -> (Arc<Image>, usize) {
     let cached = Arc::new(Mutex::new(0));
     let counted = cached.clone();
     let request = BuildRequest {
@@ -45,7 +55,7 @@ async fn build(engine: &Engine, time: i64, settings: Settings) -> (Arc<Image>, u
     let image = engine
         .builds()
         .build(
-            tar(&[("Dockerfile", FILE), ("a", "a\n")], time),
+            tar(&[("Dockerfile", file), ("a", "a\n")], time),
             request,
             move |event| {
                 if event == Event::Cached {
@@ -105,6 +115,48 @@ async fn times_of_files_do_not_count_and_what_has_not_changed_is_not_read() {
         let (again, cached) = build(&engine, time, Settings::default()).await;
         assert_eq!((again.id, cached), (image.id, 4), "{time}");
     }
+    engine.close().await;
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_space_is_short_the_steps_of_nameless_images_go_with_them() {
+    needs_host!();
+    let host = Host::new();
+    let mut config = Config::new(host.root(), host.run(), shim().unwrap());
+    config.collector = CollectorConfig {
+        budget: Some(Budget {
+            high: Mark::Bytes(1),
+            low: Mark::Bytes(1),
+        }),
+        policy: Policy {
+            tagged: false,
+            min_age: Duration::ZERO,
+        },
+        cache: None,
+    };
+    let engine = Engine::open(config).await.unwrap();
+    import(&engine, "busybox", &[]).await;
+    let named = Settings {
+        names: vec!["kept:1".parse().unwrap()],
+        ..Settings::default()
+    };
+    let file = |what: &str| format!("FROM busybox\nRUN echo {what} > /{what}\n");
+    let (kept, _) = build_of(&engine, &file("kept"), 0, named).await;
+    let (nameless, _) = build_of(&engine, &file("nameless"), 0, Settings::default()).await;
+    let deadline = Instant::now() + SOON;
+    let records = loop {
+        let records = engine.builds().cache().await.unwrap();
+        let images = engine.images().space().await.unwrap().images;
+        if !images.iter().any(|image| image.image.id == nameless.id) {
+            assert!(images.iter().any(|image| image.image.id == kept.id));
+            break records;
+        }
+        assert!(Instant::now() < deadline, "it stays: {records:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(records.len(), 1);
+    assert!(records[0].description.ends_with("> /kept"));
     engine.close().await;
     host.assert_nothing_left();
 }

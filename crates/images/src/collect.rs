@@ -159,7 +159,7 @@ pub enum Why {
     Recent,
     /// It has a name, and the policy spares those.
     Named,
-    /// All its layers belong to images that stay, too.
+    /// All its layers belong to images that stay, or to builds, too.
     Shared,
     /// No registry is known to have it.
     OnlyCopy,
@@ -177,7 +177,7 @@ impl fmt::Display for Why {
             Self::Child(id) => write!(f, "image {} was built on it", id.short()),
             Self::Recent => f.write_str("it was used lately"),
             Self::Named => f.write_str("it has a tag"),
-            Self::Shared => f.write_str("images that stay share all its layers"),
+            Self::Shared => f.write_str("images that stay, or builds, share all its layers"),
             Self::OnlyCopy => f.write_str("no registry is known to have it"),
             Self::Enough => f.write_str("not needed to reach the goal"),
         }
@@ -291,7 +291,7 @@ struct State {
     blobs: Vec<PackedLayer>,
     layer_disk: HashMap<DiffId, u64>,
     blob_disk: HashMap<Digest, u64>,
-    /// Layers that containers need, whatever becomes of their image.
+    /// Layers that containers or builds need, whatever becomes of their image.
     pinned: HashSet<DiffId>,
     now: Timestamp,
 }
@@ -344,7 +344,11 @@ impl State {
             blobs: packed_layers(&space, &last_use),
             layer_disk: space.layers.iter().map(|l| (l.diff_id, l.disk)).collect(),
             blob_disk: space.blobs.iter().map(|b| (b.digest, b.disk)).collect(),
-            pinned: uses.iter().flat_map(|u| u.layers.iter().copied()).collect(),
+            pinned: uses
+                .iter()
+                .flat_map(|u| u.layers.iter().copied())
+                .chain(store.0.others.needed())
+                .collect(),
             now: Timestamp::now(),
         })
     }

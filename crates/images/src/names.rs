@@ -67,8 +67,9 @@ impl Names {
         }
     }
 
-    /// Lets names of any repositories mean `image`; one write for each repository.
-    pub(crate) fn set(&self, references: &[Reference], image: ImageId) -> Result<()> {
+    /// Lets names of any repositories mean `image`; one write for each repository. Whether that
+    /// changes anything.
+    pub(crate) fn set(&self, references: &[Reference], image: ImageId) -> Result<bool> {
         let mut changed: BTreeMap<String, Repository> = BTreeMap::new();
         for reference in references {
             let repository = changed
@@ -84,12 +85,14 @@ impl Names {
                 (None, None) => {}
             }
         }
+        let mut any = false;
         for repository in changed.values() {
             if *repository != self.repository(&repository.name) {
                 self.put(repository)?;
+                any = true;
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Takes names of any repositories away; one write for each repository.

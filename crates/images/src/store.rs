@@ -359,11 +359,14 @@ impl ImageStore {
                 .as_ref()
                 .map_or_else(|| jiff::Timestamp::now().to_string(), |r| r.stored.clone()),
         };
-        if known.as_deref() != Some(&record) {
+        let is_known = known.as_deref() == Some(&record);
+        if !is_known {
             self.0.records.put(&id.hex(), &record, Sync::Durable)?;
         }
-        self.0.names.set(&new.names, id)?;
-        self.0.publish();
+        let named = self.0.names.set(&new.names, id)?;
+        if named || !is_known {
+            self.0.publish();
+        }
         self.get(&id)
             .ok_or_else(|| invalid("its record is damaged".into()))
     }
