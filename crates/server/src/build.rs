@@ -208,6 +208,7 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
     let mut settings = Settings {
         dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
         no_cache: query.flag("nocache"),
+        reproducible: query.flag("reproducible"),
         network,
         extra_hosts: query.all("extrahosts").map(str::to_owned).collect(),
         labels: object(query, "labels")?,

@@ -92,6 +92,8 @@ pub struct BuildOptions {
     pub allow: Vec<String>,
     /// Do every step again.
     pub no_cache: bool,
+    /// Make the same image each time; only this engine knows it.
+    pub reproducible: bool,
     /// Ask registries for newer images.
     pub pull: bool,
     /// Only tell the identity.
@@ -189,6 +191,7 @@ impl Client {
             .maybe("platform", options.platform.as_ref())
             .maybe("networkmode", options.network.as_ref())
             .flag("nocache", options.no_cache)
+            .flag("reproducible", options.reproducible)
             .flag("pull", options.pull)
             .flag("q", options.quiet);
         for tag in &options.tags {

@@ -108,6 +108,10 @@ pub(crate) const COMMAND: Command = Command {
         )
         .short('q'),
         Flag::switch(
+            "reproducible",
+            "Build the same image each time: no file is younger than SOURCE_DATE_EPOCH or 1970",
+        ),
+        Flag::switch(
             "rm",
             "Remove intermediate containers after a successful build",
         )
@@ -176,6 +180,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
             .map(str::to_owned)
             .collect(),
         no_cache: parsed.switch("no-cache")?,
+        reproducible: parsed.switch("reproducible")?,
         pull: parsed.switch("pull")?,
         quiet,
         auth: registries(session, looked.text.as_deref()),

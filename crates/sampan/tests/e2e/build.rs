@@ -328,4 +328,10 @@ fn the_time_of_a_build_can_be_given() {
     assert_eq!(created, "2001-09-09T01:46:40Z");
     let stat = ["run", "--rm", "dated", "stat", "-c", "%Y", "/made", "/note"];
     assert_eq!(engine.sampan(&stat).ok(), "1000000000\n1000000000");
+    let id = |tag: &str| engine.sampan(&["inspect", "-f", "{{.Id}}", tag]).ok();
+    let again = ["--reproducible", "--no-cache"];
+    for tag in ["same:1", "same:2"] {
+        let _ = sampan_build(&engine, tag, &directory, &again).ok();
+    }
+    assert_eq!(id("same:1"), id("same:2"));
 }
