@@ -381,6 +381,7 @@ impl Sources {
                     commit,
                 } => {
                     key.number("unpack", u64::from(*unpack));
+                    key.number("of image", u64::from(from.of_image));
                     if let Some(commit) = commit {
                         key.text("commit", commit);
                         key.bytes("path", path);
@@ -583,20 +584,21 @@ impl Selecting<'_> {
                 commit: _,
             } => (from, named, path, found, kept, members, unpack),
         };
+        let reown = !from.of_image;
         if let Some((kept, above)) = kept {
             for directory in above {
                 let target = join(&self.destination, &directory.kept);
-                self.add(&from, &directory.path, directory.found, target, true)?;
+                self.add(&from, &directory.path, directory.found, target, reown)?;
             }
             let target = join(&self.destination, &kept);
             return match found.kind {
-                Kind::Directory => self.tree(&from, &path, found, members, &target, true),
-                _ => self.add(&from, &path, found, target, true),
+                Kind::Directory => self.tree(&from, &path, found, members, &target, reown),
+                _ => self.add(&from, &path, found, target, reown),
             };
         }
         let destination = self.destination.clone();
         if found.kind == Kind::Directory {
-            return self.tree(&from, &path, found, members, &destination, true);
+            return self.tree(&from, &path, found, members, &destination, reown);
         }
         if unpack
             && let Kind::File(_) = found.kind
@@ -605,7 +607,7 @@ impl Selecting<'_> {
             return self.unpacked(&from, &path, &destination);
         }
         let target = self.place(name_of(&named));
-        self.add(&from, &path, found, target, true)
+        self.add(&from, &path, found, target, reown)
     }
 
     fn document(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
@@ -659,7 +661,8 @@ impl Selecting<'_> {
         reown: bool,
     ) -> Result<()> {
         if self.below.look(to)?.is_none() {
-            self.add(from, path, itself, to.to_vec(), reown)?;
+            // It is made for what is in it, and belongs to nobody's image.
+            self.add(from, path, itself, to.to_vec(), reown || from.of_image)?;
         }
         for (member, found) in members {
             let target = join(to, &member);

@@ -43,6 +43,8 @@ pub(crate) struct Files {
     pub(crate) name: Option<Key>,
     /// What is there but not for the build.
     pub(crate) hidden: Option<Ignore>,
+    /// Their owners are an image's own, not those of a client's machine.
+    pub(crate) of_image: bool,
     /// The files are in it.
     _scratch: Option<Scratch>,
 }
@@ -90,6 +92,7 @@ impl Files {
             manifest: layers.is_empty().then(Arc::default),
             name,
             hidden: None,
+            of_image: false,
             _scratch: None,
         }
     }

@@ -645,7 +645,8 @@ impl Solver<'_> {
                 }
             },
         };
-        let files = Files::of(self.build.images, &state.layers, Some(state.key));
+        let mut files = Files::of(self.build.images, &state.layers, Some(state.key));
+        files.of_image = true;
         Ok(Arc::new(files))
     }
 

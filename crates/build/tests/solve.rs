@@ -400,3 +400,49 @@ fn the_same_command_on_other_files_is_another_step() {
         .0
         .unwrap();
 }
+
+#[test]
+fn owners_are_kept_of_what_comes_from_a_stage_but_not_from_a_client() {
+    requires!(root, overlay);
+    let home = Home::new();
+    let commands = Commands::new(|_: &str, _: &CancellationToken| -> Answer {
+        let made = home.images.write_layer(|out| {
+            let mut layer = sampan_archive::LayerWriter::new(out);
+            let attributes = sampan_archive::Attributes {
+                mode: 0o755,
+                uid: 5,
+                gid: 6,
+                ..Default::default()
+            };
+            layer.directory(b"d", &attributes)?;
+            layer.file(b"d/b", &attributes, 1, &b"b"[..])?;
+            layer.finish()
+        });
+        Ok((0, made.unwrap()))
+    });
+    let client = home.client("files");
+    let file = "FROM scratch AS one\nRUN one\nFROM scratch\nCOPY a /\nCOPY --from=one / /\n\
+                COPY --from=one --chown=7 /d/b /c\nCOPY --from=one /d /e\n";
+    client.write("Dockerfile", file).write("a", "a");
+    std::os::unix::fs::chown(client.path.join("a"), Some(3), Some(4)).unwrap();
+    let context = client.send(home.contexts(), "k").0;
+    let (built, _) = home.build(&context, &commands, Settings::default());
+    let mut owners = Vec::new();
+    for layer in built.unwrap().image.diff_ids() {
+        for entry in home.images.layers().entries(&layer).unwrap() {
+            let path = String::from_utf8(entry.path).unwrap();
+            owners.push((path, entry.uid, entry.gid));
+        }
+    }
+    owners.retain(|(path, _, _)| !path.is_empty());
+    let expected = [
+        ("a", 0, 0),
+        ("d", 5, 6),
+        ("d/b", 5, 6),
+        ("c", 7, 7),
+        ("e", 0, 0),
+        ("e/b", 5, 6),
+    ];
+    let expected = expected.map(|(path, uid, gid)| (path.to_owned(), uid, gid));
+    assert_eq!(owners, expected);
+}
