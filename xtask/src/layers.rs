@@ -21,7 +21,12 @@ pub(crate) enum Mode {
 /// never point up or to the left.
 const ROWS: &[&[&str]] = &[
     &["sampan", "sampan-shim", "xtask", "sampan-testing"],
-    &["sampan-server", "sampan-api", "sampan-registry"],
+    &[
+        "sampan-server",
+        "sampan-api",
+        "sampan-buildkit",
+        "sampan-registry",
+    ],
     &["sampan-engine", "sampan-build", "sampan-dockerfile"],
     &[
         "sampan-images",

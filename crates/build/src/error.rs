@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::progress::Failure;
 use crate::sandbox::SandboxError;
 
 /// Result of this crate's operations.
@@ -104,6 +105,21 @@ impl Error {
         match self {
             Self::Command { code, .. } => Some(*code),
             _ => None,
+        }
+    }
+
+    pub(crate) fn to_failure(&self) -> Failure {
+        match self {
+            Self::Command { command, code } => Failure::Command {
+                command: command.clone(),
+                code: *code,
+            },
+            other => {
+                let causes =
+                    std::iter::successors(std::error::Error::source(other), |e| e.source());
+                let causes = causes.map(|cause| format!(": {cause}"));
+                Failure::Other(other.to_string() + &causes.collect::<String>())
+            }
         }
     }
 

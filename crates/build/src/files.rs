@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -141,6 +141,11 @@ impl Files {
             _mounts: mounts,
         });
         Ok(&mounted.root)
+    }
+
+    /// Opens the root directory.
+    pub(crate) fn open_root(&self) -> Result<OwnedFd> {
+        Ok(self.root()?.open_dir(".")?)
     }
 
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {

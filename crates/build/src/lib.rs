@@ -21,6 +21,7 @@
 //! ROOT/build/steps/<key>.json       what a step came to: crate state
 //! ROOT/build/sources/<key>.json     what is in files that have a name: crate state
 //! ROOT/build/contexts/<key>/        files of clients, see [`Contexts`]
+//! ROOT/build/history/<name>/        builds that have ended, see [`History`]
 //! ROOT/build/use/last.json          when each of these was last used: crate state
 //! ROOT/build/mounts/                cache mounts, see [`CacheMounts`]
 //! ROOT/build/scratch/               repositories while they are fetched
@@ -35,8 +36,10 @@ mod error;
 mod fetch;
 mod files;
 mod git;
+mod history;
 mod manifest;
 mod mounts;
+mod output;
 mod owner;
 mod progress;
 mod prune;
@@ -57,7 +60,9 @@ pub use context::{Context, Contexts, Entry, EntryKind, Sync};
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::Fetcher;
 pub use git::GitSource;
-pub use progress::{Event, EventSink};
+pub use history::{BuildRecord, History, Pinned};
+pub use output::{Output, OutputEntry, OutputKind};
+pub use progress::{Event, EventSink, Failure, InOrder, Place};
 pub use prune::{CacheKind, CacheRecord, PrunePolicy, Pruned};
 pub use remote::Remote;
 pub use sandbox::{
@@ -65,6 +70,8 @@ pub use sandbox::{
     SecretVariable, StepMount, Stub, Ulimit,
 };
 pub use secrets::{NoSecrets, Secrets};
-pub use solve::{Base, Build, Built, Entitlement, NamedContext, Settings};
-pub use tokio_util::sync::CancellationToken;
+pub use solve::{
+    Base, Build, Built, Entitlement, NamedContext, NoCache, Settings, Written,
+};
 pub use web::Web;
+pub use tokio_util::sync::CancellationToken;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::files::Files;
-use crate::progress::{Event, EventSink, InOrder};
+use crate::progress::{Event, EventSink, Place};
 use crate::sandbox::{Limits, Network, Sandbox};
 use crate::secrets::Secrets;
 use crate::stage::State;
@@ -39,8 +39,8 @@ pub struct Settings {
     pub dockerfile: String,
     /// The target, build arguments and platforms.
     pub options: Options,
-    /// Does every step again.
-    pub no_cache: bool,
+    /// What is done again although it is known.
+    pub no_cache: NoCache,
     /// The network of commands that do not say which.
     pub network: Network,
     /// `name:address`.
@@ -114,6 +114,27 @@ impl Settings {
     }
 }
 
+/// What is done again although the cache knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Every step.
+    Everything,
+    /// The steps of these stages, by name or number, and of those that build on them.
+    Stages(BTreeSet<String>),
+}
+
+/// A Dockerfile that is not among the files to build from.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// The Dockerfile.
+    pub text: Vec<u8>,
+    /// The patterns of files that are not there for the build, as in a `.dockerignore`.
+    pub ignore: Option<Vec<u8>>,
+}
+
 /// A build.
 pub struct Build<'a> {
     /// Where images and layers are.
@@ -126,8 +147,8 @@ pub struct Build<'a> {
     pub base: &'a Base<'a>,
     /// The files to build from.
     pub context: Context,
-    /// Where the Dockerfile is, and its own list of what is ignored, if not in the context.
-    pub dockerfile: Option<Context>,
+    /// The Dockerfile, where it is not among the files.
+    pub written: Option<Written>,
     /// What the client lends.
     pub secrets: &'a dyn Secrets,
     /// Fetches files.
@@ -138,11 +159,13 @@ pub struct Build<'a> {
     pub archives: Mutex<Vec<HeldLayer>>,
 }
 
-/// What came of a build.
+/// What came of a build: all that an image is made of.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The image.
-    pub image: Arc<Image>,
+    /// The image, not yet in the store.
+    pub image: NewImage,
+    /// Its layers, bottom first.
+    pub layers: Vec<HeldLayer>,
 }
 
 /// A build under way.
@@ -153,7 +176,7 @@ pub(crate) struct Solver<'a> {
     pub(crate) times: Times,
     file: Dockerfile,
     context: Arc<Files>,
-    told: InOrder<'a>,
+    sink: &'a EventSink<'a>,
     numbers: AtomicUsize,
     total: usize,
     progress: Mutex<Progress>,
@@ -174,12 +197,8 @@ impl Build<'_> {
         let epoch = self.settings.options.build_args.get(SOURCE_DATE_EPOCH);
         let times = Times::new(epoch.map(String::as_str), self.settings.reproducible)?;
         let mut context = self.context.files(self.images)?;
-        let beside = match &self.dockerfile {
-            Some(files) => Some(files.files(self.images)?),
-            None => None,
-        };
-        let text = self.read_dockerfile(beside.as_ref().unwrap_or(&context))?;
-        context.hidden = self.read_ignore(beside.as_ref(), &context)?;
+        let text = self.read_dockerfile(&context)?;
+        context.hidden = self.read_ignore(&context)?;
         let name = self.dockerfile_name();
         let mistake =
             |error: sampan_dockerfile::Error| Error::Dockerfile(error.render(name, &text));
@@ -212,18 +231,18 @@ impl Build<'_> {
             }
         }
         for argument in plan.unused_build_args(&file) {
-            sink(Event::Warning(format!(
-                "[Warning] One or more build-args [{argument}] were not consumed"
-            )));
+            let text = format!("[Warning] One or more build-args [{argument}] were not consumed");
+            sink(0, Event::Warning(text));
         }
         let total = plan
             .order
             .iter()
             .map(|stage| 1 + plan.stages[*stage].triggers.len() + file.stages[*stage].steps.len())
             .sum();
+        sink(0, Event::Stages(plan.order.clone()));
         let solver = Solver {
             build: self,
-            told: InOrder::new(sink, &plan.order),
+            sink,
             plan,
             cancel: cancel.clone(),
             times,
@@ -241,11 +260,9 @@ impl Build<'_> {
     pub fn into_leftovers(self) -> Vec<DiffId> {
         let archives = self.archives.into_inner();
         let archives = archives.unwrap_or_else(PoisonError::into_inner);
-        let contexts = [Some(&self.context), self.dockerfile.as_ref()];
-        let of_contexts = contexts.into_iter().flatten().flat_map(Context::layers);
         archives
             .iter()
-            .chain(of_contexts)
+            .chain(self.context.layers())
             .map(HeldLayer::diff_id)
             .collect()
     }
@@ -258,6 +275,9 @@ impl Build<'_> {
     }
 
     fn read_dockerfile(&self, context: &Files) -> Result<String> {
+        if let Some(written) = &self.written {
+            return Ok(String::from_utf8_lossy(&written.text).into_owned());
+        }
         let name = self.dockerfile_name();
         let limit = sampan_dockerfile::MAX_SIZE as u64;
         let read = match context.read(name, limit) {
@@ -277,9 +297,13 @@ impl Build<'_> {
     }
 
     /// What is not there for `COPY`, although it may have been sent.
-    fn read_ignore(&self, beside: Option<&Files>, context: &Files) -> Result<Option<Ignore>> {
+    fn read_ignore(&self, context: &Files) -> Result<Option<Ignore>> {
+        let ignore = self.written.as_ref().and_then(|written| written.ignore.as_ref());
+        if let Some(ignore) = ignore {
+            return parse_ignore(IGNORE, ignore);
+        }
         let own = format!("{}.dockerignore", self.dockerfile_name());
-        read_ignore(&[(beside.unwrap_or(context), &own), (context, IGNORE)])
+        read_ignore(&[(context, &own), (context, IGNORE)])
     }
 }
 
@@ -287,13 +311,16 @@ impl Build<'_> {
 pub(crate) fn read_ignore(places: &[(&Files, &str)]) -> Result<Option<Ignore>> {
     for (files, name) in places {
         if files.resolve(name.as_bytes())?.exists {
-            let bytes = files.read(name, LONGEST)?;
-            let ignore =
-                Ignore::parse(&bytes).map_err(|error| Error::Step(format!("{name}: {error}")))?;
-            return Ok((!ignore.is_empty()).then_some(ignore));
+            return parse_ignore(name, &files.read(name, LONGEST)?);
         }
     }
     Ok(None)
+}
+
+fn parse_ignore(name: &str, bytes: &[u8]) -> Result<Option<Ignore>> {
+    let ignore = Ignore::parse(bytes);
+    let ignore = ignore.map_err(|error| Error::Step(format!("{name}: {error}")))?;
+    Ok((!ignore.is_empty()).then_some(ignore))
 }
 
 /// Whether a `# syntax=` line asks for another frontend than the Dockerfile's own.
@@ -334,13 +361,13 @@ impl Solver<'_> {
             let mut progress = self.progress();
             match result {
                 Ok(state) => {
-                    self.told.end(stage);
+                    self.tell(stage, Event::Ended);
                     progress.done.insert(stage, state);
                 }
                 Err(error) => {
                     // The first mistake is the one to tell of.
                     if progress.failed.is_none() {
-                        self.told.fail(stage);
+                        self.tell(stage, Event::Failed(error.to_failure()));
                         progress.failed = Some(error);
                     }
                     self.cancel.cancel();
@@ -394,12 +421,22 @@ impl Solver<'_> {
         self.check()?;
         let planned = &self.plan.stages[index];
         let stage = &self.file.stages[index];
+        let outside = match &planned.base {
+            Input::Image(name) => Some(match name.parse::<Reference>() {
+                Ok(reference) => format!("FROM {}", reference.or_latest()),
+                Err(_) => format!("FROM {name}"),
+            }),
+            Input::Context(name) => Some(format!("FROM {name}")),
+            Input::Scratch | Input::Stage(_) => None,
+        };
+        let mut places = self.places(index, outside.is_some());
         self.tell(
             index,
             Event::Step {
                 number: self.number(),
                 total: self.total(),
                 text: stage.source.clone(),
+                place: outside.map(|text| places.next(text)),
             },
         );
         let began = std::time::Instant::now();
@@ -425,8 +462,17 @@ impl Solver<'_> {
             },
         );
         let shell = self.file.shell();
+        state.fresh |= match &self.build.settings.no_cache {
+            NoCache::Nothing => false,
+            NoCache::Everything => true,
+            NoCache::Stages(stages) => {
+                stages.contains(&planned.name) || stages.contains(&index.to_string())
+            }
+        };
         for step in planned.triggers.iter().chain(&stage.steps) {
-            let done = self.step(index, &shell, step, &mut state);
+            let makes_files = step.instruction.makes_files();
+            let place = makes_files.then(|| places.next(on_one_line(&step.source)));
+            let done = self.step(index, &shell, step, place, &mut state);
             done.map_err(|error| self.placed(error, step.location.line))?;
         }
         Ok(state)
@@ -479,14 +525,30 @@ impl Solver<'_> {
         };
         let config = serde_json::to_vec(&config)
             .map_err(|error| Error::Step(format!("write the configuration: {error}")))?;
-        let image = self.build.images.add(&NewImage {
+        let image = NewImage {
             config,
             blobs,
             manifest: None,
             parent,
             names: settings.names.clone(),
-        })?;
-        Ok(Built { image })
+        };
+        Ok(Built { image, layers })
+    }
+
+    fn places(&self, index: usize, is_outside: bool) -> Places {
+        let planned = &self.plan.stages[index];
+        let own = &self.file.stages[index];
+        let steps = planned.triggers.iter().chain(&own.steps);
+        let makers = steps.filter(|step| step.instruction.makes_files()).count();
+        let only = self.file.stages.len() == 1 && own.name.is_none();
+        Places {
+            stage: match only {
+                true => String::new(),
+                false => planned.name.clone(),
+            },
+            position: 0,
+            of: makers + usize::from(is_outside),
+        }
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -497,7 +559,7 @@ impl Solver<'_> {
     }
 
     pub(crate) fn tell(&self, stage: usize, event: Event) {
-        self.told.tell(stage, event);
+        (self.sink)(stage, event);
     }
 
     pub(crate) fn number(&self) -> usize {
@@ -548,6 +610,34 @@ impl Solver<'_> {
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Counts the steps of a stage that make files.
+struct Places {
+    stage: String,
+    position: usize,
+    of: usize,
+}
+
+impl Places {
+    fn next(&mut self, text: String) -> Place {
+        self.position += 1;
+        Place {
+            text,
+            stage: self.stage.clone(),
+            position: self.position,
+            of: self.of,
+        }
+    }
+}
+
+/// A step on one line.
+fn on_one_line(source: &str) -> String {
+    let lines = source
+        .lines()
+        .map(|line| line.trim_end_matches(['\\', ' ']));
+    let lines: Vec<&str> = lines.map(str::trim_start).collect();
+    lines.join(" ")
 }
 
 fn same_machine(a: &Platform, b: &Platform) -> bool {

@@ -19,7 +19,7 @@ use crate::copy::{Sources, Unpack, Wish, absolute, clean, make_directory, select
 use crate::files::Files;
 use crate::mounts;
 use crate::owner;
-use crate::progress::Event;
+use crate::progress::{Event, Place};
 use crate::running::{Claim, Mine};
 use crate::sandbox::{Confinement, Network, RunStep};
 use crate::solve::{Entitlement, IGNORE, NamedContext, Solver, read_ignore};
@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) parent: Option<ImageId>,
     /// Entries of the history that are older than this build.
     pub(crate) inherited: usize,
+    /// It was made anew, and so is what builds on it.
+    pub(crate) fresh: bool,
     scope: Scope,
     /// `CMD` was set in this stage.
     command_set: bool,
@@ -88,6 +90,7 @@ impl State {
             key,
             step: None,
             parent,
+            fresh: false,
             command_set: false,
         }
     }
@@ -147,6 +150,7 @@ impl Solver<'_> {
         stage: usize,
         shell: &Shell,
         step: &Step,
+        place: Option<Place>,
         state: &mut State,
     ) -> Result<()> {
         self.check()?;
@@ -159,6 +163,7 @@ impl Solver<'_> {
                 number,
                 total,
                 text: step.source.clone(),
+                place,
             },
         );
         let expanded = step.instruction.expand(shell, state.scope.variables());
@@ -293,7 +298,7 @@ impl Solver<'_> {
             cache.note(change.key, &record)?;
             Ok(Found { layer, created })
         };
-        let found = match self.build.settings.no_cache {
+        let found = match state.fresh {
             true => made(&self.cancel)?,
             false => match self.turn(stage, change.key)? {
                 Turn::Done(found) => found,

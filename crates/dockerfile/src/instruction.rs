@@ -265,6 +265,14 @@ pub struct Trigger {
 }
 
 impl Instruction {
+    /// Whether it may change files, and not the configuration alone.
+    pub fn makes_files(&self) -> bool {
+        matches!(
+            self,
+            Self::Add(_) | Self::Copy(_) | Self::Run(_) | Self::Workdir(_)
+        )
+    }
+
     /// The name in capitals.
     pub fn name(&self) -> &'static str {
         match self {

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use sampan_build::{
-    Build, CacheRecord, CancellationToken, Confinement, Context, Event as News, Fetcher,
-    NamedContext, Network, NoSecrets, PrunePolicy, Pruned, Ran, RunStep, Sandbox, SandboxError,
-    Secrets, Settings, Web,
+    Build, Built, CacheRecord, CancellationToken, Confinement, Context, Contexts, Event as News,
+    Fetcher, History, NamedContext, Network, NoSecrets, PrunePolicy, Pruned, Ran, RunStep, Sandbox,
+    SandboxError, Secrets, Settings, Web, Written,
 };
 use sampan_images::{Credentials, HeldLayer, Image, LayerRecord, Mark, ProgressSink, PullOptions};
 use sampan_oci::config::{ImageConfig, RootFs};
@@ -44,8 +44,10 @@ pub struct BuildRequest {
     pub settings: Settings,
     /// Asks registries for newer images to begin with.
     pub pull: bool,
-    /// Who asks, by registry.
-    pub credentials: BTreeMap<String, Credentials>,
+    /// Who asks.
+    pub logins: Logins,
+    /// The Dockerfile, where it is not among the files.
+    pub written: Option<Written>,
     /// What the client lends.
     pub secrets: Arc<dyn Secrets>,
     /// Where the files are: an address. What the client sends is not looked at then.
@@ -59,7 +61,8 @@ impl Default for BuildRequest {
         Self {
             settings: Settings::default(),
             pull: false,
-            credentials: BTreeMap::new(),
+            logins: Logins::default(),
+            written: None,
             secrets: Arc::new(NoSecrets),
             remote: None,
             remote_contexts: BTreeMap::new(),
@@ -75,28 +78,106 @@ impl std::fmt::Debug for BuildRequest {
     }
 }
 
+/// Knows who asks which registry. It may block.
+#[derive(Clone)]
+pub struct Logins(Arc<dyn Fn(&str) -> Credentials + Send + Sync>);
+
+impl Logins {
+    /// Asks `find` by the registry's name.
+    pub fn new(find: impl Fn(&str) -> Credentials + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self::new(|_| Credentials::default())
+    }
+}
+
+/// The files to build from, as they come.
+pub enum Sent {
+    /// A tar, plain or packed. It is read only once.
+    Archive(Box<dyn Read + Send>),
+    /// Files that are here.
+    Files(Context),
+}
+
+impl std::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Archive(_) => f.write_str("Archive"),
+            Self::Files(context) => f.debug_tuple("Files").field(context).finish(),
+        }
+    }
+}
+
 impl BuildService {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
         Self { inner }
     }
 
-    /// Builds an image of a tar of files, plain or packed, and tells what happens. It is given up
-    /// when `cancel` is set; nothing of it is left then but the steps that are done. The files
-    /// are read only once, as they come.
+    /// Builds an image and tells what happens, with the stage that it is of. It is given up when
+    /// `cancel` is set; nothing of it is left then but the steps that are done.
     pub async fn build(
         &self,
-        context: impl Read + Send + 'static,
+        sent: Sent,
         request: BuildRequest,
-        sink: impl Fn(News) + Send + Sync + 'static,
+        sink: impl Fn(usize, News) + Send + Sync + 'static,
         cancel: CancellationToken,
     ) -> Result<Arc<Image>> {
+        let (service, runtime) = (self.clone(), Handle::current());
+        self.run(move || {
+            let built = solve(&service.inner, &runtime, sent, &request, &sink, &cancel)?;
+            service.keep(&built)
+        })
+        .await
+    }
+
+    /// The same, but the image is not put into the store; [`keep`](Self::keep) does that.
+    pub async fn solve(
+        &self,
+        sent: Sent,
+        request: BuildRequest,
+        sink: impl Fn(usize, News) + Send + Sync + 'static,
+        cancel: CancellationToken,
+    ) -> Result<Built> {
         let (inner, runtime) = (self.inner.clone(), Handle::current());
-        let task = self
-            .inner
-            .tasks
-            .spawn_blocking(move || build(&inner, &runtime, context, request, &sink, &cancel));
+        self.run(move || solve(&inner, &runtime, sent, &request, &sink, &cancel))
+            .await
+    }
+
+    /// Keeps what was built as an image, under its names. Blocks.
+    pub fn keep(&self, built: &Built) -> Result<Arc<Image>> {
+        let image = self.inner.images.store().add(&built.image)?;
+        for name in &built.image.names {
+            let mut attributes = image.config.config.labels.clone();
+            attributes.insert("name".to_owned(), name.familiar());
+            let id = image.id.to_string();
+            let events = &self.inner.events;
+            events.publish(EventKind::Image, Action::Tag, id, attributes);
+        }
+        self.inner.images.collector.nudge();
+        Ok(image)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let task = self.inner.tasks.spawn_blocking(work);
         task.await
             .map_err(|error| Error::because("the build broke off", &error))?
+    }
+
+    /// Files that clients have sent.
+    pub fn contexts(&self) -> &Contexts {
+        self.inner.steps.contexts()
+    }
+
+    /// Builds that have ended.
+    pub fn history(&self) -> &History {
+        &self.inner.builds
     }
 
     /// Lists what is kept for builds, oldest first.
@@ -256,14 +337,14 @@ fn in_use(inner: &Inner) -> HashSet<DiffId> {
     uses.into_iter().flat_map(|user| user.layers).collect()
 }
 
-fn build(
+fn solve(
     inner: &Arc<Inner>,
     runtime: &Handle,
-    context: impl Read,
-    request: BuildRequest,
-    sink: &(dyn Fn(News) + Send + Sync),
+    sent: Sent,
+    request: &BuildRequest,
+    sink: &(dyn Fn(usize, News) + Send + Sync),
     cancel: &CancellationToken,
-) -> Result<Arc<Image>> {
+) -> Result<Built> {
     let store = inner.images.store();
     let web: &Web<'_> = &|url, authorization| {
         let opened = runtime.block_on(store.open_url(url, authorization));
@@ -278,7 +359,7 @@ fn build(
         web,
     };
     let mut made = Vec::new();
-    let sent = take_contexts(&fetcher, context, &request, &mut made, cancel);
+    let sent = take_contexts(&fetcher, sent, request, &mut made, cancel);
     let (context, settings) = match sent {
         Ok(sent) => sent,
         Err(error) => {
@@ -289,7 +370,7 @@ fn build(
     let bases = Bases {
         inner,
         runtime,
-        request: &request,
+        request,
         found: Mutex::default(),
     };
     let sandbox = Containers { inner, runtime };
@@ -299,7 +380,7 @@ fn build(
         sandbox: &sandbox,
         base: &|name| bases.find(name),
         context,
-        dockerfile: None,
+        written: request.written.clone(),
         secrets: &*request.secrets,
         web,
         settings,
@@ -307,36 +388,27 @@ fn build(
     };
     let built = build.run(sink, cancel);
     drop_made(inner, build.into_leftovers());
-    let image = built.map_err(|error| failure(&error))?.image;
-    for name in &request.settings.names {
-        let mut attributes = image.config.config.labels.clone();
-        attributes.insert("name".to_owned(), name.familiar());
-        let id = image.id.to_string();
-        inner
-            .events
-            .publish(EventKind::Image, Action::Tag, id, attributes);
-    }
-    inner.images.collector.nudge();
-    Ok(image)
+    built.map_err(|error| failure(&error))
 }
 
 /// Takes the files to build from: those that are sent, or those at an address.
 fn take_contexts(
     fetcher: &Fetcher<'_>,
-    sent: impl Read,
+    sent: Sent,
     request: &BuildRequest,
     made: &mut Vec<HeldLayer>,
     cancel: &CancellationToken,
 ) -> Result<(Context, Settings)> {
     let failed = |error: sampan_build::Error| failure(&error);
     let mut settings = request.settings.clone();
-    let context = match &request.remote {
-        None => {
-            let layer = fetcher.images.take_archive(sent, "context")?;
+    let context = match (&request.remote, sent) {
+        (None, Sent::Files(context)) => context,
+        (None, Sent::Archive(archive)) => {
+            let layer = fetcher.images.take_archive(archive, "context")?;
             made.push(layer.clone());
             Context::of_layer(layer)
         }
-        Some(address) => {
+        (Some(address), _) => {
             let remote = fetcher.context(address, made, cancel).map_err(failed)?;
             if remote.is_dockerfile {
                 settings.dockerfile.clear();
@@ -412,12 +484,7 @@ impl Bases<'_> {
             }
         };
         let options = PullOptions {
-            credentials: self
-                .request
-                .credentials
-                .get(reference.registry())
-                .cloned()
-                .unwrap_or_default(),
+            credentials: (self.request.logins.0)(reference.registry()),
             ..PullOptions::default()
         };
         self.runtime.block_on(async {

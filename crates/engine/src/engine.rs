@@ -223,6 +223,8 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     let images = ImageStore::open(&root, layers, options)?;
     let steps = sampan_build::Cache::open(&root, images.clone())
         .map_err(|error| Error::because("open the cache of builds", &error))?;
+    let builds = sampan_build::History::open(&root)
+        .map_err(|error| Error::because("open the history of builds", &error))?;
     let records = Store::open_as(paths.containers(), Layout::Directories)?;
     let events = EventBus::open(&paths.events())?;
     let registry = Registry::new(records);
@@ -253,6 +255,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         rest: Rest::default(),
         filters: Filters::default(),
         steps,
+        builds,
     });
     Ok((inner, system, lock))
 }

@@ -45,7 +45,7 @@ mod signal;
 mod system;
 mod volume;
 
-pub use build::{BuildRequest, BuildService, CacheFilter};
+pub use build::{BuildRequest, BuildService, CacheFilter, Logins, Sent};
 pub use collector::{CollectRequest, CollectorConfig};
 pub use config::Config;
 pub use container::attach::Attachment;

@@ -414,6 +414,12 @@ impl NetworkService {
         Ok(bridge?)
     }
 
+    /// Returns the host's address on the default bridge, which is made if it is not there.
+    pub async fn host_gateway(&self) -> Result<IpAddr> {
+        let service = self.clone();
+        crate::blocking(move || service.gateway()).await
+    }
+
     /// Returns the host's address on the default bridge, for `host-gateway`. Blocks.
     pub(crate) fn gateway(&self) -> Result<IpAddr> {
         let mut state = self.shared.bridge();

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use sampan_archive::ArchiveWriter;
 use sampan_oci::digest::{ChainId, DiffId, Digest};
-use sampan_oci::{Descriptor, Index, Manifest, MediaType, Platform, Reference};
+use sampan_oci::{Descriptor, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
 use serde_json::json;
 
 use crate::image::Image;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, NewImage};
 use crate::{Error, Result};
 
 const DIRECTORIES: [&str; 2] = ["blobs/", "blobs/sha256/"];
@@ -23,6 +23,7 @@ const TAG: &str = "org.opencontainers.image.ref.name";
 #[derive(Debug)]
 pub struct Saved {
     images: Vec<Arc<Image>>,
+    manifests: Vec<Descriptor>,
     blobs: BTreeMap<String, Part>,
     documents: BTreeMap<String, Vec<u8>>,
 }
@@ -63,19 +64,21 @@ impl ImageStore {
                 }
             }
         }
-        let mut saving = Saving {
-            store: self,
-            blobs: BTreeMap::new(),
-            manifests: Vec::new(),
-            lines: Vec::new(),
-            repositories: BTreeMap::new(),
-        };
+        let mut saving = Saving::new(self);
         for (image, tags) in &chosen {
             let _hold = self.hold(&image.id)?;
-            saving.image(image, tags)?;
+            saving.image(image.config_bytes.as_bytes(), tags)?;
         }
         let images = chosen.into_iter().map(|(image, _)| image).collect();
         saving.finish(images)
+    }
+
+    /// Prepares an image for an archive that is not in the store, but its layers are: somebody
+    /// holds them. Blocks.
+    pub fn save_new(&self, new: &NewImage) -> Result<Saved> {
+        let mut saving = Saving::new(self);
+        saving.image(&new.config, &new.names)?;
+        saving.finish(Vec::new())
     }
 
     fn meant(&self, name: &str) -> Result<Vec<(Arc<Image>, Option<Reference>)>> {
@@ -112,17 +115,24 @@ struct Saving<'a> {
     repositories: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-impl Saving<'_> {
-    fn image(&mut self, image: &Image, tags: &[Reference]) -> Result<()> {
-        let mut layers = Vec::new();
-        for layer in image.layers.iter() {
-            layers.push(self.layer(&layer.diff_id)?);
+impl<'a> Saving<'a> {
+    fn new(store: &'a ImageStore) -> Self {
+        Self {
+            store,
+            blobs: BTreeMap::new(),
+            manifests: Vec::new(),
+            lines: Vec::new(),
+            repositories: BTreeMap::new(),
         }
-        let config = Descriptor::new(
-            MediaType::OciConfig,
-            image.id.0,
-            image.config_bytes.len() as u64,
-        );
+    }
+
+    fn image(&mut self, bytes: &[u8], tags: &[Reference]) -> Result<()> {
+        let image = ImageConfig::parse(bytes)?;
+        let mut layers = Vec::new();
+        for diff_id in &image.rootfs.diff_ids {
+            layers.push(self.layer(diff_id)?);
+        }
+        let config = Descriptor::of(MediaType::OciConfig, bytes);
         let manifest = Manifest {
             schema_version: 2,
             media_type: MediaType::OciManifest,
@@ -133,8 +143,8 @@ impl Saving<'_> {
         };
         let manifest_bytes = to_json(&manifest)?;
         let mut descriptor = Descriptor::of(MediaType::OciManifest, &manifest_bytes);
-        descriptor.platform = Some(image.config.platform());
-        self.put(&config.digest, image.config_bytes.as_bytes().to_vec());
+        descriptor.platform = Some(image.platform());
+        self.put(&config.digest, bytes.to_vec());
         self.put(&descriptor.digest, manifest_bytes);
         if tags.is_empty() {
             self.manifests.push(descriptor.clone());
@@ -146,7 +156,7 @@ impl Saving<'_> {
             named.annotations.insert(NAME.to_owned(), full);
             named.annotations.insert(TAG.to_owned(), tag.to_owned());
             self.manifests.push(named);
-            if let Some(top) = ChainId::of(&image.diff_ids()) {
+            if let Some(top) = ChainId::of(&image.rootfs.diff_ids) {
                 let repository = self.repositories.entry(reference.familiar_name());
                 let top = top.hex();
                 repository.or_default().insert(tag.to_owned(), top);
@@ -195,7 +205,7 @@ impl Saving<'_> {
         let index = Index {
             schema_version: 2,
             media_type: MediaType::OciIndex,
-            manifests: self.manifests,
+            manifests: self.manifests.clone(),
             annotations: BTreeMap::new(),
         };
         let mut documents = BTreeMap::from([
@@ -211,6 +221,7 @@ impl Saving<'_> {
         }
         Ok(Saved {
             images,
+            manifests: self.manifests,
             blobs: self.blobs,
             documents,
         })
@@ -221,6 +232,11 @@ impl Saved {
     /// Returns the images, each once.
     pub fn images(&self) -> &[Arc<Image>] {
         &self.images
+    }
+
+    /// Returns the descriptor of the only image, or of the first.
+    pub fn descriptor(&self) -> Option<&Descriptor> {
+        self.manifests.first()
     }
 
     /// Returns how long the archive is.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sampan_engine::Engine;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
+use crate::buildkit::BuildKit;
 use crate::error::ApiError;
 
 /// How long a start waits for clients that are being attached.
@@ -17,12 +19,15 @@ const ATTACH_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) buildkit: BuildKit,
     attaching: Attaching,
 }
 
 impl App {
-    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+    /// Works with an engine until `stop` is set.
+    pub(crate) fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
         Self {
+            buildkit: BuildKit::new(Arc::clone(&engine), stop),
             engine,
             attaching: Attaching::default(),
         }

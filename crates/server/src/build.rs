@@ -15,9 +15,10 @@ use sampan_api::types::host_config as wire_limits;
 use sampan_api::types::message::{ErrorDetail, Message};
 use sampan_api::types::system as wire;
 use sampan_engine::building::{
-    CancellationToken, Event, Limits, NamedContext, Network, PrunePolicy, Settings, Ulimit,
+    CancellationToken, Event, InOrder, Limits, NamedContext, Network, NoCache, PrunePolicy,
+    Settings, Ulimit,
 };
-use sampan_engine::{BuildRequest, CacheFilter};
+use sampan_engine::{BuildRequest, CacheFilter, Logins, Sent};
 use sampan_images::Credentials;
 use sampan_oci::{Platform, Reference};
 use serde::de::DeserializeOwned;
@@ -84,11 +85,12 @@ async fn build(
     let cancel = CancellationToken::new();
     let guard = cancel.clone().drop_guard();
     let (sender, mut news) = mpsc::channel(WAITING);
-    let sink = move |event: Event| {
+    let told = InOrder::new(move |event: Event| {
         // Nobody listens any more: the build is about to be cancelled.
         let _ = sender.blocking_send(event);
-    };
-    let reader = BlockingBody::new(body);
+    });
+    let sink = move |stage: usize, event: Event| told.tell(stage, event);
+    let reader = Sent::Archive(Box::new(BlockingBody::new(body)));
     let builds = app.engine.builds();
     let task = tokio::spawn(async move { builds.build(reader, request, sink, cancel).await });
     let Some(first) = news.recv().await else {
@@ -149,9 +151,10 @@ fn message(event: Event) -> Option<Message> {
             number,
             total,
             text,
+            ..
         } => format!("Step {number}/{total} : {text}\n"),
         Event::Cached => " ---> Using cache\n".to_owned(),
-        Event::Running => return None,
+        Event::Running | Event::Stages(_) | Event::Ended | Event::Failed(_) => return None,
         Event::Output(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Event::Done { state, .. } => format!(" ---> {state}\n"),
         Event::Warning(text) => format!("{text}\n"),
@@ -207,7 +210,10 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
     let named = contexts(query)?;
     let mut settings = Settings {
         dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
-        no_cache: query.flag("nocache"),
+        no_cache: match query.flag("nocache") {
+            true => NoCache::Everything,
+            false => NoCache::Nothing,
+        },
         reproducible: query.flag("reproducible"),
         network,
         extra_hosts: query.all("extrahosts").map(str::to_owned).collect(),
@@ -241,7 +247,7 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
     Ok(BuildRequest {
         settings,
         pull: query.flag("pull"),
-        credentials: credentials(headers),
+        logins: logins(headers),
         remote: query.text("remote").map(str::to_owned),
         remote_contexts: named.addresses,
         ..BuildRequest::default()
@@ -312,7 +318,7 @@ fn object<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T,
 }
 
 /// Who asks, by registry; what cannot be read is nobody.
-fn credentials(headers: &HeaderMap) -> BTreeMap<String, Credentials> {
+fn logins(headers: &HeaderMap) -> Logins {
     let all = headers
         .get("x-registry-config")
         .and_then(|value| AuthConfig::all_from_header(value.to_str().ok()?))
@@ -323,7 +329,8 @@ fn credentials(headers: &HeaderMap) -> BTreeMap<String, Credentials> {
         identity_token: fields.identity_token,
         registry_token: fields.registry_token,
     };
-    all.into_iter()
+    let all: BTreeMap<String, Credentials> = all
+        .into_iter()
         .map(|(registry, fields)| {
             let registry = registry
                 .trim_start_matches("https://")
@@ -334,7 +341,8 @@ fn credentials(headers: &HeaderMap) -> BTreeMap<String, Credentials> {
             };
             (registry.to_owned(), credentials(fields))
         })
-        .collect()
+        .collect();
+    Logins::new(move |registry| all.get(registry).cloned().unwrap_or_default())
 }
 
 #[cfg(test)]

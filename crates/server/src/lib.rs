@@ -16,6 +16,7 @@
 mod app;
 mod body;
 mod build;
+mod buildkit;
 mod connection;
 mod container;
 mod crowd;

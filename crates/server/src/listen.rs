@@ -54,7 +54,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Listener::Unix(UnixListener::from_std(listener)?);
-    accept_loop(listener, edge(engine.into()), limits, stop).await;
+    accept_loop(listener, edge(engine.into(), &stop), limits, stop).await;
     Ok(())
 }
 
@@ -68,12 +68,12 @@ pub async fn serve_tcp(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Listener::Tcp(TcpListener::from_std(listener)?);
-    accept_loop(listener, edge(engine.into()), limits, stop).await;
+    accept_loop(listener, edge(engine.into(), &stop), limits, stop).await;
     Ok(())
 }
 
-fn edge(engine: Arc<Engine>) -> Edge {
-    Edge::new(routes(App::new(engine)))
+fn edge(engine: Arc<Engine>, stop: &CancellationToken) -> Edge {
+    Edge::new(routes(App::new(engine, stop.child_token())))
 }
 
 /// Where clients come from.

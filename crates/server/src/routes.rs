@@ -3,12 +3,13 @@
 use axum::Router;
 
 use crate::app::App;
-use crate::{build, container, disk, image, network, system, volume};
+use crate::{build, buildkit, container, disk, image, network, system, volume};
 
 /// The routes, working with `app`.
 pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .merge(build::routes())
+        .merge(buildkit::routes())
         .merge(system::routes())
         .merge(container::routes())
         .merge(disk::routes())

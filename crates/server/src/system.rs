@@ -35,7 +35,7 @@ pub(crate) fn routes() -> Router<App> {
 async fn ping(method: Method) -> Response {
     let body = if method == Method::HEAD { "" } else { "OK" };
     let headers = [
-        (HeaderName::from_static("builder-version"), "1"),
+        (HeaderName::from_static("builder-version"), "2"),
         (HeaderName::from_static("swarm"), "inactive"),
         (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
         (header::PRAGMA, "no-cache"),

@@ -34,8 +34,6 @@ const UNBUILT: &[(MethodFilter, &str, &str)] = &[
     (POST, "/networks/{id}/connect", "connecting a container to a further network"),
     (POST, "/networks/{id}/disconnect", "disconnecting a container from a network"),
     (PUT, "/volumes/{name}", "cluster volumes"),
-    (POST, "/session", "BuildKit sessions"),
-    (POST, "/grpc", "BuildKit's control interface"),
     (GET, "/plugins", "plugins"),
     (GET, "/plugins/{*rest}", "plugins"),
     (POST, "/plugins/{*rest}", "plugins"),

@@ -63,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) rest: Rest,
     pub(crate) filters: Filters,
     pub(crate) steps: sampan_build::Cache,
+    pub(crate) builds: sampan_build::History,
 }
 
 impl ContainerService {

@@ -1,0 +1,52 @@
+//! BuildKit's gRPC interfaces: messages, clients and servers, compiled from `proto/`.
+//!
+//! Knows nothing of what they are used for. Transports are the caller's: a client takes anything
+//! that sends HTTP/2 requests, a server is a service for them.
+//!
+//! * [`control`]: what `docker build` asks of a daemon: `Control` and its progress messages.
+//! * [`gateway`]: `LLBBridge`, by which a client drives a build.
+//! * [`session`]: what a daemon asks of the client: files, credentials, secrets, agents.
+
+#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}
+
+/// The largest message that is taken, in bytes, as BuildKit has it.
+pub const MAX_MESSAGE: usize = 16 << 20;
+
+/// `moby.buildkit.v1`.
+pub mod control {
+    pub use crate::generated::moby::buildkit::v1::*;
+}
+
+/// `moby.buildkit.v1.frontend` and the capabilities it tells of.
+pub mod gateway {
+    pub use crate::generated::moby::buildkit::v1::apicaps::ApiCap;
+    pub use crate::generated::moby::buildkit::v1::frontend::*;
+}
+
+/// `moby.buildkit.v1.types`.
+pub mod worker {
+    pub use crate::generated::moby::buildkit::v1::types::*;
+}
+
+/// `pb`: what definitions of builds are made of.
+pub mod ops {
+    pub use crate::generated::pb::*;
+}
+
+/// The services of a client's session.
+pub mod session {
+    pub use crate::generated::fsutil::types as files;
+    pub use crate::generated::grpc::health::v1 as health;
+    pub use crate::generated::moby::buildkit::secrets::v1 as secrets;
+    pub use crate::generated::moby::filesync::v1 as filesync;
+    pub use crate::generated::moby::sshforward::v1 as ssh;
+    pub use crate::generated::moby::upload::v1 as upload;
+}
+
+/// `google.rpc`: how a call failed.
+pub mod rpc {
+    pub use crate::generated::google::rpc::Status;
+}

@@ -1,0 +1,363 @@
+//! The frontend for Dockerfiles: from a client's options and files to an image.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sampan_buildkit::session::upload::BytesMessage;
+use sampan_engine::building::{CancellationToken, Written};
+use sampan_engine::{BuildRequest, Logins};
+use sampan_images::{HeldLayer, ImageStore};
+use tokio::runtime::Handle;
+use tonic::{Status, Streaming};
+
+use super::BuildKit;
+use super::jobs::{Job, Outcome};
+use super::options::{Asked, Context};
+use super::progress::Progress;
+use super::receive::{Layer, Small, receive};
+use super::session::{Session, Wish};
+use super::subrequest;
+
+/// The frontend's name.
+pub(super) const NAME: &str = "dockerfile.v0";
+/// Bytes of content between two reports of a transfer.
+const REPORT: u64 = 1 << 20;
+
+/// Does what the options ask for, for a build.
+pub(super) async fn solve(
+    kit: &BuildKit,
+    job: &Arc<Job>,
+    options: &HashMap<String, String>,
+) -> Result<Outcome, Status> {
+    // Given up with this future, and with the build.
+    let cancel = job.cancel.child_token();
+    let _guard = cancel.clone().drop_guard();
+    job.ask(options);
+    let asked = Asked::read(options)?;
+    let session = kit.sessions.find(&job.session).await?;
+    let client = Client {
+        session: Arc::clone(&session),
+        runtime: Handle::current(),
+        cancel: cancel.clone(),
+        progress: job.progress.clone(),
+        store: kit.engine.images().store().clone(),
+    };
+    let files = {
+        let asked = asked.clone();
+        blocking(move || client.files(&asked)).await?
+    };
+    if let Some(request) = &asked.request {
+        let text = files.written.unwrap_or_default();
+        let metadata = subrequest::answer(request, &asked, &text)?;
+        return Ok(Outcome {
+            built: None,
+            metadata,
+        });
+    }
+    let logins = {
+        let (session, runtime) = (Arc::clone(&session), Handle::current());
+        Logins::new(move |registry| runtime.block_on(session.credentials(registry)))
+    };
+    let request = BuildRequest {
+        settings: asked.settings,
+        pull: asked.pull,
+        logins,
+        written: files.written,
+    };
+    let context = files
+        .context
+        .ok_or_else(|| Status::internal("there are no files to build from"))?;
+    let progress = job.progress.clone();
+    let sink = move |stage, event| progress.hear(stage, event);
+    let builds = kit.engine.builds();
+    let solving = builds.solve(context, request, sink, cancel.clone());
+    let built = tokio::select! {
+        built = solving => built,
+        () = session.gone() => {
+            cancel.cancel();
+            return Err(Status::cancelled("the client has left"));
+        }
+    };
+    let built = built.map_err(|error| match job.progress.failure() {
+        Some(message) if !cancel.is_cancelled() => Status::unknown(message),
+        _ => status(&error),
+    })?;
+    let config = built.image.config.clone();
+    Ok(Outcome {
+        built: Some(Arc::new(built)),
+        metadata: [("containerimage.config".to_owned(), config)].into(),
+    })
+}
+
+/// The one place where the engine's kinds of errors become codes.
+pub(super) fn status(error: &sampan_engine::Error) -> Status {
+    use sampan_engine::ErrorKind as Kind;
+    let message = error.message();
+    match error.kind() {
+        Kind::NotFound => Status::not_found(message),
+        Kind::Invalid => Status::invalid_argument(message),
+        Kind::Conflict | Kind::NotModified => Status::failed_precondition(message),
+        Kind::Forbidden => Status::permission_denied(message),
+        Kind::Unavailable => Status::unavailable(message),
+        Kind::NotImplemented => Status::unimplemented(message),
+        Kind::Internal => Status::internal(message),
+    }
+}
+
+/// Does what blocks on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Status::internal("the operation broke off")),
+    }
+}
+
+/// What a client sent to build from.
+#[derive(Default)]
+struct Files {
+    /// None when only the Dockerfile is looked at.
+    context: Option<HeldLayer>,
+    written: Option<Written>,
+}
+
+/// A client, for code that blocks.
+struct Client {
+    session: Arc<Session>,
+    runtime: Handle,
+    cancel: CancellationToken,
+    progress: Progress,
+    store: ImageStore,
+}
+
+impl Client {
+    fn files(&self, asked: &Asked) -> Result<Files, Status> {
+        let written = match &asked.dockerfile {
+            Some(directory) => Some(self.dockerfile(directory, asked)?),
+            None => None,
+        };
+        if asked.request.is_some() {
+            if written.is_none() {
+                return Err(Status::unimplemented(
+                    "a Dockerfile in an uploaded archive can only be built by this engine yet",
+                ));
+            }
+            return Ok(Files {
+                context: None,
+                written,
+            });
+        }
+        let excluded = match &written {
+            Some(Written {
+                ignore: Some(ignore),
+                ..
+            }) => sampan_dockerfile::Ignore::parse(ignore)
+                .map_err(|error| Status::invalid_argument(error.to_string()))?
+                .patterns()
+                .collect(),
+            _ => Vec::new(),
+        };
+        let context = match &asked.context {
+            Context::Directory(name) => self.directory(name, excluded)?,
+            Context::Upload(path) => self.upload(path)?,
+        };
+        Ok(Files {
+            context: Some(context),
+            written,
+        })
+    }
+
+    /// The Dockerfile, and what it has ignored.
+    fn dockerfile(&self, directory: &str, asked: &Asked) -> Result<Written, Status> {
+        let name = asked.filename.as_str();
+        let doing = self
+            .progress
+            .begin(&format!("[internal] load build definition from {name}"));
+        let beside = format!("{name}.dockerignore");
+        let lower = name.to_lowercase();
+        let read = || {
+            let files = self.small(directory, &[name, &lower, &beside])?;
+            let text = files
+                .get(name)
+                .or_else(|| files.get(&lower))
+                .ok_or_else(|| {
+                    Status::unknown(format!(
+                        "failed to read dockerfile: open {name}: no such file or directory"
+                    ))
+                })?;
+            doing.at(
+                &format!("transferring dockerfile: {}", shown(text.len() as u64)),
+                text.len() as u64,
+                true,
+            );
+            Ok::<_, Status>((text.to_vec(), files.get(&beside).map(<[u8]>::to_vec)))
+        };
+        let read = read();
+        let (text, ignore) = doing.end(read)?;
+        let ignore = match (ignore, &asked.context) {
+            (Some(ignore), _) => Some(ignore),
+            (None, Context::Directory(context)) => self.ignored(context)?,
+            (None, Context::Upload(_)) => None,
+        };
+        Ok(Written { text, ignore })
+    }
+
+    fn ignored(&self, context: &str) -> Result<Option<Vec<u8>>, Status> {
+        const NAME: &str = ".dockerignore";
+        let doing = self.progress.begin("[internal] load .dockerignore");
+        let read = self.small(context, &[NAME]);
+        let files = doing.end(read)?;
+        Ok(files.get(NAME).map(<[u8]>::to_vec))
+    }
+
+    /// A few files of a directory, and what they link to.
+    fn small(&self, directory: &str, paths: &[&str]) -> Result<Small, Status> {
+        let wish = Wish {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            excluded: Vec::new(),
+        };
+        let transfer = self
+            .runtime
+            .block_on(self.session.files(directory, &wish))?;
+        let mut small = Small::default();
+        receive(transfer, &self.runtime, &self.cancel, &mut small, &|_| ())
+            .map_err(|error| failed(directory, &error))?;
+        Ok(small)
+    }
+
+    fn directory(&self, name: &str, excluded: Vec<String>) -> Result<HeldLayer, Status> {
+        let doing = self.progress.begin("[internal] load build context");
+        let wish = Wish {
+            paths: Vec::new(),
+            excluded,
+        };
+        let reported = std::cell::Cell::new(0);
+        let report = |bytes: u64| {
+            if bytes >= reported.get() + REPORT {
+                reported.set(bytes);
+                doing.at("transferring context", bytes, false);
+            }
+        };
+        let take = || {
+            let transfer = self.runtime.block_on(self.session.files(name, &wish))?;
+            let mut received = Ok(0);
+            let layer = self.store.write_layer(|out| {
+                let mut layer = Layer::new(out);
+                received = receive(transfer, &self.runtime, &self.cancel, &mut layer, &report);
+                match &received {
+                    Ok(_) => layer.finish(),
+                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+                }
+            });
+            let bytes = received.map_err(|error| failed(name, &error))?;
+            doing.at(
+                &format!("transferring context: {}", shown(bytes)),
+                bytes,
+                true,
+            );
+            match layer.map_err(|error| Status::internal(describe(&error)))? {
+                Some(layer) => Ok(layer),
+                None => self.empty(),
+            }
+        };
+        let taken = take();
+        doing.end(taken)
+    }
+
+    fn empty(&self) -> Result<HeldLayer, Status> {
+        let empty = io::repeat(0).take(1024);
+        let taken = self.store.take_archive(empty, "context");
+        taken.map_err(|error| Status::internal(describe(&error)))
+    }
+
+    fn upload(&self, path: &str) -> Result<HeldLayer, Status> {
+        let doing = self.progress.begin("[internal] load remote build context");
+        let take = || {
+            let messages = self.runtime.block_on(self.session.upload(path))?;
+            let reader = Upload {
+                messages,
+                runtime: &self.runtime,
+                cancel: &self.cancel,
+                piece: Bytes::new(),
+            };
+            let taken = self.store.take_archive(reader, "context");
+            taken.map_err(|error| Status::invalid_argument(describe(&error)))
+        };
+        let taken = take();
+        doing.end(taken)
+    }
+}
+
+fn failed(directory: &str, error: &io::Error) -> Status {
+    Status::unknown(format!("failed to take the files of {directory}: {error}"))
+}
+
+/// An error with its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = causes.map(|cause| format!(": {cause}"));
+    error.to_string() + &causes.collect::<String>()
+}
+
+/// Bytes as BuildKit shows them.
+fn shown(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut amount = bytes as f64;
+    let mut unit = 0;
+    while amount >= 1000.0 && unit + 1 < UNITS.len() {
+        amount /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes}B"),
+        _ => format!("{amount:.2}{}", UNITS[unit]),
+    }
+}
+
+/// What a client uploads.
+struct Upload<'a> {
+    messages: Streaming<BytesMessage>,
+    runtime: &'a Handle,
+    cancel: &'a CancellationToken,
+    piece: Bytes,
+}
+
+impl Read for Upload<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let message = self.runtime.block_on(async {
+                tokio::select! {
+                    message = self.messages.message() => message.map_err(io::Error::other),
+                    () = self.cancel.cancelled() => Err(io::Error::other("context canceled")),
+                }
+            })?;
+            match message {
+                Some(message) => self.piece = message.data.into(),
+                None => return Ok(0),
+            }
+        }
+        let length = self.piece.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_shown_in_powers_of_a_thousand() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1234, "1.23kB"),
+            (5_000_000, "5.00MB"),
+        ] {
+            assert_eq!(shown(bytes), text);
+        }
+    }
+}

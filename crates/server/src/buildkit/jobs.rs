@@ -1,0 +1,166 @@
+//! Builds under way, by the names that their clients give them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sampan_engine::building::{Built, CancellationToken};
+use tokio::sync::{Notify, oneshot};
+use tonic::Status;
+
+use super::progress::Progress;
+
+/// How long a call waits for the build that it names.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// The results that one build may keep.
+const RESULTS: usize = 64;
+const NAME: usize = 256;
+
+/// All builds. A cheap clone.
+#[derive(Clone, Default)]
+pub(super) struct Jobs(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    running: Mutex<HashMap<String, Arc<Job>>>,
+    changed: Notify,
+}
+
+/// What a frontend came to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
+    /// The image, unless the frontend only told something.
+    pub(super) built: Option<Arc<Built>>,
+    pub(super) metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// One build.
+pub(super) struct Job {
+    pub(super) name: String,
+    pub(super) session: String,
+    pub(super) progress: Progress,
+    /// RFC 3339.
+    pub(super) created: String,
+    /// What the client asks of the frontend, once it does.
+    options: Mutex<HashMap<String, String>>,
+    /// Set when nobody wants it any more.
+    pub(super) cancel: CancellationToken,
+    results: Mutex<HashMap<String, Arc<Built>>>,
+    returned: Mutex<Option<oneshot::Sender<Result<Outcome, Status>>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Jobs {
+    /// Begins a build. It is forgotten, and cancelled, when what is returned is dropped.
+    pub(super) fn open(&self, name: &str, session: &str) -> Result<Opened, Status> {
+        if name.is_empty() || name.len() > NAME {
+            return Err(Status::invalid_argument("a build needs a short name"));
+        }
+        let (sender, returned) = oneshot::channel();
+        let job = Arc::new(Job {
+            name: name.to_owned(),
+            session: session.to_owned(),
+            progress: Progress::default(),
+            created: jiff::Timestamp::now().to_string(),
+            options: Mutex::default(),
+            cancel: CancellationToken::new(),
+            results: Mutex::default(),
+            returned: Mutex::new(Some(sender)),
+        });
+        {
+            let mut running = lock(&self.0.running);
+            if running.contains_key(name) {
+                return Err(Status::already_exists(format!(
+                    "the build {name} runs already"
+                )));
+            }
+            running.insert(name.to_owned(), Arc::clone(&job));
+        }
+        self.0.changed.notify_waiters();
+        Ok(Opened {
+            job,
+            returned,
+            jobs: self.clone(),
+        })
+    }
+
+    /// Finds a build, which may be about to begin.
+    pub(super) async fn find(&self, name: &str) -> Result<Arc<Job>, Status> {
+        let found = async {
+            loop {
+                let changed = self.0.changed.notified();
+                let mut changed = std::pin::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(job) = self.get(name) {
+                    return job;
+                }
+                changed.await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        found.map_err(|_| Status::not_found(format!("no such build {name}")))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Job>> {
+        lock(&self.0.running).get(name).cloned()
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        lock(&self.0.running).keys().cloned().collect()
+    }
+}
+
+/// A build that somebody waits for.
+pub(super) struct Opened {
+    pub(super) job: Arc<Job>,
+    pub(super) returned: oneshot::Receiver<Result<Outcome, Status>>,
+    jobs: Jobs,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.job.cancel.cancel();
+        self.job.progress.end();
+        lock(&self.jobs.0.running).remove(&self.job.name);
+    }
+}
+
+impl Job {
+    /// Notes what is asked of the frontend, for the history.
+    pub(super) fn ask(&self, options: &HashMap<String, String>) {
+        lock(&self.options).clone_from(options);
+    }
+
+    pub(super) fn options(&self) -> HashMap<String, String> {
+        lock(&self.options).clone()
+    }
+
+    /// Keeps a result, and names it.
+    pub(super) fn keep(&self, built: Arc<Built>) -> Result<String, Status> {
+        let mut results = lock(&self.results);
+        if results.len() >= RESULTS {
+            return Err(Status::resource_exhausted(
+                "this build has too many results",
+            ));
+        }
+        let name = format!("{}-{}", self.name, results.len());
+        results.insert(name.clone(), built);
+        Ok(name)
+    }
+
+    pub(super) fn result(&self, name: &str) -> Result<Arc<Built>, Status> {
+        let found = lock(&self.results).get(name).cloned();
+        found.ok_or_else(|| Status::not_found(format!("no such ref: {name}")))
+    }
+
+    /// Says how the client's part of the build ended. Only the first word counts.
+    pub(super) fn finish(&self, outcome: Result<Outcome, Status>) {
+        if let Some(waiting) = lock(&self.returned).take() {
+            // Whoever waited may have left.
+            let _ = waiting.send(outcome);
+        }
+    }
+}
