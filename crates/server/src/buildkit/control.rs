@@ -112,6 +112,11 @@ impl Control {
     }
 }
 
+/// The first filter that says anything.
+fn given(filters: &[String]) -> Option<&String> {
+    filters.iter().find(|filter| !filter.is_empty())
+}
+
 /// What cannot be done is refused before anything is.
 fn check(request: &wire::SolveRequest) -> Result<Vec<Exporter>, Status> {
     let definition = request.definition.as_ref();
@@ -183,8 +188,8 @@ impl control_server::Control for Control {
         {
             return Ok(Response::new(Box::pin(stream::iter(told).map(Ok))));
         }
-        let job = self.0.jobs.find(&name).await?;
-        Ok(Response::new(Box::pin(job.progress.follow())))
+        let progress = self.0.jobs.progress(&name).await?;
+        Ok(Response::new(Box::pin(progress.follow())))
     }
 
     async fn list_workers(
@@ -208,8 +213,10 @@ impl control_server::Control for Control {
         &self,
         request: Request<wire::DiskUsageRequest>,
     ) -> Result<Response<wire::DiskUsageResponse>, Status> {
-        if !request.get_ref().filter.is_empty() {
-            return Err(missing("filtering the usage of builds"));
+        if let Some(filter) = given(&request.get_ref().filter) {
+            return Err(missing(&format!(
+                "the usage of builds by the filter {filter}"
+            )));
         }
         let steps = self.0.engine.builds().steps().await;
         let steps = steps.map_err(|error| frontend::status(&error))?;
@@ -233,7 +240,7 @@ impl control_server::Control for Control {
         request: Request<wire::PruneRequest>,
     ) -> Result<Response<Self::PruneStream>, Status> {
         let request = request.into_inner();
-        if let Some(filter) = request.filter.first() {
+        if let Some(filter) = given(&request.filter) {
             return Err(missing(&format!("a prune with the filter {filter}")));
         }
         let budget = [

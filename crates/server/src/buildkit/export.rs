@@ -412,12 +412,32 @@ async fn directory(
 ) -> Result<Told, Status> {
     let session = kit.sessions.find(&job.session).await?;
     let (output, entries) = kit.entries(Arc::clone(built)).await?;
-    let transfer = session.send_files(index).await?;
+    let mut list = Vec::new();
+    // By the number under which the client asks for it.
+    let mut paths = Vec::new();
+    for entry in entries {
+        if let Some(stat) = describe(&entry, &entry.path) {
+            list.push(Packet {
+                r#type: PacketType::PacketStat.into(),
+                stat: Some(stat),
+                ..Packet::default()
+            });
+            paths.push(entry.path);
+        }
+    }
+    list.push(Packet {
+        r#type: PacketType::PacketStat.into(),
+        ..Packet::default()
+    });
+    let transfer = tokio::select! {
+        transfer = session.send_files(index, list) => transfer?,
+        () = job.cancel.cancelled() => return Err(Status::cancelled("context canceled")),
+    };
     let (runtime, cancel) = (Handle::current(), job.cancel.clone());
     let bytes = blocking(move || {
         let sender = Sender {
             output,
-            entries,
+            paths,
             transfer,
             sent: 0,
         };
@@ -436,32 +456,14 @@ async fn directory(
 /// Sends files to a directory of the client. Runs on a thread that may block.
 struct Sender {
     output: Output,
-    entries: Vec<OutputEntry>,
+    paths: Vec<Vec<u8>>,
     transfer: Transfer,
     sent: u64,
 }
 
 impl Sender {
     async fn run(mut self) -> Result<u64, Status> {
-        // By the number under which the client asks for it.
-        let mut paths = Vec::new();
-        for entry in std::mem::take(&mut self.entries) {
-            let Some(stat) = describe(&entry, &entry.path) else {
-                continue;
-            };
-            self.packet(Packet {
-                r#type: PacketType::PacketStat.into(),
-                stat: Some(stat),
-                ..Packet::default()
-            })
-            .await?;
-            paths.push(entry.path);
-        }
-        self.packet(Packet {
-            r#type: PacketType::PacketStat.into(),
-            ..Packet::default()
-        })
-        .await?;
+        let paths = std::mem::take(&mut self.paths);
         while let Some(packet) = self.transfer.from_client.message().await? {
             match packet.r#type() {
                 PacketType::PacketReq => {

@@ -81,7 +81,8 @@ pub(super) async fn solve(
         }
     };
     let built = built.map_err(|error| match job.progress.failure() {
-        Some(message) if !cancel.is_cancelled() => Status::unknown(message),
+        // The builder cancels what else runs when a step fails.
+        Some(message) if !job.cancel.is_cancelled() => Status::unknown(message),
         _ => status(&error),
     })?;
     let config = built.image.config.clone();

@@ -1,6 +1,6 @@
 //! Builds under way, by the names that their clients give them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use super::progress::Progress;
 
 /// How long a call waits for the build that it names.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How long, and how many, builds that have ended are remembered.
+const ENDED: Duration = Duration::from_secs(10);
+const MOST_ENDED: usize = 64;
 /// The results that one build may keep.
 const RESULTS: usize = 64;
 const NAME: usize = 256;
@@ -23,6 +26,8 @@ pub(super) struct Jobs(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     running: Mutex<HashMap<String, Arc<Job>>>,
+    /// Builds that have just ended: clients may ask only now what they told.
+    ended: Mutex<VecDeque<(String, Progress)>>,
     changed: Notify,
 }
 
@@ -104,6 +109,34 @@ impl Jobs {
         found.map_err(|_| Status::not_found(format!("no such build {name}")))
     }
 
+    /// Finds what a build tells that runs, is about to, or has just ended.
+    pub(super) async fn progress(&self, name: &str) -> Result<Progress, Status> {
+        {
+            let ended = lock(&self.0.ended);
+            if let Some((_, progress)) = ended.iter().find(|(ended, _)| ended == name) {
+                return Ok(progress.clone());
+            }
+        }
+        Ok(self.find(name).await?.progress.clone())
+    }
+
+    fn remember(&self, job: &Job) {
+        {
+            let mut ended = lock(&self.0.ended);
+            ended.push_back((job.name.clone(), job.progress.clone()));
+            if ended.len() > MOST_ENDED {
+                ended.pop_front();
+            }
+        }
+        let (jobs, name) = (self.clone(), job.name.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(ENDED).await;
+                lock(&jobs.0.ended).retain(|(ended, _)| *ended != name);
+            });
+        }
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<Arc<Job>> {
         lock(&self.0.running).get(name).cloned()
     }
@@ -124,6 +157,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.job.cancel.cancel();
         self.job.progress.end();
+        self.jobs.remember(&self.job);
         lock(&self.jobs.0.running).remove(&self.job.name);
     }
 }

@@ -223,6 +223,7 @@ impl Exporter {
                 refuse(&[
                     "name",
                     "push",
+                    "load",
                     "store",
                     "unpack",
                     "prefer-image-digest",

@@ -389,10 +389,7 @@ mod tests {
         let all: Vec<StatusResponse> = progress.follow().map(Result::unwrap).collect().await;
         let last = |name: &str| {
             let vertices = all.iter().flat_map(|message| &message.vertexes);
-            vertices
-                .filter(|vertex| vertex.name == name)
-                .last()
-                .unwrap()
+            vertices.rev().find(|vertex| vertex.name == name).unwrap()
         };
         assert!(last("[base 1/2] RUN x").cached);
         let failed = last("[base 2/2] RUN x");

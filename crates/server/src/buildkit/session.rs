@@ -319,9 +319,22 @@ impl Session {
         Ok(())
     }
 
-    /// Begins to send files to a directory of the client as the outcome number `exporter`.
-    pub(crate) async fn send_files(&self, exporter: usize) -> Result<Transfer, Status> {
+    /// Begins to send files to a directory of the client as the outcome number `exporter`. The
+    /// client says nothing before it has heard of some, so these go first.
+    pub(crate) async fn send_files(
+        &self,
+        exporter: usize,
+        first: Vec<Packet>,
+    ) -> Result<Transfer, Status> {
         let (to_client, packets) = mpsc::channel(WAITING);
+        let feed = to_client.clone();
+        tokio::spawn(async move {
+            for packet in first {
+                if feed.send(packet).await.is_err() {
+                    return;
+                }
+            }
+        });
         let request = self.outcome(exporter, &[], packets)?;
         let codec = tonic_prost::ProstCodec::<Packet, Packet>::default();
         let from_client = self.call_send(request, codec).await?;
