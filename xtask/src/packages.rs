@@ -62,7 +62,10 @@ const MACHINE: &[Needed] = &[
 /// Installs what the tests need and is missing. On a system without apt, says
 /// what is missing.
 pub(crate) fn install() -> Result<()> {
-    install_missing(NEEDED)
+    install_missing(NEEDED)?;
+    // Newer than what the system has; without them some tests are skipped, and say so.
+    let _ = sampan_testing::docker_plugins();
+    Ok(())
 }
 
 /// The same for the benchmarks.

@@ -392,7 +392,7 @@ fn the_same_command_on_other_files_is_another_step() {
     wrong.store(true, Ordering::Relaxed);
     let context = client.send(home.contexts(), "k").0;
     let settings = Settings {
-        no_cache: true,
+        no_cache: sampan_build::NoCache::Everything,
         ..Settings::default()
     };
     assert!(home.build(&context, &commands, settings).0.is_err());

@@ -194,7 +194,7 @@ impl BuildService {
             ..policy
         };
         let pruned = blocking(move || {
-            let wanted = |record: &CacheRecord| filter.fits(record);
+            let wanted = |record: &CacheRecord| filter.is_equal(record);
             let pruned = inner.steps.prune(&policy, wanted, &in_use(&inner));
             pruned.map_err(|error| failure(&error))
         })
@@ -306,7 +306,14 @@ impl CacheFilter {
         Ok(filter)
     }
 
-    fn fits(&self, record: &CacheRecord) -> bool {
+    /// Whether a record is meant.
+    pub fn fits(&self, record: &CacheRecord) -> bool {
+        let used = record.last_used.unwrap_or(record.created);
+        self.until.is_none_or(|until| used < until)
+            && self.is_equal(record)
+    }
+
+    fn is_equal(&self, record: &CacheRecord) -> bool {
         self.equal.iter().all(|(key, values)| {
             let value = match key.as_str() {
                 "id" => return values.iter().any(|id| record.id.starts_with(id)),

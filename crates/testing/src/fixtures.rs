@@ -330,7 +330,7 @@ fn layouts() -> PathBuf {
 }
 
 /// `target/fixtures` of the workspace.
-fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || workspace.canonicalize().unwrap().join("target"),
@@ -342,7 +342,7 @@ fn directory() -> PathBuf {
 }
 
 /// One maker at a time, among threads and processes.
-fn lock() -> fs::File {
+pub(crate) fn lock() -> fs::File {
     let file = fs::File::create(directory().join("lock")).unwrap();
     flock(&file, FlockOperation::LockExclusive).unwrap();
     file

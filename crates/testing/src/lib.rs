@@ -11,6 +11,7 @@ mod command;
 mod engine;
 mod fixtures;
 mod ledger;
+mod plugins;
 mod registry;
 mod scripted;
 
@@ -19,5 +20,6 @@ pub use command::{Ran, free_port, run, run_in, until};
 pub use engine::TestEngine;
 pub use fixtures::{Fixture, fixture};
 pub use ledger::Ledger;
+pub use plugins::docker_plugins;
 pub use registry::{Certificates, Login, Registry};
 pub use scripted::{Answer, Asked, ScriptedServer};

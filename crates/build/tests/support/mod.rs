@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use sampan_build::{
-    Base, Build, Built, Cache, CancellationToken, Context, Contexts, Entry, EntryKind, Error,
+    Base, Build, Cache, CancellationToken, Context, Contexts, Entry, EntryKind, Error,
     Event, NoSecrets, Ran, RunStep, Sandbox, SandboxError, Secrets, Settings,
 };
-use sampan_images::{HeldLayer, ImageStore};
+use sampan_images::{HeldLayer, Image, ImageStore};
 use sampan_layers::LayerStore;
 
 pub struct Home {
@@ -71,7 +71,7 @@ impl Home {
         context: &Context,
         sandbox: &dyn Sandbox,
         settings: Settings,
-    ) -> (Result<Built, Error>, Vec<Event>) {
+    ) -> (Result<Made, Error>, Vec<Event>) {
         self.build_until(context, sandbox, settings, &CancellationToken::new())
     }
 
@@ -81,7 +81,7 @@ impl Home {
         sandbox: &dyn Sandbox,
         settings: Settings,
         cancel: &CancellationToken,
-    ) -> (Result<Built, Error>, Vec<Event>) {
+    ) -> (Result<Made, Error>, Vec<Event>) {
         let told = Mutex::new(Vec::new());
         let base: &Base<'_> = &|name| Err(Error::Base(name.to_owned()));
         let build = Build {
@@ -90,17 +90,27 @@ impl Home {
             sandbox,
             base,
             context: context.clone(),
-            dockerfile: None,
+            written: None,
             secrets: &NoSecrets,
             web: &|_, _| panic!("nothing is fetched"),
             settings,
             archives: Mutex::default(),
         };
-        let built = build.run(&|event| told.lock().unwrap().push(event), cancel);
+        let built = build.run(&|_, event| told.lock().unwrap().push(event), cancel);
+        let built = built.and_then(|built| {
+            let image = self.images.add(&built.image)?;
+            Ok(Made { image })
+        });
         let leftovers = build.into_leftovers();
         self.cache.tidy(leftovers, &Default::default()).unwrap();
         (built, told.into_inner().unwrap())
     }
+}
+
+/// What a build came to.
+#[derive(Debug)]
+pub struct Made {
+    pub image: Arc<Image>,
 }
 
 /// Files of a client.

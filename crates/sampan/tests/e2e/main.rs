@@ -6,6 +6,7 @@
 mod build;
 mod build_mounts;
 mod build_sources;
+mod buildkit;
 mod commands;
 mod daemon;
 mod failures;

@@ -1,6 +1,6 @@
 //! The control service: builds as a whole, what they tell, what they leave.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -8,7 +8,8 @@ use sampan_buildkit::control as wire;
 use sampan_buildkit::control::control_server;
 use sampan_buildkit::ops::Platform as WirePlatform;
 use sampan_buildkit::worker::{BuildkitVersion, WorkerRecord};
-use sampan_engine::PruneFilter;
+use sampan_engine::CacheFilter;
+use sampan_engine::building::{CacheKind, CacheRecord, PrunePolicy};
 use sampan_oci::Platform;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -112,9 +113,47 @@ impl Control {
     }
 }
 
-/// The first filter that says anything.
-fn given(filters: &[String]) -> Option<&String> {
-    filters.iter().find(|filter| !filter.is_empty())
+/// Reads filters as containerd has them: words and `NAME==VALUE`, joined by commas.
+fn read_filter(filters: &[String]) -> Result<CacheFilter, Status> {
+    let mut read: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let parts = filters.iter().flat_map(|filter| filter.split(','));
+    for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, value) = match part.split_once("==").or_else(|| part.split_once('=')) {
+            Some((name, _)) if name.ends_with(['!', '~']) => {
+                return Err(missing(&format!("the filter {part}")));
+            }
+            Some((name, value)) => (name, value.trim_matches('"')),
+            None => (part, ""),
+        };
+        let name = name.to_owned();
+        read.entry(name).or_default().push(value.to_owned());
+    }
+    CacheFilter::parse(&read).map_err(|error| frontend::status(&error))
+}
+
+/// The time so many nanoseconds ago.
+fn since(nanoseconds: i64) -> Option<jiff::Timestamp> {
+    let age = jiff::SignedDuration::from_nanos(nanoseconds);
+    let now = jiff::Timestamp::now();
+    (nanoseconds > 0).then(|| now.checked_sub(age).unwrap_or(jiff::Timestamp::MIN))
+}
+
+fn show_record(record: CacheRecord) -> wire::UsageRecord {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    wire::UsageRecord {
+        in_use: record.in_use,
+        size: signed(record.size),
+        created_at: Some(to_wire(record.created)),
+        last_used_at: record.last_used.map(to_wire),
+        usage_count: signed(record.uses),
+        description: record.description,
+        record_type: record.kind.as_str().to_owned(),
+        shared: record.shared,
+        parents: record.parent.into_iter().collect(),
+        mutable: record.kind != CacheKind::Regular,
+        id: record.id,
+        ..wire::UsageRecord::default()
+    }
 }
 
 /// What cannot be done is refused before anything is.
@@ -167,7 +206,8 @@ impl control_server::Control for Control {
     ) -> Result<Response<wire::SolveResponse>, Status> {
         let request = request.into_inner();
         let exporters = check(&request)?;
-        let mut opened = self.0.jobs.open(&request.r#ref, &request.session)?;
+        let (name, session) = (&request.r#ref, &request.session);
+        let mut opened = self.0.jobs.open(name, session, &request.entitlements)?;
         // Noted also when this future is dropped, because the client has given up.
         let mut note = Note::begin(&self.0, &opened.job, &request);
         let _slot = self.0.slots.acquire().await;
@@ -240,35 +280,18 @@ impl control_server::Control for Control {
         request: Request<wire::PruneRequest>,
     ) -> Result<Response<Self::PruneStream>, Status> {
         let request = request.into_inner();
-        if let Some(filter) = given(&request.filter) {
-            return Err(missing(&format!("a prune with the filter {filter}")));
-        }
-        let budget = [
-            request.reserved_space,
-            request.max_used_space,
-            request.min_free_space,
-        ];
-        if budget.iter().any(|bytes| *bytes != 0) {
-            return Err(missing("a prune down to an amount of space"));
-        }
-        let mut filters = std::collections::BTreeMap::new();
-        if request.keep_duration > 0 {
-            let age = format!("{}ns", request.keep_duration);
-            filters.insert("until".to_owned(), vec![age]);
-        }
-        let filter = PruneFilter::parse(&filters).map_err(|error| frontend::status(&error))?;
-        let pruned = self.0.engine.builds().prune(filter).await;
+        let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+        let policy = PrunePolicy {
+            all: request.all,
+            unused_since: since(request.keep_duration),
+            reserved: bytes(request.reserved_space),
+            max_used: bytes(request.max_used_space),
+            min_free: bytes(request.min_free_space),
+        };
+        let filter = read_filter(&request.filter)?;
+        let pruned = self.0.engine.builds().prune(policy, filter).await;
         let pruned = pruned.map_err(|error| frontend::status(&error))?;
-        // How much each took is not told apart; the sum is what people look at.
-        let mut bytes = i64::try_from(pruned.bytes).unwrap_or(i64::MAX);
-        let records = pruned.steps.into_iter().map(move |id| {
-            Ok(wire::UsageRecord {
-                id,
-                size: std::mem::take(&mut bytes),
-                record_type: "regular".to_owned(),
-                ..wire::UsageRecord::default()
-            })
-        });
+        let records = pruned.records.into_iter().map(show_record).map(Ok);
         Ok(Response::new(Box::pin(stream::iter(records))))
     }
 
@@ -306,9 +329,12 @@ impl control_server::Control for Control {
 
 /// A time of a record.
 pub(super) fn moment(text: &str) -> Option<prost_types::Timestamp> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    Some(prost_types::Timestamp {
+    Some(to_wire(text.parse().ok()?))
+}
+
+pub(super) fn to_wire(time: jiff::Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
         seconds: time.as_second(),
         nanos: time.subsec_nanosecond(),
-    })
+    }
 }

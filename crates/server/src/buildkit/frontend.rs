@@ -1,27 +1,28 @@
 //! The frontend for Dockerfiles: from a client's options and files to an image.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sampan_buildkit::session::upload::BytesMessage;
-use sampan_engine::building::{CancellationToken, Written};
-use sampan_engine::{BuildRequest, Logins};
-use sampan_images::{HeldLayer, ImageStore};
+use sampan_engine::building::{self, CancellationToken, NamedContext, Secrets, Written};
+use sampan_engine::{BuildRequest, BuildService, Logins, Sent};
 use tokio::runtime::Handle;
 use tonic::{Status, Streaming};
 
 use super::BuildKit;
 use super::jobs::{Job, Outcome};
 use super::options::{Asked, Context};
-use super::progress::Progress;
-use super::receive::{Layer, Small, receive};
+use super::progress::{Doing, Progress};
+use super::receive::{Small, Synced, receive};
 use super::session::{Session, Wish};
 use super::subrequest;
 
 /// The frontend's name.
 pub(super) const NAME: &str = "dockerfile.v0";
+const IGNORE: &str = ".dockerignore";
 /// Bytes of content between two reports of a transfer.
 const REPORT: u64 = 1 << 20;
 
@@ -42,12 +43,17 @@ pub(super) async fn solve(
         runtime: Handle::current(),
         cancel: cancel.clone(),
         progress: job.progress.clone(),
-        store: kit.engine.images().store().clone(),
+        builds: kit.engine.builds(),
     };
-    let files = {
-        let asked = asked.clone();
-        blocking(move || client.files(&asked)).await?
-    };
+    let entitlements = job.entitlements.clone();
+    let entitlements = entitlements.iter().map(|name| name.parse());
+    let entitlements = entitlements.collect::<Result<_, String>>();
+    let entitlements = entitlements.map_err(Status::invalid_argument)?;
+    let (asked, files) = blocking(move || {
+        let files = client.files(&asked)?;
+        Ok((asked, files))
+    })
+    .await?;
     if let Some(request) = &asked.request {
         let text = files.written.unwrap_or_default();
         let metadata = subrequest::answer(request, &asked, &text)?;
@@ -60,19 +66,28 @@ pub(super) async fn solve(
         let (session, runtime) = (Arc::clone(&session), Handle::current());
         Logins::new(move |registry| runtime.block_on(session.credentials(registry)))
     };
+    let mut settings = asked.settings;
+    settings.entitlements = entitlements;
+    settings.contexts.extend(files.named);
     let request = BuildRequest {
-        settings: asked.settings,
+        settings,
         pull: asked.pull,
         logins,
         written: files.written,
+        secrets: Arc::new(Lent {
+            session: Arc::clone(&session),
+            runtime: Handle::current(),
+        }),
+        remote: match asked.context {
+            Context::Remote(address) => Some(address),
+            Context::Directory(_) | Context::Upload(_) => None,
+        },
+        remote_contexts: asked.addresses,
     };
-    let context = files
-        .context
-        .ok_or_else(|| Status::internal("there are no files to build from"))?;
     let progress = job.progress.clone();
     let sink = move |stage, event| progress.hear(stage, event);
     let builds = kit.engine.builds();
-    let solving = builds.solve(context, request, sink, cancel.clone());
+    let solving = builds.solve(files.sent, request, sink, cancel.clone());
     let built = tokio::select! {
         built = solving => built,
         () = session.gone() => {
@@ -118,11 +133,30 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// What a client sent to build from.
-#[derive(Default)]
 struct Files {
-    /// None when only the Dockerfile is looked at.
-    context: Option<HeldLayer>,
+    sent: Sent,
+    named: BTreeMap<String, NamedContext>,
     written: Option<Written>,
+}
+
+/// What a client lends to the commands of its build.
+struct Lent {
+    session: Arc<Session>,
+    runtime: Handle,
+}
+
+fn lent<T>(what: Result<T, Status>) -> Result<T, building::Error> {
+    what.map_err(|error| building::Error::Step(error.message().to_owned()))
+}
+
+impl Secrets for Lent {
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, building::Error> {
+        lent(self.runtime.block_on(self.session.secret(id)))
+    }
+
+    fn agent(&self, id: &str) -> Result<Option<UnixStream>, building::Error> {
+        lent(self.runtime.block_on(self.session.agent(id)))
+    }
 }
 
 /// A client, for code that blocks.
@@ -131,7 +165,7 @@ struct Client {
     runtime: Handle,
     cancel: CancellationToken,
     progress: Progress,
-    store: ImageStore,
+    builds: BuildService,
 }
 
 impl Client {
@@ -147,26 +181,37 @@ impl Client {
                 ));
             }
             return Ok(Files {
-                context: None,
+                sent: Sent::Archive(Box::new(io::empty())),
+                named: BTreeMap::new(),
                 written,
             });
         }
-        let excluded = match &written {
-            Some(Written {
-                ignore: Some(ignore),
-                ..
-            }) => sampan_dockerfile::Ignore::parse(ignore)
-                .map_err(|error| Status::invalid_argument(error.to_string()))?
-                .patterns()
-                .collect(),
-            _ => Vec::new(),
+        let ignore = written.as_ref().and_then(|written| written.ignore.as_ref());
+        let excluded = match ignore {
+            Some(ignore) => patterns(ignore)?,
+            None => Vec::new(),
         };
-        let context = match &asked.context {
-            Context::Directory(name) => self.directory(name, excluded)?,
-            Context::Upload(path) => self.upload(path)?,
+        let sent = match &asked.context {
+            Context::Directory(name) => {
+                let doing = self.progress.begin("[internal] load build context");
+                Sent::Files(self.directory(name, excluded, doing)?)
+            }
+            Context::Upload(path) => Sent::Archive(self.upload(path)?),
+            Context::Remote(_) => Sent::Archive(Box::new(io::empty())),
         };
+        let mut named = BTreeMap::new();
+        for (name, directory) in &asked.directories {
+            let doing = self.progress.begin(&format!("[context {name}] load from client"));
+            let excluded = match self.small(directory, &[IGNORE])?.get(IGNORE) {
+                Some(ignore) => patterns(ignore)?,
+                None => Vec::new(),
+            };
+            let files = self.directory(directory, excluded, doing)?;
+            named.insert(name.clone(), NamedContext::Files(files));
+        }
         Ok(Files {
-            context: Some(context),
+            sent,
+            named,
             written,
         })
     }
@@ -201,17 +246,16 @@ impl Client {
         let ignore = match (ignore, &asked.context) {
             (Some(ignore), _) => Some(ignore),
             (None, Context::Directory(context)) => self.ignored(context)?,
-            (None, Context::Upload(_)) => None,
+            (None, Context::Upload(_) | Context::Remote(_)) => None,
         };
         Ok(Written { text, ignore })
     }
 
     fn ignored(&self, context: &str) -> Result<Option<Vec<u8>>, Status> {
-        const NAME: &str = ".dockerignore";
         let doing = self.progress.begin("[internal] load .dockerignore");
-        let read = self.small(context, &[NAME]);
+        let read = self.small(context, &[IGNORE]);
         let files = doing.end(read)?;
-        Ok(files.get(NAME).map(<[u8]>::to_vec))
+        Ok(files.get(IGNORE).map(<[u8]>::to_vec))
     }
 
     /// A few files of a directory, and what they link to.
@@ -229,8 +273,13 @@ impl Client {
         Ok(small)
     }
 
-    fn directory(&self, name: &str, excluded: Vec<String>) -> Result<HeldLayer, Status> {
-        let doing = self.progress.begin("[internal] load build context");
+    /// The files of a directory. What has not changed since the last build is not sent again.
+    fn directory(
+        &self,
+        name: &str,
+        excluded: Vec<String>,
+        doing: Doing,
+    ) -> Result<building::Context, Status> {
         let wish = Wish {
             paths: Vec::new(),
             excluded,
@@ -244,52 +293,36 @@ impl Client {
         };
         let take = || {
             let transfer = self.runtime.block_on(self.session.files(name, &wish))?;
-            let mut received = Ok(0);
-            let layer = self.store.write_layer(|out| {
-                let mut layer = Layer::new(out);
-                received = receive(transfer, &self.runtime, &self.cancel, &mut layer, &report);
-                match &received {
-                    Ok(_) => layer.finish(),
-                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-                }
-            });
-            let bytes = received.map_err(|error| failed(name, &error))?;
-            doing.at(
-                &format!("transferring context: {}", shown(bytes)),
-                bytes,
-                true,
-            );
-            match layer.map_err(|error| Status::internal(describe(&error)))? {
-                Some(layer) => Ok(layer),
-                None => self.empty(),
-            }
+            let key = format!("{}\n{name}", self.session.shared_key);
+            let sync = self.builds.contexts().begin(&key);
+            let mut synced = Synced::new(sync.map_err(|e| Status::internal(describe(&e)))?);
+            let received = receive(transfer, &self.runtime, &self.cancel, &mut synced, &report)
+                .and_then(|bytes| Ok((bytes, synced.finish()?)));
+            let (bytes, files) = received.map_err(|error| failed(name, &error))?;
+            let done = format!("transferring context: {}", shown(bytes));
+            doing.at(&done, bytes, true);
+            Ok(files)
         };
         let taken = take();
         doing.end(taken)
     }
 
-    fn empty(&self) -> Result<HeldLayer, Status> {
-        let empty = io::repeat(0).take(1024);
-        let taken = self.store.take_archive(empty, "context");
-        taken.map_err(|error| Status::internal(describe(&error)))
+    fn upload(&self, path: &str) -> Result<Box<dyn Read + Send>, Status> {
+        let messages = self.runtime.block_on(self.session.upload(path))?;
+        Ok(Box::new(Upload {
+            messages,
+            runtime: self.runtime.clone(),
+            cancel: self.cancel.clone(),
+            piece: Bytes::new(),
+        }))
     }
+}
 
-    fn upload(&self, path: &str) -> Result<HeldLayer, Status> {
-        let doing = self.progress.begin("[internal] load remote build context");
-        let take = || {
-            let messages = self.runtime.block_on(self.session.upload(path))?;
-            let reader = Upload {
-                messages,
-                runtime: &self.runtime,
-                cancel: &self.cancel,
-                piece: Bytes::new(),
-            };
-            let taken = self.store.take_archive(reader, "context");
-            taken.map_err(|error| Status::invalid_argument(describe(&error)))
-        };
-        let taken = take();
-        doing.end(taken)
-    }
+/// The patterns of a `.dockerignore`.
+fn patterns(ignore: &[u8]) -> Result<Vec<String>, Status> {
+    let ignore = sampan_dockerfile::Ignore::parse(ignore);
+    let ignore = ignore.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok(ignore.patterns().collect())
 }
 
 fn failed(directory: &str, error: &io::Error) -> Status {
@@ -319,14 +352,14 @@ fn shown(bytes: u64) -> String {
 }
 
 /// What a client uploads.
-struct Upload<'a> {
+struct Upload {
     messages: Streaming<BytesMessage>,
-    runtime: &'a Handle,
-    cancel: &'a CancellationToken,
+    runtime: Handle,
+    cancel: CancellationToken,
     piece: Bytes,
 }
 
-impl Read for Upload<'_> {
+impl Read for Upload {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
             let message = self.runtime.block_on(async {

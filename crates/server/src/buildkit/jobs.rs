@@ -43,6 +43,8 @@ pub(super) struct Outcome {
 pub(super) struct Job {
     pub(super) name: String,
     pub(super) session: String,
+    /// What the client allows the build.
+    pub(super) entitlements: Vec<String>,
     pub(super) progress: Progress,
     /// RFC 3339.
     pub(super) created: String,
@@ -60,7 +62,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Jobs {
     /// Begins a build. It is forgotten, and cancelled, when what is returned is dropped.
-    pub(super) fn open(&self, name: &str, session: &str) -> Result<Opened, Status> {
+    pub(super) fn open(
+        &self,
+        name: &str,
+        session: &str,
+        entitlements: &[String],
+    ) -> Result<Opened, Status> {
         if name.is_empty() || name.len() > NAME {
             return Err(Status::invalid_argument("a build needs a short name"));
         }
@@ -68,6 +75,7 @@ impl Jobs {
         let job = Arc::new(Job {
             name: name.to_owned(),
             session: session.to_owned(),
+            entitlements: entitlements.to_vec(),
             progress: Progress::default(),
             created: jiff::Timestamp::now().to_string(),
             options: Mutex::default(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sampan_engine::building::{Network, NoCache, Settings};
+use sampan_engine::building::{NamedContext, Network, NoCache, Settings, Ulimit};
 use sampan_oci::Platform;
 use tonic::Status;
 
@@ -13,6 +13,8 @@ pub(super) enum Context {
     Directory(String),
     /// As a tar that the client uploads under this path.
     Upload(String),
+    /// From an address.
+    Remote(String),
 }
 
 /// The options, read.
@@ -26,6 +28,10 @@ pub(super) struct Asked {
     pub(super) dockerfile: Option<String>,
     /// The Dockerfile's name there.
     pub(super) filename: String,
+    /// Named contexts that are directories of the client.
+    pub(super) directories: BTreeMap<String, String>,
+    /// Named contexts that are addresses.
+    pub(super) addresses: BTreeMap<String, String>,
     /// Something else than a build is wanted.
     pub(super) request: Option<String>,
 }
@@ -63,13 +69,13 @@ impl Asked {
                 Some(path) => Context::Upload(path.to_owned()),
                 None => match context.strip_prefix("local:") {
                     Some(name) => Context::Directory(name.to_owned()),
-                    None => return Err(refused(&format!("building from {context}"))),
+                    None => Context::Remote(context.to_owned()),
                 },
             },
         };
         let dockerfile = match (&context, text("dockerfilekey")) {
             (Context::Directory(_), key) => Some(key.unwrap_or("dockerfile").to_owned()),
-            (Context::Upload(_), key) => key.map(str::to_owned),
+            (Context::Upload(_) | Context::Remote(_), key) => key.map(str::to_owned),
         };
         let filename = text("filename").unwrap_or("Dockerfile").to_owned();
         let mut asked = Self {
@@ -81,6 +87,8 @@ impl Asked {
             context,
             dockerfile,
             filename,
+            directories: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             request: text("requestid").map(str::to_owned),
         };
         for (name, value) in options {
@@ -91,6 +99,12 @@ impl Asked {
 
     fn take(&mut self, name: &str, value: &str) -> Result<(), Status> {
         let settings = &mut self.settings;
+        if name == "build-arg:BUILDKIT_SYNTAX" && !is_own(value) {
+            return Err(refused(&format!("the frontend {value}")));
+        }
+        if let Some(name) = name.strip_prefix("context:") {
+            return self.take_context(name, value);
+        }
         if let Some(name) = name.strip_prefix("build-arg:") {
             let arguments = &mut settings.options.build_args;
             arguments.insert(name.to_owned(), value.to_owned());
@@ -149,18 +163,73 @@ impl Asked {
                     other => return Err(invalid(format!("invalid network mode {other}"))),
                 };
             }
-            "shm-size" => {
-                settings.shm_size = value
-                    .parse()
-                    .map_err(|_| invalid(format!("invalid shm-size {value}")))?;
+            _ if value.is_empty() => {}
+            "shm-size" => settings.limits.shm_size = number(name, value)?,
+            "memory" => settings.limits.memory = number(name, value)?,
+            "memswap" => settings.limits.memory_swap = number(name, value)?,
+            "cpushares" => settings.limits.cpu_shares = number(name, value)?,
+            "cpuperiod" => settings.limits.cpu_period = number(name, value)?,
+            "cpuquota" => settings.limits.cpu_quota = number(name, value)?,
+            "cpusetcpus" => value.clone_into(&mut settings.limits.cpuset_cpus),
+            "cpusetmems" => value.clone_into(&mut settings.limits.cpuset_mems),
+            "cgroup-parent" => value.clone_into(&mut settings.limits.cgroup_parent),
+            "ulimit" => {
+                let limits = value.split(',').map(ulimit);
+                settings.limits.ulimits = limits.collect::<Result<_, _>>()?;
             }
             "multi-platform" if matches!(value, "" | "false" | "0") => {}
             "cache-imports" | "cache-from" if matches!(value, "" | "[]" | "null") => {}
-            _ if value.is_empty() => {}
             other => return Err(refused(&format!("the option {other} of a build"))),
         }
         Ok(())
     }
+}
+
+impl Asked {
+    fn take_context(&mut self, name: &str, value: &str) -> Result<(), Status> {
+        if let Some(image) = value.strip_prefix("docker-image://") {
+            let image = NamedContext::Image(image.to_owned());
+            self.settings.contexts.insert(name.to_owned(), image);
+            return Ok(());
+        }
+        if let Some(directory) = value.strip_prefix("local:") {
+            let directory = directory.to_owned();
+            self.directories.insert(name.to_owned(), directory);
+            return Ok(());
+        }
+        let addresses = ["https://", "http://", "git://", "git@", "ssh://", "github.com/"];
+        if addresses.iter().any(|start| value.starts_with(start)) {
+            self.addresses.insert(name.to_owned(), value.to_owned());
+            return Ok(());
+        }
+        Err(refused(&format!("the build context {name}={value}")))
+    }
+}
+
+/// Whether a frontend is the one that is built in.
+fn is_own(frontend: &str) -> bool {
+    let name = frontend.strip_prefix("docker.io/").unwrap_or(frontend);
+    let own = ["", "dockerfile.v0", "docker/dockerfile", "docker/dockerfile-upstream"];
+    own.contains(&name.split([':', '@', ' ']).next().unwrap_or_default())
+}
+
+fn number(name: &str, value: &str) -> Result<i64, Status> {
+    let number = value.parse();
+    number.map_err(|_| invalid(format!("invalid {name} {value}")))
+}
+
+/// `NAME=SOFT[:HARD]`.
+fn ulimit(text: &str) -> Result<Ulimit, Status> {
+    let read = || {
+        let (name, limits) = text.split_once('=')?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        Some(Ulimit {
+            name: name.to_owned(),
+            soft: soft.parse().ok()?,
+            hard: hard.parse().ok()?,
+        })
+    };
+    read().ok_or_else(|| invalid(format!("invalid ulimit {text}")))
 }
 
 fn platform(text: &str) -> Result<Platform, Status> {
@@ -284,7 +353,13 @@ mod tests {
             ("shm-size", "1048576"),
             ("vcs:revision", "abc"),
             ("attest:provenance", "mode=min,inline-only=true"),
-            ("ulimit", ""),
+            ("ulimit", "nofile=1024:2048,nproc=5"),
+            ("memory", "67108864"),
+            ("cgroup-parent", ""),
+            ("context:base", "docker-image://busybox"),
+            ("context:files", "local:files"),
+            ("context:far", "https://example.org/x.git"),
+            ("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:1"),
         ]))
         .unwrap();
         assert_eq!(asked.context, Context::Directory("context".to_owned()));
@@ -297,7 +372,14 @@ mod tests {
         assert_eq!(settings.no_cache, NoCache::Stages(stages.into()));
         assert_eq!(settings.extra_hosts, ["a:1.2.3.4", "b:::1"]);
         assert_eq!(settings.network, Network::None);
-        assert_eq!(settings.shm_size, 1 << 20);
+        assert_eq!(settings.limits.shm_size, 1 << 20);
+        assert_eq!(settings.limits.memory, 64 << 20);
+        let ulimits = settings.limits.ulimits.iter();
+        let ulimits: Vec<_> = ulimits.map(|l| (l.name.as_str(), l.soft, l.hard)).collect();
+        assert_eq!(ulimits, [("nofile", 1024, 2048), ("nproc", 5, 5)]);
+        assert!(matches!(&settings.contexts["base"], NamedContext::Image(name) if name == "busybox"));
+        assert_eq!(asked.directories["files"], "files");
+        assert_eq!(asked.addresses["far"], "https://example.org/x.git");
         assert!(asked.pull);
         let upload = map(&[("context", "http://buildkit-session/abc"), ("no-cache", "")]);
         let upload = Asked::read(&upload).unwrap();
@@ -310,7 +392,8 @@ mod tests {
     fn what_is_not_done_is_refused_by_name() {
         for (name, value) in [
             ("platform", "linux/s390x"),
-            ("context", "https://example.org/x.git"),
+            ("context:x", "target:y"),
+            ("build-arg:BUILDKIT_SYNTAX", "example.org/frontend"),
             ("attest:sbom", "generator=x"),
             ("multi-platform", "true"),
             ("something-new", "1"),

@@ -12,6 +12,8 @@ use sampan_oci::digest::Digest;
 use tokio::sync::Notify;
 use tonic::Status;
 
+use super::control::to_wire;
+
 /// Bytes of one vertex's log that are told; the rest is not.
 const LOG: usize = 2 << 20;
 /// Bytes of all messages of a build; after these only what is needed to end is told.
@@ -50,11 +52,7 @@ pub(crate) struct Counts {
 }
 
 pub(crate) fn now() -> Timestamp {
-    let now = jiff::Timestamp::now();
-    Timestamp {
-        seconds: now.as_second(),
-        nanos: now.subsec_nanosecond(),
-    }
+    to_wire(jiff::Timestamp::now())
 }
 
 impl Told {

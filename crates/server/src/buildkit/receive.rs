@@ -1,12 +1,13 @@
 //! Takes files of a client's directory, as its session sends them.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use bytes::Bytes;
-use sampan_archive::{Attributes, LayerWriter};
+use sampan_archive::Attributes;
 use sampan_buildkit::session::files::packet::PacketType;
 use sampan_buildkit::session::files::{Packet, Stat};
+use sampan_engine::building::{self, Context, EntryKind, Sync};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -93,34 +94,50 @@ fn may_ask(ahead: &VecDeque<(u32, u64)>, size: u64) -> bool {
     ahead.len() < AHEAD && bytes + size <= AHEAD_BYTES
 }
 
-/// Writes files as a layer.
-pub(super) struct Layer<W>(LayerWriter<W>);
+/// A context, of which only what has changed is taken.
+pub(super) struct Synced {
+    sync: Sync,
+    /// How many entries were put.
+    put: usize,
+}
 
-impl<W: Write> Layer<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self(LayerWriter::new(out))
+impl Synced {
+    pub(super) fn new(sync: Sync) -> Self {
+        Self { sync, put: 0 }
     }
 
-    pub(super) fn finish(self) -> io::Result<()> {
-        self.0.finish()
+    pub(super) fn finish(self) -> io::Result<Context> {
+        self.sync.finish().map_err(io::Error::other)
     }
 }
 
-impl<W: Write> Target for Layer<W> {
+impl Target for Synced {
     fn wants(&mut self, entry: &Entry) -> io::Result<bool> {
-        Ok(entry.kind == Kind::File)
+        let attributes = &entry.attributes;
+        let entry = building::Entry {
+            path: entry.path.clone(),
+            kind: match entry.kind {
+                Kind::Directory => EntryKind::Directory,
+                Kind::File if !entry.link.is_empty() => EntryKind::HardLink(entry.link.clone()),
+                Kind::File => EntryKind::File(entry.size),
+                Kind::Symlink => EntryKind::Symlink(entry.link.clone()),
+                Kind::Fifo => EntryKind::Fifo,
+            },
+            mode: attributes.mode,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mtime: attributes.mtime,
+            xattrs: attributes.extended.clone(),
+        };
+        self.sync.entry(entry).map_err(io::Error::other)
     }
 
-    fn put(&mut self, entry: &Entry, content: Option<&mut dyn Read>) -> io::Result<()> {
-        let Entry {
-            path, attributes, ..
-        } = entry;
-        match (entry.kind, content) {
-            (Kind::Directory, _) => self.0.directory(path, attributes),
-            (Kind::Symlink, _) => self.0.symlink(path, attributes, &entry.link),
-            (Kind::Fifo, _) => self.0.fifo(path, attributes),
-            (Kind::File, Some(content)) => self.0.file(path, attributes, entry.size, content),
-            (Kind::File, None) => self.0.file(path, attributes, 0, io::empty()),
+    fn put(&mut self, _: &Entry, content: Option<&mut dyn Read>) -> io::Result<()> {
+        let index = self.put;
+        self.put += 1;
+        match content {
+            Some(content) => self.sync.file(index, content).map_err(io::Error::other),
+            None => Ok(()),
         }
     }
 }

@@ -2,6 +2,8 @@
 //! the client.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +15,19 @@ use sampan_buildkit::session::filesync::file_sync_client::FileSyncClient;
 use sampan_buildkit::session::filesync::{BytesMessage, CredentialsRequest};
 use sampan_buildkit::session::health::HealthCheckRequest;
 use sampan_buildkit::session::health::health_client::HealthClient;
+use sampan_buildkit::session::secrets::GetSecretRequest;
+use sampan_buildkit::session::secrets::secrets_client::SecretsClient;
+use sampan_buildkit::session::ssh;
+use sampan_buildkit::session::ssh::ssh_client::SshClient;
 use sampan_buildkit::session::upload;
 use sampan_buildkit::session::upload::upload_client::UploadClient;
 use sampan_images::Credentials;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::transport::{self, Channel};
 use crate::hijack::RawConnection;
@@ -35,6 +43,8 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(15);
 const MISSED: u32 = 2;
 /// Packets of one transfer that wait to be sent.
 const WAITING: usize = 64;
+/// Bytes that are forwarded at once.
+const PIECE: usize = 32 << 10;
 /// Sessions at once.
 const MOST: usize = 1024;
 
@@ -303,6 +313,73 @@ impl Session {
                 Credentials::default()
             }
         }
+    }
+
+    /// The value of a secret; none where the client has no such secret.
+    pub(crate) async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Status> {
+        if !self.offers("/moby.buildkit.secrets.v1.Secrets/GetSecret") {
+            return Ok(None);
+        }
+        let mut client = SecretsClient::with_origin(self.channel.clone(), origin());
+        let request = GetSecretRequest {
+            id: id.to_owned(),
+            ..GetSecretRequest::default()
+        };
+        match self.short(client.get_secret(request)).await {
+            Ok(answer) => Ok(Some(answer.data)),
+            Err(error) if error.code() == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new connection to an SSH agent; none where the client has no such agent.
+    pub(crate) async fn agent(&self, id: &str) -> Result<Option<StdStream>, Status> {
+        if !self.offers("/moby.sshforward.v1.SSH/ForwardAgent") {
+            return Ok(None);
+        }
+        let mut client = SshClient::with_origin(self.channel.clone(), origin())
+            .max_decoding_message_size(MAX_MESSAGE);
+        let request = ssh::CheckAgentRequest { id: id.to_owned() };
+        if let Err(error) = self.short(client.check_agent(request)).await {
+            tracing::debug!(%error, id, "the client has no such agent");
+            return Ok(None);
+        }
+        let failed = |error: io::Error| Status::internal(format!("forward an agent: {error}"));
+        let (ours, theirs) = StdStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let ours = UnixStream::from_std(ours).map_err(failed)?;
+        let (mut read, mut write) = ours.into_split();
+        let (messages, receiver) = mpsc::channel(WAITING);
+        let mut request = Request::new(stream(receiver));
+        put(request.metadata_mut(), "buildkit.ssh.id", &[id.to_owned()])?;
+        let to_agent = async move {
+            let mut piece = vec![0; PIECE];
+            while let Ok(length) = read.read(&mut piece).await {
+                let data = piece[..length].to_vec();
+                if length == 0 || messages.send(ssh::BytesMessage { data }).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let from_agent = async move {
+            let mut answers = client.forward_agent(request).await?.into_inner();
+            while let Some(message) = answers.message().await? {
+                if write.write_all(&message.data).await.is_err() {
+                    break;
+                }
+            }
+            Ok::<_, Status>(())
+        };
+        let gone = self.gone.clone();
+        tokio::spawn(async move {
+            let both = async { tokio::join!(to_agent, from_agent) };
+            tokio::select! {
+                (_, Err(error)) = both => tracing::debug!(%error, "an agent's connection broke off"),
+                () = gone.cancelled() => {}
+                else => {}
+            }
+        });
+        Ok(Some(theirs))
     }
 
     /// Sends bytes to the client as the outcome number `exporter` of a build.
