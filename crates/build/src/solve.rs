@@ -298,7 +298,10 @@ impl Build<'_> {
 
     /// What is not there for `COPY`, although it may have been sent.
     fn read_ignore(&self, context: &Files) -> Result<Option<Ignore>> {
-        let ignore = self.written.as_ref().and_then(|written| written.ignore.as_ref());
+        let ignore = self
+            .written
+            .as_ref()
+            .and_then(|written| written.ignore.as_ref());
         if let Some(ignore) = ignore {
             return parse_ignore(IGNORE, ignore);
         }

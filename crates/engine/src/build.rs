@@ -309,8 +309,7 @@ impl CacheFilter {
     /// Whether a record is meant.
     pub fn fits(&self, record: &CacheRecord) -> bool {
         let used = record.last_used.unwrap_or(record.created);
-        self.until.is_none_or(|until| used < until)
-            && self.is_equal(record)
+        self.until.is_none_or(|until| used < until) && self.is_equal(record)
     }
 
     fn is_equal(&self, record: &CacheRecord) -> bool {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use sampan_build::{
-    Base, Build, Cache, CancellationToken, Context, Contexts, Entry, EntryKind, Error,
-    Event, NoSecrets, Ran, RunStep, Sandbox, SandboxError, Secrets, Settings,
+    Base, Build, Cache, CancellationToken, Context, Contexts, Entry, EntryKind, Error, Event,
+    NoSecrets, Ran, RunStep, Sandbox, SandboxError, Secrets, Settings,
 };
 use sampan_images::{HeldLayer, Image, ImageStore};
 use sampan_layers::LayerStore;

@@ -253,23 +253,15 @@ impl control_server::Control for Control {
         &self,
         request: Request<wire::DiskUsageRequest>,
     ) -> Result<Response<wire::DiskUsageResponse>, Status> {
-        if let Some(filter) = given(&request.get_ref().filter) {
-            return Err(missing(&format!(
-                "the usage of builds by the filter {filter}"
-            )));
-        }
-        let steps = self.0.engine.builds().steps().await;
-        let steps = steps.map_err(|error| frontend::status(&error))?;
-        let record = steps.into_iter().map(|(step, shared)| wire::UsageRecord {
-            id: step.key,
-            size: i64::try_from(step.bytes).unwrap_or(i64::MAX),
-            created_at: moment(&step.created),
-            last_used_at: moment(&step.created),
-            usage_count: 1,
-            record_type: "regular".to_owned(),
-            shared: shared.0,
-            ..wire::UsageRecord::default()
-        });
+        let request = request.into_inner();
+        let mut filter = read_filter(&request.filter)?;
+        filter.until = since(request.age_limit).or(filter.until);
+        let records = self.0.engine.builds().cache().await;
+        let records = records.map_err(|error| frontend::status(&error))?;
+        let record = records
+            .into_iter()
+            .filter(|record| filter.fits(record))
+            .map(show_record);
         Ok(Response::new(wire::DiskUsageResponse {
             record: record.collect(),
         }))

@@ -201,7 +201,9 @@ impl Client {
         };
         let mut named = BTreeMap::new();
         for (name, directory) in &asked.directories {
-            let doing = self.progress.begin(&format!("[context {name}] load from client"));
+            let doing = self
+                .progress
+                .begin(&format!("[context {name}] load from client"));
             let excluded = match self.small(directory, &[IGNORE])?.get(IGNORE) {
                 Some(ignore) => patterns(ignore)?,
                 None => Vec::new(),

@@ -197,7 +197,14 @@ impl Asked {
             self.directories.insert(name.to_owned(), directory);
             return Ok(());
         }
-        let addresses = ["https://", "http://", "git://", "git@", "ssh://", "github.com/"];
+        let addresses = [
+            "https://",
+            "http://",
+            "git://",
+            "git@",
+            "ssh://",
+            "github.com/",
+        ];
         if addresses.iter().any(|start| value.starts_with(start)) {
             self.addresses.insert(name.to_owned(), value.to_owned());
             return Ok(());
@@ -209,7 +216,12 @@ impl Asked {
 /// Whether a frontend is the one that is built in.
 fn is_own(frontend: &str) -> bool {
     let name = frontend.strip_prefix("docker.io/").unwrap_or(frontend);
-    let own = ["", "dockerfile.v0", "docker/dockerfile", "docker/dockerfile-upstream"];
+    let own = [
+        "",
+        "dockerfile.v0",
+        "docker/dockerfile",
+        "docker/dockerfile-upstream",
+    ];
     own.contains(&name.split([':', '@', ' ']).next().unwrap_or_default())
 }
 
@@ -377,7 +389,9 @@ mod tests {
         let ulimits = settings.limits.ulimits.iter();
         let ulimits: Vec<_> = ulimits.map(|l| (l.name.as_str(), l.soft, l.hard)).collect();
         assert_eq!(ulimits, [("nofile", 1024, 2048), ("nproc", 5, 5)]);
-        assert!(matches!(&settings.contexts["base"], NamedContext::Image(name) if name == "busybox"));
+        assert!(
+            matches!(&settings.contexts["base"], NamedContext::Image(name) if name == "busybox")
+        );
         assert_eq!(asked.directories["files"], "files");
         assert_eq!(asked.addresses["far"], "https://example.org/x.git");
         assert!(asked.pull);
