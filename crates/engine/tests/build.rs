@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use harness::{Host, SOON, import, shim};
 use sampan_archive::{Attributes, LayerWriter};
-use sampan_engine::building::{CancellationToken, Event, Settings};
+use sampan_engine::building::{CancellationToken, Event, NoCache, Settings};
 use sampan_engine::images::{Budget, Image, Mark, Policy};
-use sampan_engine::{BuildRequest, CollectorConfig, Config, Engine};
+use sampan_engine::{BuildRequest, CollectorConfig, Config, Engine, Sent};
 
 const FILE: &str = "FROM busybox\nWORKDIR /made\nCOPY a sub/\n\
     RUN mkdir -p d/e && echo one > d/one && ln d/one two && ln -s d link && rm -r sub && \
@@ -55,9 +55,9 @@ async fn build_of(
     let image = engine
         .builds()
         .build(
-            tar(&[("Dockerfile", file), ("a", "a\n")], time),
+            Sent::Archive(Box::new(tar(&[("Dockerfile", file), ("a", "a\n")], time))),
             request,
-            move |event| {
+            move |_, event| {
                 if event == Event::Cached {
                     *counted.lock().unwrap() += 1;
                 }
@@ -91,7 +91,7 @@ async fn an_image_is_the_same_whoever_builds_it() {
         assert_eq!(cached, 0);
         // Also when it is done again on the same root.
         let settings = Settings {
-            no_cache: true,
+            no_cache: NoCache::Everything,
             ..reproducible()
         };
         let (again, cached) = build(&engine, time, settings).await;

@@ -288,6 +288,108 @@ fn every_output_holds_what_was_built() {
 }
 
 #[test]
+fn secrets_agents_and_limits_reach_the_commands_alone() {
+    let Some(builder) = Builder::start() else {
+        return;
+    };
+    let file = "FROM busybox\n\
+        RUN --mount=type=secret,id=s,required cat /run/secrets/s | md5sum | cut -c1-32 > /sum\n\
+        RUN --mount=type=secret,id=v,env=V echo -n \"$V\" | wc -c > /length\n\
+        RUN --mount=type=ssh,required test -S $SSH_AUTH_SOCK && ulimit -n > /files\n";
+    let directory = builder.context("context", &[("Dockerfile", file), ("../s", "hush-hush")]);
+    let socket = builder.engine.scratch().join("agent");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let secret = builder.engine.scratch().join("s");
+    let more = [
+        "-t",
+        "secrets",
+        "--secret",
+        &format!("id=s,src={}", secret.display()),
+        "--secret",
+        "id=v,env=HUSHED",
+        "--ssh",
+        &format!("default={}", socket.display()),
+        "--ulimit",
+        "nofile=321:654",
+    ];
+    let path = directory.to_str().unwrap();
+    let mut command = builder.command(&[&["build"], &more[..], &[path]].concat());
+    let ran: Ran = command.env("HUSHED", "12345").output().unwrap().into();
+    assert!(!ran.stderr.contains("hush-hush"), "{}", ran.stderr);
+    let _ = ran.ok();
+    let seen = builder.run("secrets", "cat /sum /length /files; ls -A /run 2>/dev/null");
+    assert_eq!(seen, "9e25aa0a92a7537953c11a3c08a5553b\n5\n321");
+    let history = builder.docker(&["history", "--no-trunc", "secrets"]).ok();
+    assert!(
+        !history.contains("hush-hush") && !history.contains("12345"),
+        "{history}"
+    );
+    let told = builder.try_build(&directory, &["--no-cache"]).failed(1);
+    assert!(told.contains('s') && told.contains("secret"), "{told}");
+}
+
+#[test]
+fn named_contexts_are_directories_and_images() {
+    let Some(builder) = Builder::start() else {
+        return;
+    };
+    let file = "FROM base\nCOPY --from=files f /f\nCOPY --from=image /etc/passwd /passwd\n";
+    let directory = builder.context("context", &[("Dockerfile", file)]);
+    let files = builder.context("files", &[("f", "of files\n"), ("g", "x")]);
+    let more = [
+        "-t",
+        "named",
+        "--build-context",
+        &format!("files={}", files.display()),
+        "--build-context",
+        "image=docker-image://busybox",
+        "--build-context",
+        "base=docker-image://busybox:latest",
+    ];
+    builder.build(&directory, &more);
+    assert_eq!(
+        builder.run("named", "cat /f; head -c 4 /passwd"),
+        "of files\nroot"
+    );
+}
+
+#[test]
+fn only_files_that_are_wanted_and_have_changed_are_sent() {
+    let Some(builder) = Builder::start() else {
+        return;
+    };
+    let big = "x".repeat(3_000_000);
+    let file = "FROM busybox\nCOPY small wanted /\n";
+    let files = [
+        ("Dockerfile", file),
+        ("small", "s"),
+        ("wanted", &big),
+        ("unwanted", &big),
+    ];
+    let directory = builder.context("context", &files);
+    let sent = |told: &str| -> String {
+        let line = told
+            .lines()
+            .rev()
+            .find(|line| line.contains("transferring context: "));
+        let rest = line
+            .unwrap()
+            .split("transferring context: ")
+            .nth(1)
+            .unwrap();
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    let first = builder.build(&directory, &[]);
+    assert_eq!(sent(&first), "3.00MB", "{first}");
+    fs::write(directory.join("small"), "other").unwrap();
+    assert_eq!(sent(&builder.build(&directory, &[])), "5B");
+    fs::write(directory.join("unwanted"), "other").unwrap();
+    let third = builder.build(&directory, &[]);
+    assert_eq!(sent(&third), "0B");
+    assert!(third.contains("CACHED"), "{third}");
+}
+
+#[test]
 fn an_image_is_pushed_by_the_build() {
     let Some(builder) = Builder::start() else {
         return;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use sampan_buildkit::session::upload::BytesMessage;
 use sampan_engine::building::{self, CancellationToken, NamedContext, Secrets, Written};
 use sampan_engine::{BuildRequest, BuildService, Logins, Sent};
+use sampan_images::ImageStore;
 use tokio::runtime::Handle;
 use tonic::{Status, Streaming};
 
@@ -19,9 +20,12 @@ use super::progress::{Doing, Progress};
 use super::receive::{Small, Synced, receive};
 use super::session::{Session, Wish};
 use super::subrequest;
+use super::wanted::{Wanted, wanted};
 
 /// The frontend's name.
 pub(super) const NAME: &str = "dockerfile.v0";
+/// The length of a tar of nothing.
+const EMPTY: u64 = 1024;
 const IGNORE: &str = ".dockerignore";
 /// Bytes of content between two reports of a transfer.
 const REPORT: u64 = 1 << 20;
@@ -44,6 +48,7 @@ pub(super) async fn solve(
         cancel: cancel.clone(),
         progress: job.progress.clone(),
         builds: kit.engine.builds(),
+        store: kit.engine.images().store().clone(),
     };
     let entitlements = job.entitlements.clone();
     let entitlements = entitlements.iter().map(|name| name.parse());
@@ -166,6 +171,7 @@ struct Client {
     cancel: CancellationToken,
     progress: Progress,
     builds: BuildService,
+    store: ImageStore,
 }
 
 impl Client {
@@ -192,10 +198,16 @@ impl Client {
             None => Vec::new(),
         };
         let sent = match &asked.context {
-            Context::Directory(name) => {
-                let doing = self.progress.begin("[internal] load build context");
-                Sent::Files(self.directory(name, excluded, doing)?)
-            }
+            Context::Directory(name) => match self.wanted(asked, written.as_ref()) {
+                // Nothing of it.
+                Wanted::Paths(paths) if paths.is_empty() => {
+                    Sent::Archive(Box::new(io::repeat(0).take(EMPTY)))
+                }
+                wanted => {
+                    let doing = self.progress.begin("[internal] load build context");
+                    Sent::Files(self.directory(name, wanted, excluded, doing)?)
+                }
+            },
             Context::Upload(path) => Sent::Archive(self.upload(path)?),
             Context::Remote(_) => Sent::Archive(Box::new(io::empty())),
         };
@@ -208,7 +220,7 @@ impl Client {
                 Some(ignore) => patterns(ignore)?,
                 None => Vec::new(),
             };
-            let files = self.directory(directory, excluded, doing)?;
+            let files = self.directory(directory, Wanted::Everything, excluded, doing)?;
             named.insert(name.clone(), NamedContext::Files(files));
         }
         Ok(Files {
@@ -275,15 +287,36 @@ impl Client {
         Ok(small)
     }
 
+    /// What of the context the Dockerfile can want.
+    fn wanted(&self, asked: &Asked, written: Option<&Written>) -> Wanted {
+        let Some(written) = written.filter(|_| !asked.pull) else {
+            return Wanted::Everything;
+        };
+        let mut options = asked.settings.options.clone();
+        let contexts = asked.settings.contexts.keys();
+        options.contexts.extend(contexts.cloned());
+        options.contexts.extend(asked.directories.keys().cloned());
+        options.contexts.extend(asked.addresses.keys().cloned());
+        let is_plain = |name: &str| {
+            let image = self.store.find(name);
+            image.is_ok_and(|image| image.config.config.on_build.is_empty())
+        };
+        wanted(&written.text, &options, &is_plain)
+    }
+
     /// The files of a directory. What has not changed since the last build is not sent again.
     fn directory(
         &self,
         name: &str,
+        wanted: Wanted,
         excluded: Vec<String>,
         doing: Doing,
     ) -> Result<building::Context, Status> {
         let wish = Wish {
-            paths: Vec::new(),
+            paths: match wanted {
+                Wanted::Everything => Vec::new(),
+                Wanted::Paths(paths) => paths.into_iter().collect(),
+            },
             excluded,
         };
         let reported = std::cell::Cell::new(0);
@@ -295,7 +328,9 @@ impl Client {
         };
         let take = || {
             let transfer = self.runtime.block_on(self.session.files(name, &wish))?;
-            let key = format!("{}\n{name}", self.session.shared_key);
+            // Other parts of the same directory are another context.
+            let parts = wish.paths.join("\n");
+            let key = format!("{}\n{name}\n{parts}", self.session.shared_key);
             let sync = self.builds.contexts().begin(&key);
             let mut synced = Synced::new(sync.map_err(|e| Status::internal(describe(&e)))?);
             let received = receive(transfer, &self.runtime, &self.cancel, &mut synced, &report)

@@ -21,6 +21,7 @@ mod receive;
 mod session;
 mod subrequest;
 mod transport;
+mod wanted;
 
 use std::sync::Arc;
 
