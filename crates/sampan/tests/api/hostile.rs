@@ -488,8 +488,10 @@ fn upgrades_where_there_is_nothing_to_upgrade_are_plain_answers() {
             "websocket",
             [404, 501],
         ),
-        ("POST /session", "h2c", [404, 501]),
-        ("POST /grpc", "h2c", [404, 501]),
+        // A session without a name, and what is no HTTP/2.
+        ("POST /session", "h2c", [400, 400]),
+        ("POST /session", "tcp", [400, 400]),
+        ("POST /grpc", "tcp", [400, 400]),
     ] {
         let mut stream = connect(&engine);
         let head = format!(
