@@ -341,3 +341,80 @@ fn hides_what_is_below(directory: &OwnedFd) -> bool {
         .iter()
         .any(|name| rustix::fs::fgetxattr(directory, *name, &mut [0; 1][..]) != Err(Errno::NODATA))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    struct Lent;
+
+    impl Secrets for Lent {
+        fn secret(&self, id: &str) -> sampan_build::Result<Option<Vec<u8>>> {
+            Ok((id == "there").then(|| b"hush".to_vec()))
+        }
+
+        fn agent(&self, _id: &str) -> sampan_build::Result<Option<UnixStream>> {
+            Ok(None)
+        }
+    }
+
+    fn secret(id: &str, required: bool) -> StepMount {
+        StepMount {
+            target: format!("/run/secrets/{id}"),
+            read_only: true,
+            source: MountSource::Secret {
+                id: id.to_owned(),
+                required,
+                access: Access {
+                    mode: 0o440,
+                    uid: 3,
+                    gid: 4,
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn secrets_are_on_no_disk_and_in_no_message() {
+        sampan_kernel::requires!(root);
+        let root = tempfile::tempdir().unwrap();
+        let layers = LayerStore::open(root.path(), sampan_layers::Options::default()).unwrap();
+        let variable = |id: &str| SecretVariable {
+            name: "TOKEN".to_owned(),
+            id: id.to_owned(),
+            required: false,
+        };
+        let step = RunStep {
+            mounts: vec![secret("there", true), secret("missing", false)],
+            secret_environment: vec![variable("there"), variable("missing")],
+            ..RunStep::default()
+        };
+        let made = make(&layers, &step, &Lent, root.path()).unwrap();
+        assert_eq!(made.private.environment, ["TOKEN=hush"]);
+        let [(_, Some(source))] = &made.private.mounts[..] else {
+            panic!("one secret is mounted");
+        };
+        let path = format!("/proc/self/fd/{}", source.as_raw_fd());
+        let mut file = File::open(path).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hush");
+        let stat = rustix::fs::fstat(&file).unwrap();
+        assert_eq!(
+            (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid),
+            (0o440, 3, 4)
+        );
+        // tmpfs, see statfs(2).
+        assert_eq!(rustix::fs::fstatfs(&file).unwrap().f_type, 0x0102_1994);
+        assert!(!format!("{step:?}{made:?}").contains("hush"));
+        let step = RunStep {
+            mounts: vec![secret("missing", true)],
+            ..RunStep::default()
+        };
+        let error = make(&layers, &step, &Lent, root.path()).unwrap_err();
+        assert!(error.message().contains("secret missing: not found"));
+    }
+}
