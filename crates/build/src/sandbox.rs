@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sampan_images::HeldLayer;
-use sampan_oci::{DiffId, Digest};
+use sampan_oci::{DiffId, Digest, Platform};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Key, KeyMaker};
@@ -288,6 +288,17 @@ pub struct SandboxError(pub String);
 /// Runs commands as containers are run. Nothing is left of a command when [`run`](Self::run)
 /// returns, however it does, but the layer of its changes.
 pub trait Sandbox: Sync {
+    /// Says whether programs for a machine can be run.
+    fn check_platform(&self, platform: &Platform) -> Result<(), SandboxError> {
+        let host = Platform::host();
+        match platform.architecture.is_empty() || host.rank(platform).is_some() {
+            true => Ok(()),
+            false => Err(SandboxError(format!(
+                "commands for {platform} cannot be run on {host}"
+            ))),
+        }
+    }
+
     /// Runs a command to its end and hands on what it writes. Ends it when `cancel` is set. Blocks.
     fn run(
         &self,

@@ -29,8 +29,8 @@ const LONGEST: u64 = 16 << 20;
 /// What is left out of a context.
 pub(crate) const IGNORE: &str = ".dockerignore";
 
-/// Finds the image that a stage begins with, and fetches it where that is wanted.
-pub type Base<'a> = dyn Fn(&str) -> Result<Arc<Image>> + Sync + 'a;
+/// Finds the image that a stage begins with, for a machine, and fetches it where that is wanted.
+pub type Base<'a> = dyn Fn(&str, &Platform) -> Result<Arc<Image>> + Sync + 'a;
 
 /// What is asked of a build.
 #[derive(Clone, Debug, Default)]
@@ -224,7 +224,9 @@ impl Build<'_> {
                 },
                 _ => continue,
             };
-            let image = (self.base)(name)?;
+            let platform = plan.stages[stage].platform.as_ref();
+            let platform = platform.unwrap_or(&self.settings.options.target_platform);
+            let image = (self.base)(name, platform)?;
             let triggers = &image.config.config.on_build;
             if !triggers.is_empty() {
                 plan.add_triggers(&file, stage, triggers).map_err(mistake)?;
@@ -443,16 +445,12 @@ impl Solver<'_> {
             },
         );
         let began = std::time::Instant::now();
-        let platform = &self.build.settings.options.target_platform;
-        if let Some(wanted) = &planned.platform
-            && !same_machine(wanted, platform)
-        {
-            return Err(Error::Unsupported(format!("building for {wanted}")));
-        }
+        let platform = planned.platform.as_ref();
+        let platform = platform.unwrap_or(self.target_platform());
         let mut state = match &planned.base {
             Input::Scratch => State::scratch(platform),
             Input::Stage(base) => self.stage(*base)?.begin(),
-            Input::Image(name) => self.image(name)?,
+            Input::Image(name) => self.image(name, platform)?,
             Input::Context(name) => self.begin_with_context(name, platform)?,
         };
         self.tell(
@@ -592,8 +590,13 @@ impl Solver<'_> {
         progress.done.get(&index).cloned().ok_or(Error::Cancelled)
     }
 
-    pub(crate) fn image(&self, name: &str) -> Result<State> {
-        let image = (self.build.base)(name)?;
+    /// The machine that the image is for.
+    pub(crate) fn target_platform(&self) -> &Platform {
+        &self.build.settings.options.target_platform
+    }
+
+    pub(crate) fn image(&self, name: &str, platform: &Platform) -> Result<State> {
+        let image = (self.build.base)(name, platform)?;
         let layers = image
             .diff_ids()
             .iter()
@@ -641,8 +644,4 @@ fn on_one_line(source: &str) -> String {
         .map(|line| line.trim_end_matches(['\\', ' ']));
     let lines: Vec<&str> = lines.map(str::trim_start).collect();
     lines.join(" ")
-}
-
-fn same_machine(a: &Platform, b: &Platform) -> bool {
-    a.os == b.os && a.architecture == b.architecture
 }

@@ -260,6 +260,9 @@ impl Solver<'_> {
                 state.tell(format!("VOLUME [{}]", paths.join(" ")));
             }
             Instruction::StopSignal(signal) => {
+                if sampan_oci::signal::parse(signal).is_none() {
+                    return Err(Error::Dockerfile(format!("invalid signal: {signal}")));
+                }
                 signal.clone_into(&mut state.config.config.stop_signal);
                 state.tell(format!("STOPSIGNAL {signal}"));
             }
@@ -412,6 +415,9 @@ impl Solver<'_> {
             independent: false,
         };
         self.change(stage, state, change, |state, stop| {
+            self.build
+                .sandbox
+                .check_platform(&state.config.platform())?;
             let _in_use = self.prepare(&mounts, state, &mut step, stop)?;
             self.tell(stage, Event::Running);
             let mut output = |bytes: &[u8]| self.tell(stage, Event::Output(bytes.to_vec()));
@@ -638,11 +644,11 @@ impl Solver<'_> {
     /// The files of a stage, an image, a named context, or nothing.
     pub(crate) fn files_of(&self, input: &Input) -> Result<Arc<Files>> {
         let state = match input {
-            Input::Scratch => State::scratch(&self.build.settings.options.target_platform),
+            Input::Scratch => State::scratch(self.target_platform()),
             Input::Stage(index) => self.stage(*index)?,
-            Input::Image(name) => self.image(name)?,
+            Input::Image(name) => self.image(name, self.target_platform())?,
             Input::Context(name) => match self.named_context(name)? {
-                NamedContext::Image(name) => self.image(name)?,
+                NamedContext::Image(name) => self.image(name, self.target_platform())?,
                 NamedContext::Files(context) => {
                     let mut files = context.files(self.build.images)?;
                     files.hidden = read_ignore(&[(&files, IGNORE)])?;
@@ -658,7 +664,7 @@ impl Solver<'_> {
     /// The state that a named context begins a stage with.
     pub(crate) fn begin_with_context(&self, name: &str, platform: &Platform) -> Result<State> {
         match self.named_context(name)? {
-            NamedContext::Image(name) => self.image(name),
+            NamedContext::Image(name) => self.image(name, platform),
             NamedContext::Files(context) => {
                 let mut state = State::scratch(platform);
                 let mut key = KeyMaker::new("named context");

@@ -1,6 +1,7 @@
 //! Builds: their commands run in containers that nobody else sees the end of.
 
 mod agent;
+mod emulation;
 mod mounts;
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +17,7 @@ use sampan_build::{
 };
 use sampan_images::{Credentials, HeldLayer, Image, LayerRecord, Mark, ProgressSink, PullOptions};
 use sampan_oci::config::{ImageConfig, RootFs};
-use sampan_oci::{DiffId, Digest, ImageId, Reference};
+use sampan_oci::{DiffId, Digest, ImageId, Platform, Reference};
 use tokio::runtime::Handle;
 
 use crate::container::config::{
@@ -384,7 +385,7 @@ fn solve(
         images: store,
         cache: &inner.steps,
         sandbox: &sandbox,
-        base: &|name| bases.find(name),
+        base: &|name, platform| bases.find(name, platform),
         context,
         written: request.written.clone(),
         secrets: &*request.secrets,
@@ -458,28 +459,30 @@ struct Bases<'a> {
     inner: &'a Arc<Inner>,
     runtime: &'a Handle,
     request: &'a BuildRequest,
-    found: Mutex<BTreeMap<String, Arc<Image>>>,
+    found: Mutex<BTreeMap<(String, String), Arc<Image>>>,
 }
 
 impl Bases<'_> {
-    fn find(&self, name: &str) -> sampan_build::Result<Arc<Image>> {
+    fn find(&self, name: &str, platform: &Platform) -> sampan_build::Result<Arc<Image>> {
         // Held meanwhile: who wants the same waits for it.
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(image) = found.get(name) {
+        let key = (name.to_owned(), platform.to_string());
+        if let Some(image) = found.get(&key) {
             return Ok(image.clone());
         }
-        let image = self.look(name)?;
-        found.insert(name.to_owned(), image.clone());
+        let image = self.look(name, platform)?;
+        found.insert(key, image.clone());
         Ok(image)
     }
 
-    fn look(&self, name: &str) -> sampan_build::Result<Arc<Image>> {
+    fn look(&self, name: &str, platform: &Platform) -> sampan_build::Result<Arc<Image>> {
         let images = &self.inner.images;
         let store = images.store();
         let wrong = |error: String| sampan_build::Error::Base(error);
         let here = store.find(name);
         if let Ok(image) = &here
             && !self.request.pull
+            && is_for(image, platform)
         {
             return Ok(image.clone());
         }
@@ -489,13 +492,19 @@ impl Bases<'_> {
                 return here.map_err(|_| wrong(format!("invalid reference format: {error}")));
             }
         };
+        let host = Platform::host();
+        let is_foreign = host.rank(platform).is_none();
         let options = PullOptions {
+            platform: Some(platform.clone()),
             credentials: (self.request.logins.0)(reference.registry()),
-            ..PullOptions::default()
+            // The tag stays with what can be run here.
+            untagged: is_foreign,
         };
         self.runtime.block_on(async {
             let installed = images.install_bundled(&reference).await;
-            if let Some(image) = installed.map_err(|error| wrong(error.message().to_owned()))? {
+            if let Some(image) = installed.map_err(|error| wrong(error.message().to_owned()))?
+                && is_for(&image, platform)
+            {
                 return Ok(image);
             }
             let (silent, _news) = ProgressSink::channel();
@@ -507,6 +516,12 @@ impl Bases<'_> {
     }
 }
 
+/// Whether an image was made for a machine; one that does not say is for any.
+fn is_for(image: &Image, platform: &Platform) -> bool {
+    let of_image = image.config.platform();
+    of_image.architecture.is_empty() || platform.rank(&of_image).is_some()
+}
+
 /// Runs commands in containers.
 struct Containers<'a> {
     inner: &'a Arc<Inner>,
@@ -514,6 +529,19 @@ struct Containers<'a> {
 }
 
 impl Sandbox for Containers<'_> {
+    fn check_platform(&self, platform: &Platform) -> Result<(), SandboxError> {
+        let host = Platform::host();
+        let no_matter = platform.architecture.is_empty();
+        if no_matter || host.rank(platform).is_some() || emulation::runs(&platform.architecture) {
+            return Ok(());
+        }
+        Err(SandboxError(format!(
+            "commands for {platform} cannot be run on {host}: install an emulator for {} (on Debian \
+             the package qemu-user-static, which registers it with binfmt_misc)",
+            platform.architecture
+        )))
+    }
+
     fn run(
         &self,
         step: &RunStep,

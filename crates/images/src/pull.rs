@@ -27,6 +27,9 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// Who asks.
     pub credentials: Credentials,
+    /// Leaves the tag to the image that has it, if any: only the digest of the manifest names
+    /// what is pulled.
+    pub untagged: bool,
 }
 
 /// What a pull brought.
@@ -77,10 +80,16 @@ impl ImageStore {
         let (config, _pins) = self
             .fetch_parts(client, &sources, &resolved, options, progress)
             .await?;
-        let mut names = vec![reference.with_digest(resolved.top)];
-        if let (None, Some(tag)) = (reference.digest(), reference.tag()) {
-            names.push(reference.with_tag(tag)?);
-        }
+        let names = match (options.untagged, reference.digest(), reference.tag()) {
+            (true, ..) => vec![reference.with_digest(resolved.descriptor.digest)],
+            (false, None, Some(tag)) => {
+                vec![
+                    reference.with_digest(resolved.top),
+                    reference.with_tag(tag)?,
+                ]
+            }
+            (false, ..) => vec![reference.with_digest(resolved.top)],
+        };
         let new = NewImage {
             config,
             blobs: resolved.manifest.layers.iter().cloned().map(Some).collect(),

@@ -8,6 +8,7 @@
 //! * [`reference`]: names of images.
 //! * [`manifest`], [`config`], [`media_type`], [`platform`]: what a registry holds of an image.
 //! * [`runtime`]: the `config.json` of a bundle.
+//! * [`signal`]: signals by name.
 //! * [`ulimit`]: resource limits by Docker's names.
 
 pub mod config;
@@ -18,6 +19,7 @@ pub mod platform;
 pub mod reference;
 pub mod runtime;
 pub mod seccomp;
+pub mod signal;
 pub mod ulimit;
 
 pub use config::ImageConfig;

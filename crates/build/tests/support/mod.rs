@@ -83,7 +83,7 @@ impl Home {
         cancel: &CancellationToken,
     ) -> (Result<Made, Error>, Vec<Event>) {
         let told = Mutex::new(Vec::new());
-        let base: &Base<'_> = &|name| Err(Error::Base(name.to_owned()));
+        let base: &Base<'_> = &|name, _| Err(Error::Base(name.to_owned()));
         let build = Build {
             images: &self.images,
             cache: &self.cache,

@@ -335,3 +335,28 @@ fn the_time_of_a_build_can_be_given() {
     }
     assert_eq!(id("same:1"), id("same:2"));
 }
+
+#[test]
+fn images_are_built_for_other_machines() {
+    let engine = engine_with_busybox();
+    let file = "FROM --platform=$BUILDPLATFORM busybox AS here\nARG TARGETARCH\n\
+        RUN echo $TARGETARCH > /for\nFROM scratch\nCOPY --from=here /for /\n";
+    let directory = context(&engine, "foreign", &[("Dockerfile", file)]);
+    let platform = ["--platform", "linux/loong64"];
+    let inspect = ["inspect", "-f", "{{.Architecture}}", "foreign"];
+    for build in [docker_build, sampan_build] {
+        let _ = build(&engine, "foreign", &directory, &platform).ok();
+        assert_eq!(engine.sampan(&inspect).ok(), "loong64");
+    }
+    let file = "FROM scratch\nCOPY Dockerfile /\nRUN [\"/Dockerfile\"]\n";
+    let directory = context(&engine, "emulated", &[("Dockerfile", file)]);
+    let ran = docker_build(&engine, "emulated", &directory, &platform);
+    assert!(ran.failed(1).contains("qemu-user-static"));
+    let file = "FROM scratch\nSTOPSIGNAL SIGNONE\n";
+    let directory = context(&engine, "signal", &[("Dockerfile", file)]);
+    let ran = docker_build(&engine, "signal", &directory, &[]);
+    assert!(
+        ran.failed(1)
+            .contains("Dockerfile:2: invalid signal: SIGNONE")
+    );
+}

@@ -248,9 +248,8 @@ fn platform(text: &str) -> Result<Platform, Status> {
     let platform: Platform = text
         .parse()
         .map_err(|error| invalid(format!("invalid platform {text:?}: {error}")))?;
-    let host = Platform::host();
-    if platform.os != host.os || platform.architecture != host.architecture {
-        return Err(refused(&format!("building for {text} on {host}")));
+    if platform.os != Platform::host().os {
+        return Err(refused(&format!("building for {text}")));
     }
     Ok(platform)
 }
@@ -405,7 +404,7 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (name, value) in [
-            ("platform", "linux/s390x"),
+            ("platform", "windows/amd64"),
             ("context:x", "target:y"),
             ("build-arg:BUILDKIT_SYNTAX", "example.org/frontend"),
             ("attest:sbom", "generator=x"),

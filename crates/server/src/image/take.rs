@@ -82,6 +82,7 @@ async fn pull(
     let options = PullOptions {
         platform: platform(query)?,
         credentials: credentials(headers),
+        ..PullOptions::default()
     };
     let (sink, news) = ProgressSink::channel();
     let engine = Arc::clone(&app.engine);
