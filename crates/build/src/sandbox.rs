@@ -39,6 +39,8 @@ pub struct RunStep {
     /// What mounts will have made in the file system that is no change of the command's: deepest
     /// first.
     pub stubs: Vec<Stub>,
+    /// What it has changed is wanted also when it fails.
+    pub keep_failed: bool,
 }
 
 /// How a command is confined.
@@ -200,6 +202,7 @@ impl RunStep {
             latest,
             // They follow from the mounts.
             stubs: _,
+            keep_failed: _,
         } = self;
         let mut key = KeyMaker::new("run");
         key.text("below", &below.0.hex());
@@ -276,7 +279,7 @@ pub enum Network {
 pub struct Ran {
     /// Its exit code.
     pub code: i32,
-    /// What it has changed; only looked at when it ended well.
+    /// What it has changed; only looked at when it ended well, or is kept when it fails.
     pub changes: Option<HeldLayer>,
 }
 

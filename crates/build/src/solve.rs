@@ -7,15 +7,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use sampan_dockerfile::{Dockerfile, Ignore, Input, Options, Plan};
 use sampan_images::{HeldLayer, Image, ImageStore, NewImage};
-use sampan_oci::config::RootFs;
-use sampan_oci::{DiffId, Platform, Reference};
+use sampan_oci::config::{ImageConfig, RootFs};
+use sampan_oci::{DiffId, ImageId, Platform, Reference};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::files::Files;
 use crate::progress::{Event, EventSink, Place};
-use crate::sandbox::{Limits, Network, Sandbox};
+use crate::sandbox::{Limits, Network, RunStep, Sandbox};
 use crate::secrets::Secrets;
 use crate::stage::State;
 use crate::times::{SOURCE_DATE_EPOCH, Times};
@@ -58,6 +58,25 @@ pub struct Settings {
     pub contexts: BTreeMap<String, NamedContext>,
     /// What the build may do that builds may not do by themselves.
     pub entitlements: BTreeSet<Entitlement>,
+    /// Where to put what a command that failed has left.
+    pub failed: Option<Failed>,
+}
+
+/// Takes what the first command that failed has left: its files, as an image whose entry point is
+/// the command's shell. Clones are the same place.
+#[derive(Clone, Debug, Default)]
+pub struct Failed(Arc<Mutex<Option<Built>>>);
+
+impl Failed {
+    /// What there is, once.
+    pub fn take(&self) -> Option<Built> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, built: Built) {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        place.get_or_insert(built);
+    }
 }
 
 /// A context with a name: `--build-context`.
@@ -515,6 +534,17 @@ impl Solver<'_> {
                 }
             }
         }
+        self.pack(config, layers, parent, settings.names.clone())
+    }
+
+    /// An image of a configuration and layers.
+    fn pack(
+        &self,
+        mut config: ImageConfig,
+        layers: Vec<HeldLayer>,
+        parent: Option<ImageId>,
+        names: Vec<Reference>,
+    ) -> Result<Built> {
         let diff_ids: Vec<DiffId> = layers.iter().map(HeldLayer::diff_id).collect();
         let blobs = diff_ids
             .iter()
@@ -531,9 +561,35 @@ impl Solver<'_> {
             blobs,
             manifest: None,
             parent,
-            names: settings.names.clone(),
+            names,
         };
         Ok(Built { image, layers })
+    }
+
+    /// Keeps what a command that failed has left, if somebody wants it.
+    pub(crate) fn keep_failed(
+        &self,
+        state: &State,
+        step: &RunStep,
+        changes: Option<HeldLayer>,
+    ) -> Result<()> {
+        let Some(place) = &self.build.settings.failed else {
+            return Ok(());
+        };
+        let mut config = state.config.clone();
+        config.history.clear();
+        let own = &mut config.config;
+        own.env.clone_from(&step.environment);
+        own.user.clone_from(&step.user);
+        own.working_dir.clone_from(&step.directory);
+        let shell = own.shell.first().cloned();
+        own.entrypoint = Some(vec![shell.unwrap_or_else(|| "/bin/sh".to_owned())]);
+        own.cmd = None;
+        own.healthcheck = None;
+        config.created = Some(self.times.created());
+        let layers = state.layers.iter().cloned().chain(changes).collect();
+        place.put(self.pack(config, layers, None, Vec::new())?);
+        Ok(())
     }
 
     fn places(&self, index: usize, is_outside: bool) -> Places {

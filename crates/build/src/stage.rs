@@ -400,6 +400,7 @@ impl Solver<'_> {
             limits: settings.limits.clone(),
             latest: self.times.latest(),
             stubs: Vec::new(),
+            keep_failed: settings.failed.is_some(),
         };
         let key = step.key(state.key);
         // The proxies say how to reach others and nothing of what is there.
@@ -429,10 +430,13 @@ impl Solver<'_> {
             let ran = ran?;
             match ran.code {
                 0 => Ok(ran.changes),
-                code => Err(Error::Command {
-                    command: line.clone(),
-                    code,
-                }),
+                code => {
+                    self.keep_failed(state, &step, ran.changes)?;
+                    Err(Error::Command {
+                        command: line.clone(),
+                        code,
+                    })
+                }
             }
         })
     }

@@ -1,11 +1,14 @@
 //! BuildKit's gRPC interfaces: messages, clients and servers, compiled from `proto/`.
 //!
-//! Knows nothing of what they are used for. Transports are the caller's: a client takes anything
-//! that sends HTTP/2 requests, a server is a service for them.
+//! Knows nothing of what they are used for, nor of how the bytes between the two sides get there.
 //!
 //! * [`control`]: what `docker build` asks of a daemon: `Control` and its progress messages.
 //! * [`gateway`]: `LLBBridge`, by which a client drives a build.
 //! * [`session`]: what a daemon asks of the client: files, credentials, secrets, agents.
+//! * [`transport`]: HTTP/2 for both, on any stream. [`go_mode`]: modes of files on the wire.
+
+pub mod go_mode;
+pub mod transport;
 
 #[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all)]
 mod generated {

@@ -648,15 +648,15 @@ impl Containers<'_> {
         if let Some(error) = outcome.error {
             return Err(Error::internal(error));
         }
-        let changes = match outcome.code {
-            0 => {
+        let changes = match outcome.code == 0 || step.keep_failed {
+            true => {
                 let record = self.inner.registry.find(container)?.record();
                 let upper = self.inner.paths.container(&record.id).join("upper");
                 mounts::remove_stubs(&upper, &step.stubs)?;
                 let store = self.inner.images.store();
                 store.write_layer(|out| self.inner.write_changes(&record, step.latest, out))?
             }
-            _ => None,
+            false => None,
         };
         Ok(Ran {
             code: outcome.code,

@@ -1,8 +1,11 @@
 //! Connections that stop being HTTP.
 
+use std::io::Cursor;
+
 use bytes::Bytes;
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Error;
@@ -30,6 +33,12 @@ pub struct Hijacked {
 }
 
 impl Hijacked {
+    /// All that comes, and where what is sent goes.
+    pub fn into_stream(self) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+        let (read, write) = tokio::io::split(self.socket);
+        tokio::io::join(Cursor::new(self.leftover).chain(read), write)
+    }
+
     pub(super) async fn from_response(response: Response) -> Result<Self, Error> {
         let multiplexed = response.is_multiplexed();
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -104,9 +104,14 @@ impl<'c> Request<'c> {
 
     /// Sends it, asking for the connection. The engine's answer before that may be an error.
     pub async fn hijack(self) -> Result<Hijacked, Error> {
+        self.upgrade("tcp").await
+    }
+
+    /// Sends it, asking for the connection for another protocol.
+    pub async fn upgrade(self, protocol: &str) -> Result<Hijacked, Error> {
         let request = self
             .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "tcp");
+            .header(header::UPGRADE, protocol);
         let response = request.exchange().await?.or_error().await?;
         Hijacked::from_response(response).await
     }

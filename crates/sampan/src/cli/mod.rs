@@ -8,7 +8,6 @@ mod archive;
 mod attach;
 mod attached;
 mod build;
-mod build_context;
 mod builder_du;
 mod command;
 mod commit;
@@ -77,6 +76,10 @@ use session::Session;
 static COMMANDS: &[Command] = &[
     attach::COMMAND,
     build::COMMAND,
+    build::history::LIST,
+    build::history::INSPECT,
+    build::history::LOGS,
+    build::history::REMOVE,
     commit::COMMAND,
     create::COMMAND,
     df::COMMAND,
@@ -322,6 +325,12 @@ fn find(words: &[String]) -> Found<'_> {
             None if matches!(second.as_str(), "--help" | "-h") => Found::Group(group),
             None => Found::Nothing,
         };
+    }
+    // Of a command that is no group, but has some below it.
+    if let Some(second) = words.get(1)
+        && let Some((command, called)) = named(&format!("{first} {second}"))
+    {
+        return Found::Command(command, called, &words[2..]);
     }
     match named(first) {
         Some((command, called)) => Found::Command(command, called, &words[1..]),

@@ -20,11 +20,14 @@ pub(crate) fn context(engine: &TestEngine, name: &str, files: &[(&str, &str)]) -
     directory
 }
 
+/// Builds with `sampan`. What it tells goes to standard error, and is both here.
 pub(crate) fn sampan_build(engine: &TestEngine, tag: &str, directory: &Path, more: &[&str]) -> Ran {
     let mut arguments = vec!["build", "-t", tag];
     arguments.extend(more);
     arguments.push(directory.to_str().unwrap());
-    engine.sampan(&arguments)
+    let mut ran = engine.sampan(&arguments);
+    ran.stdout.push_str(&ran.stderr);
+    ran
 }
 
 pub(crate) fn docker_build(engine: &TestEngine, tag: &str, directory: &Path, more: &[&str]) -> Ran {
@@ -132,10 +135,16 @@ fn a_command_that_fails_is_told_with_its_code_and_leaves_nothing() {
     let file = "FROM busybox\nRUN echo before && exit 7\n";
     let directory = context(&engine, "fails", &[("Dockerfile", file)]);
     let message = "The command '/bin/sh -c echo before && exit 7' returned a non-zero code: 7";
-    for build in [sampan_build, docker_build] {
-        let ran = build(&engine, "x", &directory, &[]);
-        assert!(ran.stdout.contains("before"), "{}", ran.stdout);
-        assert!(ran.failed(7).contains(message));
+    let ran = docker_build(&engine, "x", &directory, &[]);
+    assert!(ran.stdout.contains("before"), "{}", ran.stdout);
+    assert!(ran.failed(7).contains(message));
+    let told = sampan_build(&engine, "x", &directory, &[]).failed(1);
+    for expected in [
+        " > [2/2] RUN echo before && exit 7:\nbefore\n------\n",
+        "   2 | >>> RUN echo before && exit 7\n",
+        "process \"/bin/sh -c echo before && exit 7\" did not complete successfully: exit code: 7",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
     }
     assert_eq!(engine.sampan(&["ps", "-aq"]).ok(), "");
     engine.ledger().assert_no_container();

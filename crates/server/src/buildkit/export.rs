@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use sampan_buildkit::gateway::ReadFileRequest;
+use sampan_buildkit::go_mode::{self, Kind};
 use sampan_buildkit::session::files::packet::PacketType;
 use sampan_buildkit::session::files::{Packet, Stat};
 use sampan_buildkit::session::filesync::BytesMessage;
@@ -18,7 +19,6 @@ use tonic::Status;
 
 use super::BuildKit;
 use super::frontend::{blocking, status};
-use super::go_mode::{self, Kind};
 use super::jobs::Job;
 use super::options::Exporter;
 use super::progress::Doing;

@@ -26,6 +26,8 @@ use super::wanted::{Wanted, wanted};
 pub(super) const NAME: &str = "dockerfile.v0";
 /// The length of a tar of nothing.
 const EMPTY: u64 = 1024;
+/// Where the client is told which image has what a failed step left.
+const FAILED: &str = "sampan-failed-image";
 const IGNORE: &str = ".dockerignore";
 /// Bytes of content between two reports of a transfer.
 const REPORT: u64 = 1 << 20;
@@ -89,6 +91,7 @@ pub(super) async fn solve(
         },
         remote_contexts: asked.addresses,
     };
+    let failed = request.settings.failed.clone();
     let progress = job.progress.clone();
     let sink = move |stage, event| progress.hear(stage, event);
     let builds = kit.engine.builds();
@@ -100,11 +103,23 @@ pub(super) async fn solve(
             return Err(Status::cancelled("the client has left"));
         }
     };
-    let built = built.map_err(|error| match job.progress.failure() {
-        // The builder cancels what else runs when a step fails.
-        Some(message) if !job.cancel.is_cancelled() => Status::unknown(message),
-        _ => status(&error),
-    })?;
+    let built = match built {
+        Ok(built) => built,
+        Err(error) => {
+            let mut told = match job.progress.failure() {
+                // The builder cancels what else runs when a step fails.
+                Some(message) if !job.cancel.is_cancelled() => Status::unknown(message),
+                _ => status(&error),
+            };
+            if let Some(left) = failed.and_then(|failed| failed.take()) {
+                let kept = blocking(move || builds.keep(&left).map_err(|error| status(&error)));
+                if let Ok(name) = kept.await?.id.to_string().parse() {
+                    told.metadata_mut().insert(FAILED, name);
+                }
+            }
+            return Err(told);
+        }
+    };
     let config = built.image.config.clone();
     Ok(Outcome {
         built: Some(Arc::new(built)),

@@ -1,7 +1,7 @@
 //! BuildKit's interface, by which `docker build` and `docker buildx` build: gRPC on connections
 //! that stop being HTTP/1.
 //!
-//! * `transport`: HTTP/2 on the socket.
+//! * `switch`: from HTTP/1 to HTTP/2 on the socket.
 //! * `session`: the client's own connection, on which the engine calls it for files and secrets.
 //! * `control`, `bridge`: the two services that clients call.
 //! * `jobs`, `progress`: builds under way and what they tell.
@@ -12,7 +12,6 @@ mod capabilities;
 mod control;
 mod export;
 mod frontend;
-mod go_mode;
 mod history;
 mod jobs;
 mod options;
@@ -20,7 +19,7 @@ mod progress;
 mod receive;
 mod session;
 mod subrequest;
-mod transport;
+mod switch;
 mod wanted;
 
 use std::sync::Arc;
@@ -33,9 +32,11 @@ use http::{HeaderMap, StatusCode, header};
 use sampan_buildkit::MAX_MESSAGE;
 use sampan_buildkit::control::control_server::ControlServer;
 use sampan_buildkit::gateway::llb_bridge_server::LlbBridgeServer;
+use sampan_buildkit::transport;
 use sampan_engine::Engine;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -69,14 +70,12 @@ impl BuildKit {
         }
     }
 
-    fn services(&self) -> Router {
+    fn services(&self) -> Routes {
         let control = ControlServer::new(control::Control(self.clone()))
             .max_decoding_message_size(MAX_MESSAGE);
         let bridge = LlbBridgeServer::new(bridge::Bridge(self.clone()))
             .max_decoding_message_size(MAX_MESSAGE);
-        tonic::service::Routes::new(control)
-            .add_service(bridge)
-            .into_axum_router()
+        Routes::new(control).add_service(bridge)
     }
 }
 
@@ -108,7 +107,7 @@ async fn grpc(
     check_upgrade(&headers)?;
     let kit = app.buildkit;
     Ok(hijack
-        .take(async move |raw| match transport::switch(raw) {
+        .take(async move |raw| match switch::switch(raw) {
             Ok(io) => transport::serve(io, kit.services(), kit.stop.clone()).await,
             Err(error) => tracing::debug!(%error, "a client of the build interface was lost"),
         })

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sampan_engine::building::{NamedContext, Network, NoCache, Settings, Ulimit};
+use sampan_engine::building::{Failed, NamedContext, Network, NoCache, Settings, Ulimit};
 use sampan_oci::Platform;
 use tonic::Status;
 
@@ -140,6 +140,8 @@ impl Asked {
                     }
                 };
             }
+            "reproducible" => settings.reproducible = value == "true",
+            "on-failure" if value == "keep" => settings.failed = Some(Failed::default()),
             "image-resolve-mode" => {
                 self.pull = match value {
                     "pull" => true,

@@ -5,13 +5,13 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 use sampan_archive::Attributes;
+use sampan_buildkit::go_mode::{self, Kind};
 use sampan_buildkit::session::files::packet::PacketType;
 use sampan_buildkit::session::files::{Packet, Stat};
 use sampan_engine::building::{self, Context, EntryKind, Sync};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::go_mode::{self, Kind};
 use super::session::Transfer;
 
 /// Files are asked for ahead while so many are, of so many bytes in all.

@@ -21,6 +21,7 @@ use sampan_buildkit::session::ssh;
 use sampan_buildkit::session::ssh::ssh_client::SshClient;
 use sampan_buildkit::session::upload;
 use sampan_buildkit::session::upload::upload_client::UploadClient;
+use sampan_buildkit::transport::Channel;
 use sampan_images::Credentials;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::transport::{self, Channel};
+use super::switch::switch;
 use crate::hijack::RawConnection;
 
 /// How long a build waits for its client's session.
@@ -109,7 +110,7 @@ impl Sessions {
 
     /// Keeps a session to its end.
     pub(crate) async fn keep(&self, hello: Hello, raw: RawConnection) {
-        match transport::switch(raw) {
+        match switch(raw) {
             Ok(io) => self.run(hello, io).await,
             Err(error) => tracing::debug!(%error, "a session could not be opened"),
         }

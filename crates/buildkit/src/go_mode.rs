@@ -16,15 +16,20 @@ const SPECIAL: [(u32, u32); 3] = [(SET_UID, 0o4000), (SET_GID, 0o2000), (STICKY,
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A directory.
     Directory,
+    /// A regular file.
     File,
+    /// A symbolic link.
     Symlink,
+    /// A named pipe.
     Fifo,
 }
 
 /// None for devices, sockets and what Go does not know.
-pub(super) fn kind(mode: u32) -> Option<Kind> {
+#[must_use]
+pub fn kind(mode: u32) -> Option<Kind> {
     match mode & KINDS {
         0 => Some(Kind::File),
         DIRECTORY => Some(Kind::Directory),
@@ -35,13 +40,15 @@ pub(super) fn kind(mode: u32) -> Option<Kind> {
 }
 
 /// The permission bits as system calls have them.
-pub(super) fn permissions(mode: u32) -> u32 {
+#[must_use]
+pub fn permissions(mode: u32) -> u32 {
     let special = SPECIAL.iter().filter(|(go, _)| mode & go != 0);
     special.fold(mode & 0o777, |bits, (_, unix)| bits | unix)
 }
 
 /// A mode as Go has it.
-pub(super) fn to_go(kind: Kind, permissions: u32) -> u32 {
+#[must_use]
+pub fn to_go(kind: Kind, permissions: u32) -> u32 {
     let kind = match kind {
         Kind::File => 0,
         Kind::Directory => DIRECTORY,
