@@ -70,6 +70,8 @@ pub use sandbox::{
     SecretVariable, StepMount, Stub, Ulimit,
 };
 pub use secrets::{NoSecrets, Secrets};
-pub use solve::{Base, Build, Built, Entitlement, Failed, NamedContext, NoCache, Settings, Written};
+pub use solve::{
+    Base, Build, Built, Entitlement, Failed, NamedContext, NoCache, Settings, Written,
+};
 pub use tokio_util::sync::CancellationToken;
 pub use web::Web;

@@ -100,18 +100,18 @@ fn cache_mounts_outlive_builds_and_engines_and_never_leave_their_place() {
     let directory = dockerfile(&engine, "cache", file);
     let build = || sampan_build(&engine, "cache", &directory, &["--no-cache"]).ok();
     let first = build();
-    for expected in ["\n1\n", "cache 1770 5:6", "seeded", "seed 7:8"] {
+    for expected in [" 1\n", "cache 1770 5:6", "seeded", "seed 7:8"] {
         assert!(first.contains(expected), "{expected}: {first}");
     }
     engine.kill();
     let second = build();
-    assert!(second.contains("\n2\n"), "{second}");
+    assert!(second.contains(" 2\n"), "{second}");
     assert_eq!(data(&engine).len(), 2);
     assert!(!Path::new("/escaped").exists());
     let pruned = engine.sampan(&["builder", "prune", "-f"]).ok();
     assert!(data(&engine).is_empty(), "{pruned}");
     let third = build();
-    assert!(third.contains("\n1\n"), "{third}");
+    assert!(third.contains(" 1\n"), "{third}");
     engine.ledger().assert_no_container();
 }
 

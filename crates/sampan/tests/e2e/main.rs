@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod build;
+mod build_client;
 mod build_mounts;
 mod build_sources;
 mod buildkit;

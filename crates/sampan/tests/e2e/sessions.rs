@@ -10,7 +10,11 @@ use crate::engine_with_busybox;
 
 /// Types `keys` into a command on a terminal of its own (script(1)) and
 /// returns what the screen shows, and the exit code.
-fn on_terminal(engine: &TestEngine, command: &str, keys: &[(&str, u64)]) -> (String, i32) {
+pub(crate) fn on_terminal(
+    engine: &TestEngine,
+    command: &str,
+    keys: &[(&str, u64)],
+) -> (String, i32) {
     let mut script = Command::new("script");
     engine.environment(&mut script);
     let mut child = script

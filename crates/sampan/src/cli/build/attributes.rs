@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sampan_buildkit::control::{CacheOptions, CacheOptionsEntry};
 use sampan_oci::Digest;
+use serde_json::Value;
 
 use super::context::{Source, is_address};
 use super::files::{Directories, Directory};
@@ -11,6 +12,7 @@ use super::lend::Input;
 use crate::cli::command::Parsed;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{integer, size, ulimit};
+use crate::cli::format::table;
 use crate::cli::output;
 
 /// All that is asked, and what is offered for it.
@@ -46,11 +48,16 @@ impl Call {
         let field = |name: &str| response.get(name).map(String::as_str);
         let json = field("result.json").unwrap_or("{}");
         let text = field("result.txt").filter(|text| !text.is_empty());
-        if self != Self::Check {
-            output::text(&format!("{}\n", text.unwrap_or(json).trim_end()));
+        let result: Value = serde_json::from_str(json).unwrap_or_default();
+        let table = match self {
+            Self::Check => None,
+            Self::Outline => Some(outline(&result)),
+            Self::Targets => Some(targets(&result)),
+        };
+        if let Some(table) = table {
+            output::text(&table);
             return Ok(0);
         }
-        let result: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
         let warnings = result["warnings"].as_array().map_or(0, Vec::len);
         let told = match warnings {
             0 if field("result.statuscode") == Some("1") => String::new(),
@@ -62,6 +69,59 @@ impl Call {
         output::text(text.unwrap_or_default());
         Ok(u8::from(field("result.statuscode") == Some("1")))
     }
+}
+
+fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The stages that can be built.
+fn targets(list: &Value) -> String {
+    let mut text = String::from("TARGET\tDESCRIPTION\n");
+    for target in rows(list, "Targets") {
+        let mark = match target["default"].as_bool() {
+            Some(true) => " (default)",
+            _ => "",
+        };
+        let (name, about) = (word(target, "name"), word(target, "description"));
+        text.push_str(&format!("{name}{mark}\t{about}\n"));
+    }
+    table::align(&text)
+}
+
+/// What a build of the target can be given.
+fn outline(outline: &Value) -> String {
+    let mut text = format!("TARGET:\t{}\n", word(outline, "name"));
+    let about = word(outline, "description");
+    if !about.is_empty() {
+        text.push_str(&format!("DESCRIPTION:\t{about}\n"));
+    }
+    let arguments = rows(outline, "args");
+    if !arguments.is_empty() {
+        text.push_str("\nBUILD ARG\tVALUE\n");
+    }
+    for argument in arguments {
+        text.push_str(&format!(
+            "{}\t{}\n",
+            word(argument, "name"),
+            word(argument, "value")
+        ));
+    }
+    for (title, name) in [("SECRET", "secrets"), ("SSH", "ssh")] {
+        let lent = rows(outline, name);
+        if !lent.is_empty() {
+            text.push_str(&format!("\n{title}\tREQUIRED\n"));
+        }
+        for lent in lent {
+            let required = lent["required"].as_bool().unwrap_or(false);
+            text.push_str(&format!("{}\t{required}\n", word(lent, "name")));
+        }
+    }
+    table::align(&text)
 }
 
 /// What `--call` and `--check` ask, if it is no build.
@@ -102,7 +162,10 @@ pub(super) fn read(
     let mut put = |name: &str, value: String| attributes.insert(name.to_owned(), value);
     if let Some(call) = call {
         put("requestid", call.request().to_owned());
-        put("frontend.caps", "moby.buildkit.frontend.subrequests".to_owned());
+        put(
+            "frontend.caps",
+            "moby.buildkit.frontend.subrequests".to_owned(),
+        );
     }
     for text in parsed.texts("build-arg") {
         let (name, value) = match text.split_once('=') {
@@ -299,9 +362,15 @@ mod tests {
     #[test]
     fn caches_are_named_or_described() {
         let entry = cache_entry("r.io/a:b").unwrap();
-        assert_eq!((entry.r#type.as_str(), entry.attrs["ref"].as_str()), ("registry", "r.io/a:b"));
+        assert_eq!(
+            (entry.r#type.as_str(), entry.attrs["ref"].as_str()),
+            ("registry", "r.io/a:b")
+        );
         let entry = cache_entry("type=local,dest=/x,mode=max").unwrap();
-        assert_eq!((entry.attrs["dest"].as_str(), entry.attrs["mode"].as_str()), ("/x", "max"));
+        assert_eq!(
+            (entry.attrs["dest"].as_str(), entry.attrs["mode"].as_str()),
+            ("/x", "max")
+        );
         assert!(cache_entry("mode=max").is_err());
         assert!(cache_entry("type=local,x").is_err());
     }

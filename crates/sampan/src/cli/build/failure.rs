@@ -11,13 +11,16 @@ const LINES: usize = 20;
 const AROUND: usize = 2;
 
 /// The step, the last of its output, its lines in the Dockerfile, and why it failed.
-pub(super) fn describe(told: &Told, dockerfile: Option<&(String, String)>, status: &Status) -> String {
+pub(super) fn describe(
+    told: &Told,
+    dockerfile: Option<&(String, String)>,
+    status: &Status,
+) -> String {
     let mut text = String::new();
     if let Some(step) = told.failed() {
         text.push_str(&quote(step));
-        let place = dockerfile.and_then(|(name, source)| {
-            Some(excerpt(name, source, locate(source, &step.name)?))
-        });
+        let place = dockerfile
+            .and_then(|(name, source)| Some(excerpt(name, source, locate(source, &step.name)?)));
         text.push_str(&place.unwrap_or_default());
     }
     text.push_str("ERROR: failed to build: failed to solve: ");
@@ -46,7 +49,11 @@ fn locate(source: &str, name: &str) -> Option<Location> {
         let own = file.stages[index].name.as_deref();
         stage.is_empty() || own == Some(stage) || stage == format!("stage-{index}")
     };
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let words = |text: &str| {
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let wanted = words(text);
     let stages = file.stages.iter().enumerate();
     let stages = stages.filter(|(index, _)| named(*index));
@@ -80,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_step_is_shown_among_its_neighbours() {
-        let source = "FROM a AS one\nRUN x\n\nFROM b\nRUN x\nRUN y && \\\n  z\nCMD a\nCMD b\nCMD c\n";
+        let source =
+            "FROM a AS one\nRUN x\n\nFROM b\nRUN x\nRUN y && \\\n  z\nCMD a\nCMD b\nCMD c\n";
         let line = |name: &str| locate(source, name).map(|location| location.line);
         assert_eq!(line("[one 2/2] RUN x"), Some(2));
         assert_eq!(line("[stage-1 2/3] RUN x"), Some(5));

@@ -60,7 +60,9 @@ impl FileSync for Directories {
         let name = metadata(request.metadata(), "dir-name").pop();
         let name = name.unwrap_or_default();
         if !self.0.contains_key(&name) {
-            return Err(Status::not_found(format!("no access allowed to dir {name:?}")));
+            return Err(Status::not_found(format!(
+                "no access allowed to dir {name:?}"
+            )));
         }
         let excluded = metadata(request.metadata(), "exclude-patterns");
         let excluded = Ignore::from_patterns(excluded.iter().map(String::as_str));
@@ -174,7 +176,9 @@ impl Directory {
         while let Some(asked) = next()? {
             match asked.r#type() {
                 PacketType::PacketReq => {
-                    let content = usize::try_from(asked.id).ok().and_then(|id| contents.get(id));
+                    let content = usize::try_from(asked.id)
+                        .ok()
+                        .and_then(|id| contents.get(id));
                     match content {
                         Some(Content::File(path)) => send_file(asked.id, path, send)?,
                         Some(Content::Bytes(bytes)) => send_bytes(asked.id, bytes, send)?,
@@ -209,7 +213,8 @@ fn send_bytes(id: u32, bytes: &[u8], send: &mut Deliver<'_>) -> io::Result<()> {
 }
 
 fn send_file(id: u32, path: &Path, send: &mut Deliver<'_>) -> io::Result<()> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(flags).open(path);
@@ -308,8 +313,9 @@ impl Walk<'_, '_, '_> {
 
     fn directory(&mut self, path: &str, visit: &Visit) -> io::Result<()> {
         let whole = self.root.join(path);
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", whole.display()));
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", whole.display()))
+        };
         let mut entries = Vec::new();
         for entry in fs::read_dir(&whole).map_err(named)? {
             let entry = entry.map_err(named)?;
@@ -330,8 +336,7 @@ impl Walk<'_, '_, '_> {
             }
             let below = self.excluded.visit(visit, &path);
             let kind = entry.file_type().map_err(named)?;
-            if below.is_ignored()
-                && !(kind.is_dir() && self.excluded.may_keep_below(&below, &path))
+            if below.is_ignored() && !(kind.is_dir() && self.excluded.may_keep_below(&below, &path))
             {
                 continue;
             }
@@ -562,7 +567,16 @@ mod tests {
         let root = tree();
         let all = listed(root.path(), &[], &[]);
         let expected = [
-            "a", "a/one.txt", "a/two.log", "a-b", "a-b/x", "d", "d/e", "d/e/f", "link", "z",
+            "a",
+            "a/one.txt",
+            "a/two.log",
+            "a-b",
+            "a-b/x",
+            "d",
+            "d/e",
+            "d/e/f",
+            "link",
+            "z",
         ];
         assert_eq!(all, expected);
         let some = listed(root.path(), &[], &["**/*.log", "d", "!d/e/f", "a-b"]);
@@ -576,6 +590,9 @@ mod tests {
         let linked = listed(root.path(), &["link/f", "*/one.*"], &[]);
         assert_eq!(linked, ["a", "a/one.txt", "d", "d/e", "d/e/f", "link"]);
         symlink("loop", root.path().join("loop")).unwrap();
-        assert_eq!(listed(root.path(), &["loop", "../../z"], &[]), ["loop", "z"]);
+        assert_eq!(
+            listed(root.path(), &["loop", "../../z"], &[]),
+            ["loop", "z"]
+        );
     }
 }

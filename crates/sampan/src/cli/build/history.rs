@@ -38,7 +38,11 @@ pub(crate) const INSPECT: Command = Command {
     names: &["build inspect"],
     usage: "[OPTIONS] [BUILD]",
     about: "Show a build and its steps; the newest when none is named",
-    flags: &[&[Flag::one("format", "string", "\"json\" for all that is known")]],
+    flags: &[&[Flag::one(
+        "format",
+        "string",
+        "\"json\" for all that is known",
+    )]],
     arguments: Arguments::AtMost(1),
     run: inspect,
     ..Command::PLAIN
@@ -81,12 +85,18 @@ impl Build {
 
     fn seconds(&self) -> f64 {
         let end = self.record.completed_at.unwrap_or_else(now);
-        self.record.created_at.map_or(0.0, |start| between(&start, &end))
+        self.record
+            .created_at
+            .map_or(0.0, |start| between(&start, &end))
     }
 
     fn title(&self) -> String {
         let text = |name: &str| self.record.frontend_attrs.get(name).map(String::as_str);
-        let names = self.record.exporters.iter().filter_map(|e| e.attrs.get("name"));
+        let names = self
+            .record
+            .exporters
+            .iter()
+            .filter_map(|e| e.attrs.get("name"));
         let names: Vec<&str> = names.map(String::as_str).collect();
         match (names.is_empty(), text("target")) {
             (false, _) => names.join(","),
@@ -126,7 +136,10 @@ async fn builds(builder: &mut session::Builder) -> Result<Vec<Build>, Failure> {
         early_exit: true,
         ..BuildHistoryRequest::default()
     };
-    let events = builder.listen_build_history(request).await.map_err(failed)?;
+    let events = builder
+        .listen_build_history(request)
+        .await
+        .map_err(failed)?;
     let mut events = events.into_inner();
     let mut builds = Vec::new();
     while let Some(event) = events.message().await.map_err(failed)? {
@@ -142,9 +155,13 @@ async fn builds(builder: &mut session::Builder) -> Result<Vec<Build>, Failure> {
 fn find(builds: Vec<Build>, name: Option<&str>) -> Result<Build, Failure> {
     let Some(name) = name else {
         let mut builds = builds.into_iter();
-        return builds.next().ok_or_else(|| Failure::message("there are no builds yet"));
+        return builds
+            .next()
+            .ok_or_else(|| Failure::message("there are no builds yet"));
     };
-    let fits = builds.into_iter().filter(|build| build.record.r#ref.starts_with(name));
+    let fits = builds
+        .into_iter()
+        .filter(|build| build.record.r#ref.starts_with(name));
     let mut fits: Vec<Build> = fits.collect();
     if let Some(exact) = fits.iter().position(|build| build.record.r#ref == name) {
         return Ok(fits.swap_remove(exact));
@@ -192,9 +209,9 @@ fn list(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let mut text = String::from("BUILD ID\tNAME\tSTATUS\tSTEPS\tCACHED\tCREATED\tDURATION\n");
     let now = Timestamp::now();
     for build in &builds {
-        let created = build.created().map_or(String::new(), |time| {
-            units::ago(time.as_second(), now)
-        });
+        let created = build
+            .created()
+            .map_or(String::new(), |time| units::ago(time.as_second(), now));
         text.push_str(&format!(
             "{}\t{}\t{}\t{}/{}\t{}\t{created}\t{:.1}s\n",
             name(build),
@@ -282,7 +299,9 @@ fn inspect(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         build.record.r#ref,
         build.title(),
         build.status(),
-        build.created().map_or(String::new(), |time| time.to_string()),
+        build
+            .created()
+            .map_or(String::new(), |time| time.to_string()),
         build.seconds(),
         build.record.num_completed_steps,
         build.record.num_total_steps,
@@ -302,7 +321,11 @@ fn inspect(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     for step in &told.steps {
         let name = step.name.replace('\t', " ");
         let seconds = step.seconds(&now);
-        steps.push_str(&format!("{}\t{}\t{seconds:.1}s\t{name}\n", step.number, state(step)));
+        steps.push_str(&format!(
+            "{}\t{}\t{seconds:.1}s\t{name}\n",
+            step.number,
+            state(step)
+        ));
     }
     text.push('\n');
     text.push_str(&crate::cli::format::table::align(&steps));
@@ -329,7 +352,9 @@ fn remove(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         };
         let mut failures = Vec::new();
         for name in names {
-            let full = known.iter().filter(|build| build.record.r#ref.starts_with(&name));
+            let full = known
+                .iter()
+                .filter(|build| build.record.r#ref.starts_with(&name));
             let full: Vec<&Build> = full.collect();
             let removed = match full.as_slice() {
                 [build] => {

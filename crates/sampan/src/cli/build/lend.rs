@@ -69,7 +69,9 @@ impl Auth for Credentials {
         &self,
         _: Request<FetchTokenRequest>,
     ) -> Result<Response<FetchTokenResponse>, Status> {
-        Err(Status::unimplemented("the engine fetches its tokens itself"))
+        Err(Status::unimplemented(
+            "the engine fetches its tokens itself",
+        ))
     }
 
     async fn get_token_authority(
@@ -173,7 +175,9 @@ impl Secrets for SecretPlaces {
                     |error: io::Error| Status::unknown(format!("{}: {error}", path.display()));
                 let mut data = Vec::new();
                 let file = std::fs::File::open(path).map_err(failed)?;
-                file.take(LONGEST + 1).read_to_end(&mut data).map_err(failed)?;
+                file.take(LONGEST + 1)
+                    .read_to_end(&mut data)
+                    .map_err(failed)?;
                 if data.len() as u64 > LONGEST {
                     return Err(Status::invalid_argument(format!("secret {id} is too big")));
                 }
@@ -258,7 +262,11 @@ impl Ssh for Agents {
         });
         let answers = stream::unfold(read, async |mut read| {
             let mut data = vec![0; PIECE];
-            let length = read.read(&mut data).await.ok().filter(|length| *length > 0)?;
+            let length = read
+                .read(&mut data)
+                .await
+                .ok()
+                .filter(|length| *length > 0)?;
             data.truncate(length);
             Some((Ok(ssh::BytesMessage { data }), read))
         });

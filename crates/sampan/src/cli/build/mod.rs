@@ -118,7 +118,11 @@ pub(crate) const COMMAND: Command = Command {
             "bytes",
             "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
         ),
-        Flag::one("metadata-file", "string", "Write build result metadata to a file"),
+        Flag::one(
+            "metadata-file",
+            "string",
+            "Write build result metadata to a file",
+        ),
         Flag::one(
             "network",
             "string",
@@ -246,7 +250,10 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         frontend_attrs: asked.attributes,
         cache: Some(asked.cache),
         entitlements: asked.entitlements,
-        exporters: outputs.iter().map(|output| output.exporter.clone()).collect(),
+        exporters: outputs
+            .iter()
+            .map(|output| output.exporter.clone())
+            .collect(),
         ..SolveRequest::default()
     };
     let offered = session::Offered {
@@ -272,7 +279,9 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
             }
         };
         let telling = async {
-            let request = StatusRequest { r#ref: name.clone() };
+            let request = StatusRequest {
+                r#ref: name.clone(),
+            };
             if let Ok(told) = teller.status(request).await {
                 view.follow(told.into_inner()).await;
             }
@@ -363,7 +372,9 @@ fn unescape(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&first, others)) = rest.split_first() {
         rest = others;
-        let hex = others.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let hex = others
+            .get(..2)
+            .and_then(|hex| std::str::from_utf8(hex).ok());
         let hex = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (first, hex) {
             (b'%', Some(byte)) => {

@@ -57,7 +57,9 @@ impl Wanted<'_> {
     /// The outputs, in order.
     pub(super) fn read(&self) -> Result<Vec<Output>, Failure> {
         let outputs = self.outputs.iter().map(|text| read(text));
-        let mut outputs: Vec<Output> = outputs.collect::<Result<_, _>>().map_err(Failure::message)?;
+        let mut outputs: Vec<Output> = outputs
+            .collect::<Result<_, _>>()
+            .map_err(Failure::message)?;
         let is_image = |output: &Output| output.exporter.r#type == "moby";
         if (self.load || self.push || outputs.is_empty()) && !outputs.iter().any(is_image) {
             outputs.push(Output {
@@ -70,10 +72,15 @@ impl Wanted<'_> {
         }
         let to_stdout = outputs.iter().filter(|output| output.to == To::Stdout);
         if to_stdout.count() > 1 {
-            return Err(Failure::message("only one output can go to standard output"));
+            return Err(Failure::message(
+                "only one output can go to standard output",
+            ));
         }
         for output in &mut outputs {
-            let Exporter { r#type: kind, attrs } = &mut output.exporter;
+            let Exporter {
+                r#type: kind,
+                attrs,
+            } = &mut output.exporter;
             if kind == "moby" && self.push {
                 attrs.insert("push".to_owned(), "true".to_owned());
             }
@@ -96,9 +103,9 @@ fn read(text: &str) -> Result<Output, String> {
         attrs.insert("dest".to_owned(), text.to_owned());
     } else {
         for field in text.split(',') {
-            let (name, value) = field.split_once('=').ok_or_else(|| {
-                format!("invalid value {field}, expected key=value")
-            })?;
+            let (name, value) = field
+                .split_once('=')
+                .ok_or_else(|| format!("invalid value {field}, expected key=value"))?;
             attrs.insert(name.trim().to_ascii_lowercase(), value.to_owned());
         }
     }
@@ -106,9 +113,9 @@ fn read(text: &str) -> Result<Output, String> {
     let kind = kind.ok_or("type is required for output")?;
     let destination = attrs.remove("dest").filter(|path| !path.is_empty());
     let file = |path: Option<String>| match path.as_deref() {
-        None | Some("-") if io::stdout().is_terminal() => Err(
-            "dest file is required for this output: it is not written to a terminal".to_owned(),
-        ),
+        None | Some("-") if io::stdout().is_terminal() => {
+            Err("dest file is required for this output: it is not written to a terminal".to_owned())
+        }
         None | Some("-") => Ok(To::Stdout),
         Some(path) if Path::new(path).is_dir() => {
             Err(format!("destination file {path} is a directory"))
@@ -148,7 +155,9 @@ pub(super) struct Receiver(Arc<Vec<To>>);
 
 impl Receiver {
     pub(super) fn new(outputs: &[Output]) -> Self {
-        Self(Arc::new(outputs.iter().map(|output| output.to.clone()).collect()))
+        Self(Arc::new(
+            outputs.iter().map(|output| output.to.clone()).collect(),
+        ))
     }
 }
 
@@ -209,8 +218,7 @@ impl tower::Service<http::Request<tonic::body::Body>> for Receiver {
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let method = Method(self.clone());
         Box::pin(async move {
-            let mut grpc =
-                Grpc::new(Raw).max_decoding_message_size(sampan_buildkit::MAX_MESSAGE);
+            let mut grpc = Grpc::new(Raw).max_decoding_message_size(sampan_buildkit::MAX_MESSAGE);
             Ok(grpc.streaming(method, request).await)
         })
     }
@@ -234,9 +242,7 @@ impl StreamingService<Bytes> for Method {
                 Some(To::Directory(path)) => Ok(directory(path, messages)),
                 Some(To::File(path)) => file(Some(path), messages).await,
                 Some(To::Stdout) => file(None, messages).await,
-                Some(To::Engine) | None => {
-                    Err(Status::not_found("nobody waits for this output"))
-                }
+                Some(To::Engine) | None => Err(Status::not_found("nobody waits for this output")),
             }
         })
     }
@@ -301,7 +307,8 @@ fn take(
     let mut directories = Vec::new();
     for id in 0.. {
         let Some(stat) = next()?.stat else { break };
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", stat.path));
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", stat.path));
         match go_mode::kind(stat.mode) {
             Some(Kind::Directory) => {
                 root.directory(&stat.path).map_err(named)?;
@@ -327,7 +334,8 @@ fn take(
         send(PacketType::PacketReq, *id)?;
     }
     for (id, stat) in &files {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", stat.path));
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", stat.path));
         let mut file = root.create(stat).map_err(named)?;
         loop {
             let packet = next()?;
@@ -378,7 +386,8 @@ impl Place {
     }
 
     fn at(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<std::os::fd::OwnedFd> {
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let inside =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         Ok(rustix::fs::openat2(&self.0, path, flags, mode, inside)?)
     }
@@ -475,10 +484,22 @@ mod tests {
     fn an_image_is_made_unless_something_else_is_asked_for() {
         let wanted = |outputs: &[&str], load, push| {
             let tags = ["a", "b:1"];
-            let wanted = Wanted { outputs, tags: &tags, load, push };
+            let wanted = Wanted {
+                outputs,
+                tags: &tags,
+                load,
+                push,
+            };
             let outputs = wanted.read().unwrap();
             let kinds = outputs.into_iter().map(|output| output.exporter);
-            kinds.map(|e| (e.r#type, e.attrs.get("name").cloned(), e.attrs.contains_key("push")))
+            kinds
+                .map(|e| {
+                    (
+                        e.r#type,
+                        e.attrs.get("name").cloned(),
+                        e.attrs.contains_key("push"),
+                    )
+                })
                 .collect::<Vec<_>>()
         };
         let image = |push| ("moby".to_owned(), Some("a,b:1".to_owned()), push);
@@ -513,7 +534,10 @@ mod tests {
             data: Bytes::from_static(bytes),
             ..Packet::default()
         };
-        let end = Packet { r#type: PacketType::PacketFin.into(), ..Packet::default() };
+        let end = Packet {
+            r#type: PacketType::PacketFin.into(),
+            ..Packet::default()
+        };
         let mut packets = vec![
             stat("d", Kind::Directory),
             stat("d/x", Kind::File),

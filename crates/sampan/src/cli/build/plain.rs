@@ -108,7 +108,8 @@ impl Plain {
                 while let Some(end) = kept.rest.find('\n') {
                     let line: String = kept.rest.drain(..=end).collect();
                     let line = line.trim_end_matches(['\n', '\r']);
-                    kept.lines.push_str(&format!("#{} {time} {line}\n", step.number));
+                    kept.lines
+                        .push_str(&format!("#{} {time} {line}\n", step.number));
                 }
                 (index, false)
             }
@@ -226,6 +227,9 @@ mod tests {
             let news = told.hear(message);
             text.push_str(&plain.show(&told, news, now + after));
         }
-        assert_eq!(text, "#1 a\n#1 ...\n\n#2 b\n#2 DONE 0.0s\n\n#1 a\n#1 DONE 0.0s\n");
+        assert_eq!(
+            text,
+            "#1 a\n#1 ...\n\n#2 b\n#2 DONE 0.0s\n\n#1 a\n#1 DONE 0.0s\n"
+        );
     }
 }

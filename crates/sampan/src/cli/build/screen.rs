@@ -39,10 +39,20 @@ impl Screen {
 
 fn lines(told: &Told, ended: bool, columns: usize) -> Vec<String> {
     let now = now();
-    let first = told.steps.iter().filter_map(|step| step.started).min_by_key(order);
-    let last = told.steps.iter().filter_map(|step| step.completed).max_by_key(order);
+    let first = told
+        .steps
+        .iter()
+        .filter_map(|step| step.started)
+        .min_by_key(order);
+    let last = told
+        .steps
+        .iter()
+        .filter_map(|step| step.completed)
+        .max_by_key(order);
     let end = if ended { last } else { None };
-    let whole = first.map_or(0.0, |first| super::told::between(&first, &end.unwrap_or(now)));
+    let whole = first.map_or(0.0, |first| {
+        super::told::between(&first, &end.unwrap_or(now))
+    });
     let done = told.steps.iter().filter(|step| step.completed.is_some());
     let state = if ended { " FINISHED" } else { "" };
     let mut lines = vec![format!(
@@ -84,7 +94,12 @@ fn output(step: &Step, columns: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(&step.output);
     let lines: Vec<&str> = text.lines().collect();
     let shown = lines.iter().skip(lines.len().saturating_sub(OUTPUT));
-    let shown = shown.map(|line| clip(&format!(" => => # {}", line.rsplit('\r').next().unwrap_or("")), columns));
+    let shown = shown.map(|line| {
+        clip(
+            &format!(" => => # {}", line.rsplit('\r').next().unwrap_or("")),
+            columns,
+        )
+    });
     shown.collect()
 }
 
@@ -126,7 +141,11 @@ mod tests {
         assert!(first.starts_with("\x1b[2K[+] Building"), "{first:?}");
         assert!(first.contains("=> [1/1] RUN a [2Jb"), "{first:?}");
         let completed = vertex.started;
-        told.hear(message(&Vertex { cached: true, completed, ..vertex }));
+        told.hear(message(&Vertex {
+            cached: true,
+            completed,
+            ..vertex
+        }));
         let second = screen.show(&told, (24, 80), true);
         assert!(second.starts_with("\x1b[2A\r"), "{second:?}");
         assert!(second.contains("(1/1) FINISHED"), "{second:?}");

@@ -51,7 +51,8 @@ pub(crate) type Builder = ControlClient<Channel>;
 /// A name that nothing else has.
 pub(super) fn random() -> String {
     let mut bytes = [0; 16];
-    let filled = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    let filled =
+        std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     if filled.is_err() {
         bytes = sampan_oci::Digest::of(format!("{:?}", std::time::Instant::now()).as_bytes())
             .hex()
@@ -73,7 +74,10 @@ pub(super) async fn open(
         .request(Method::POST, "/session")
         .header(header("x-docker-expose-session-uuid"), id)
         .header(header("x-docker-expose-session-name"), "sampan")
-        .header(header("x-docker-expose-session-sharedkey"), offered.shared_key);
+        .header(
+            header("x-docker-expose-session-sharedkey"),
+            offered.shared_key,
+        );
     for method in METHODS {
         request = request.header(header("x-docker-expose-session-grpc-method"), method);
     }

@@ -38,13 +38,10 @@ pub(super) fn image(status: &Status) -> Option<String> {
 
 impl Shell {
     /// Opens the shell; takes the image away when it has ended. The build has failed either way.
-    pub(super) fn open(
-        self,
-        session: &Session,
-        image: &str,
-        failed: &str,
-    ) -> Result<u8, Failure> {
-        eprintln!("{failed}\n\nThis is a shell in the files of the step that failed; exit ends it.");
+    pub(super) fn open(self, session: &Session, image: &str, failed: &str) -> Result<u8, Failure> {
+        eprintln!(
+            "{failed}\n\nThis is a shell in the files of the step that failed; exit ends it."
+        );
         let words = ["--rm", "-it", "--pull=never", image].map(str::to_owned);
         let opened = match run::COMMAND.parse("run", &words) {
             Ok(Call::Run(parsed)) => (run::COMMAND.run)(session, &parsed),

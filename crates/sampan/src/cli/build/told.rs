@@ -28,7 +28,9 @@ impl Step {
     /// How long it has taken, or took, in seconds.
     pub(super) fn seconds(&self, now: &Timestamp) -> f64 {
         let end = self.completed.as_ref().unwrap_or(now);
-        self.started.as_ref().map_or(0.0, |start| between(start, end))
+        self.started
+            .as_ref()
+            .map_or(0.0, |start| between(start, end))
     }
 }
 

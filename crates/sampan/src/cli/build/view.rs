@@ -167,7 +167,11 @@ fn to_json(message: &StatusResponse) -> Value {
             value.is_null() || *value == json!("") || *value == json!(false) || *value == json!([])
         };
         let fields = fields.into_iter().filter(|(_, value)| !empty(value));
-        Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
+        Value::Object(
+            fields
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect::<Map<_, _>>(),
+        )
     };
     let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let vertices = message.vertexes.iter().map(|vertex| {
