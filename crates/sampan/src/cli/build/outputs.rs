@@ -506,7 +506,7 @@ mod tests {
         let local = ("local".to_owned(), None, false);
         assert_eq!(wanted(&[], false, false), [image(false)]);
         assert_eq!(wanted(&[], true, true), [image(true)]);
-        assert_eq!(wanted(&["out"], false, false), [local.clone()]);
+        assert_eq!(wanted(&["out"], false, false)[0], local);
         assert_eq!(wanted(&["out"], true, false), [local, image(false)]);
         assert_eq!(wanted(&["type=image"], true, false), [image(false)]);
     }
