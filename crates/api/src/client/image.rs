@@ -1,19 +1,16 @@
 //! Images.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use super::request::encode_name;
 use super::{ByteStream, Client, Error, JsonStream, Request, Response};
 use crate::filters::Filters;
-use crate::types::auth::{AuthConfig, AuthFields};
+use crate::types::auth::AuthConfig;
 use crate::types::image::{
     DeleteItem, HistoryItem, ImageInspect, ImagePruneResponse, ImageSummary,
 };
 use crate::types::message::Message;
 
-const REGISTRY_CONFIG: http::HeaderName = http::HeaderName::from_static("x-registry-config");
 const REGISTRY_AUTH: http::HeaderName = http::HeaderName::from_static("x-registry-auth");
 
 /// What to pull.
@@ -61,45 +58,6 @@ pub struct ImportOptions {
 
 fn path(name: &str, verb: &str) -> String {
     format!("/images/{}{verb}", encode_name(name))
-}
-
-/// What a build is asked for.
-#[derive(Debug, Clone, Default)]
-pub struct BuildOptions {
-    /// The path of the Dockerfile among the files.
-    pub dockerfile: String,
-    /// Names for the image.
-    pub tags: Vec<String>,
-    /// Variables; those without a value are only declared.
-    pub build_args: BTreeMap<String, Option<String>>,
-    /// Labels for the image.
-    pub labels: BTreeMap<String, String>,
-    /// The stage that is wanted.
-    pub target: Option<String>,
-    /// The machine that the image is for.
-    pub platform: Option<String>,
-    /// The network of commands.
-    pub network: Option<String>,
-    /// `name:address`.
-    pub extra_hosts: Vec<String>,
-    /// What each command may use, in the words of the query.
-    pub limits: Vec<(&'static str, String)>,
-    /// The address of the files, which are not sent then.
-    pub remote: Option<String>,
-    /// Contexts by their names.
-    pub contexts: BTreeMap<String, String>,
-    /// What the build may do that builds may not do by themselves.
-    pub allow: Vec<String>,
-    /// Do every step again.
-    pub no_cache: bool,
-    /// Make the same image each time; only this engine knows it.
-    pub reproducible: bool,
-    /// Ask registries for newer images.
-    pub pull: bool,
-    /// Only tell the identity.
-    pub quiet: bool,
-    /// Credentials by registry.
-    pub auth: BTreeMap<String, AuthFields>,
 }
 
 impl Client {
@@ -168,52 +126,6 @@ impl Client {
         B: hyper::body::Body<Data = Bytes, Error = std::io::Error> + Send + 'static,
     {
         let request = self.import("-", options).body(tar, "application/x-tar");
-        Ok(request.send().await?.into_json_stream())
-    }
-
-    /// `POST /build` of the files in a tar. The last message may be an error.
-    pub async fn build_image<B>(
-        &self,
-        options: &BuildOptions,
-        tar: B,
-    ) -> Result<JsonStream<Message>, Error>
-    where
-        B: hyper::body::Body<Data = Bytes, Error = std::io::Error> + Send + 'static,
-    {
-        let mut request = self
-            .post("/build")
-            .query("version", "1")
-            .query("dockerfile", &options.dockerfile)
-            .query("buildargs", serde_json::to_string(&options.build_args)?)
-            .query("labels", serde_json::to_string(&options.labels)?)
-            .maybe("remote", options.remote.as_ref())
-            .maybe("target", options.target.as_ref())
-            .maybe("platform", options.platform.as_ref())
-            .maybe("networkmode", options.network.as_ref())
-            .flag("nocache", options.no_cache)
-            .flag("reproducible", options.reproducible)
-            .flag("pull", options.pull)
-            .flag("q", options.quiet);
-        for tag in &options.tags {
-            request = request.query("t", tag);
-        }
-        for (name, limit) in &options.limits {
-            request = request.query(name, limit);
-        }
-        for name in &options.allow {
-            request = request.query("allow", name);
-        }
-        if !options.contexts.is_empty() {
-            let contexts = serde_json::to_string(&options.contexts)?;
-            request = request.query("buildcontexts", contexts);
-        }
-        for host in &options.extra_hosts {
-            request = request.query("extrahosts", host);
-        }
-        if !options.auth.is_empty() {
-            request = request.header(REGISTRY_CONFIG, AuthConfig::all_to_header(&options.auth));
-        }
-        let request = request.body(tar, "application/x-tar");
         Ok(request.send().await?.into_json_stream())
     }
 

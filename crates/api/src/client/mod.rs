@@ -28,7 +28,7 @@ pub use container::{
 };
 pub use error::{Error, Kind};
 pub use hijack::{Hijacked, Socket};
-pub use image::{BuildOptions, ImportOptions, PullOptions, PushOptions};
+pub use image::{ImportOptions, PullOptions, PushOptions};
 pub use request::{Request, encode_segment};
 pub use response::{ByteStream, JsonStream, Response};
 

@@ -60,13 +60,6 @@ impl AuthConfig {
         LENIENT_URL.encode(json)
     }
 
-    /// Writes the value of `X-Registry-Config`.
-    #[must_use]
-    pub fn all_to_header(all: &std::collections::BTreeMap<String, AuthFields>) -> String {
-        let json = serde_json::to_vec(all).expect("strings are always valid JSON");
-        LENIENT_URL.encode(json)
-    }
-
     /// Reads the value of `X-Registry-Config`: credentials by registry.
     #[must_use]
     pub fn all_from_header(value: &str) -> Option<std::collections::BTreeMap<String, AuthFields>> {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use sampan_testing::{Ran, TestEngine};
+use sampan_testing::{Login, Ran, Registry, TestEngine};
 
 use crate::build::context;
 use crate::engine_with_busybox;
@@ -430,4 +430,38 @@ fn only_what_has_changed_is_sent() {
         .read_to_string(&mut text)
         .unwrap();
     assert_eq!(run(&engine, "x", "cat /in/small"), text);
+}
+
+#[test]
+fn an_image_is_pushed_with_the_saved_credentials() {
+    let engine = engine_with_busybox();
+    let (user, password) = ("captain", "correct horse");
+    let registry = Registry::with_login(Login {
+        user: user.into(),
+        password: password.into(),
+    });
+    let directory = context(
+        &engine,
+        "pushed",
+        &[("Dockerfile", "FROM busybox\nCMD x\n")],
+    );
+    let name = format!("{}/pushed:1", registry.address());
+    let refused = build(&engine, &directory, &["--push", "-t", &name]);
+    let _ = refused.failed(1);
+    let address = registry.address();
+    let login = [
+        "login",
+        "-u",
+        user,
+        "--password-stdin",
+        "--key",
+        "file",
+        &address,
+    ];
+    let _ = engine.sampan_with_input(&login, password.as_bytes()).ok();
+    let _ = build(&engine, &directory, &["--push", "-t", &name]).ok();
+    let _ = engine.sampan(&["rmi", &name]).ok();
+    let _ = engine.sampan(&["pull", &name]).ok();
+    let command = ["inspect", "-f", "{{.Config.Cmd}}", &name];
+    assert_eq!(engine.sampan(&command).ok(), "[/bin/sh -c x]");
 }
