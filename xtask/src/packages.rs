@@ -42,6 +42,7 @@ const NEEDED: &[Needed] = &[
     needed("openssl", "openssl"),
     needed("systemd-creds", "systemd"),
     needed("script", "bsdutils"),
+    needed("ssh-agent", "openssh-client"),
 ];
 
 /// What the benchmarks compare with.

@@ -183,6 +183,18 @@ pub struct Stub {
 }
 
 impl RunStep {
+    /// Whether it has secrets or an agent of the client, which its key does not name.
+    pub(crate) fn is_private(&self) -> bool {
+        let is_client_s = |source: &MountSource| {
+            matches!(
+                source,
+                MountSource::Secret { .. } | MountSource::Agent { .. }
+            )
+        };
+        !self.secret_environment.is_empty()
+            || self.mounts.iter().any(|mount| is_client_s(&mount.source))
+    }
+
     /// Names all that decides what comes of the command on the files that `below` names.
     pub(crate) fn key(&self, below: Key) -> Key {
         let Self {

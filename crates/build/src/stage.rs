@@ -141,6 +141,8 @@ struct Change {
     suffix: &'static str,
     /// It is the same on whatever files.
     independent: bool,
+    /// It works with what only this client has.
+    private: bool,
 }
 
 impl Solver<'_> {
@@ -303,6 +305,15 @@ impl Solver<'_> {
         };
         let found = match state.fresh {
             true => made(&self.cancel)?,
+            // What it comes to may depend on what only this client has, so nobody else's is shared
+            // unless it has ended well.
+            false if change.private => match cache.find(change.key) {
+                Some(found) => {
+                    self.tell(stage, Event::Cached);
+                    found
+                }
+                None => made(&self.cancel)?,
+            },
             false => match self.turn(stage, change.key)? {
                 Turn::Done(found) => found,
                 Turn::Ours(step) => step.run(&self.cancel, made)?,
@@ -414,6 +425,7 @@ impl Solver<'_> {
             told,
             suffix: " # buildkit",
             independent: false,
+            private: step.is_private(),
         };
         self.change(stage, state, change, |state, stop| {
             self.build
@@ -565,6 +577,7 @@ impl Solver<'_> {
             told,
             suffix: " # buildkit",
             independent: wish.is_independent(),
+            private: false,
         };
         self.change(stage, state, change, |state, _| {
             let sources = match gathered {
@@ -625,6 +638,7 @@ impl Solver<'_> {
             told,
             suffix: "",
             independent: false,
+            private: false,
         };
         self.change(stage, state, change, |state, _| {
             let below = Files::of(self.build.images, &state.layers, None);

@@ -162,6 +162,32 @@ fn builds_that_need_the_same_step_run_it_once() {
 }
 
 #[test]
+fn steps_with_secrets_are_not_shared_while_they_run() {
+    requires!(root, overlay);
+    let home = Home::new();
+    let file = "FROM scratch\nRUN --mount=type=secret,id=one one\n";
+    let context = dockerfile(&home, file);
+    // Each runs until the other does, too.
+    let both = Barrier::new(2);
+    let commands = Commands::new(|command: &str, _: &CancellationToken| -> Answer {
+        both.wait();
+        Ok((0, layer(&home.images, command, command)))
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let build = || home.build(&context, &commands, Settings::default()).0;
+            scope.spawn(move || build().unwrap());
+        }
+    });
+    assert_eq!(commands.take(), ["one", "one"]);
+    let _ = home
+        .build(&context, &commands, Settings::default())
+        .0
+        .unwrap();
+    assert!(commands.take().is_empty());
+}
+
+#[test]
 fn a_build_that_is_cancelled_takes_nothing_from_another() {
     requires!(root, overlay);
     let home = Home::new();

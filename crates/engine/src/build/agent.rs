@@ -1,9 +1,10 @@
 //! An SSH agent of a client, as a socket in a container.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use sampan_build::Secrets;
@@ -16,8 +17,15 @@ const MOST: usize = 64;
 pub(super) struct Agent {
     socket: UnixListener,
     id: String,
-    /// Both ends of what is connected.
-    open: Mutex<Vec<UnixStream>>,
+    open: Mutex<Open>,
+}
+
+/// Connections under way.
+#[derive(Debug, Default)]
+struct Open {
+    made: u64,
+    /// Both ends of each.
+    ends: BTreeMap<u64, [UnixStream; 2]>,
 }
 
 impl Agent {
@@ -48,32 +56,41 @@ impl Agent {
         client: UnixStream,
         secrets: &dyn Secrets,
     ) -> io::Result<()> {
-        {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if open.len() >= 2 * MOST {
-                return Err(io::ErrorKind::ResourceBusy.into());
-            }
-            open.push(client.try_clone()?);
+        if self.open().ends.len() >= MOST {
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
         let agent = secrets.agent(&self.id).map_err(io::Error::other)?;
         let Some(agent) = agent else {
             return client.shutdown(Shutdown::Both);
         };
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push(agent.try_clone()?);
-        drop(open);
+        let number = {
+            let mut open = self.open();
+            open.made += 1;
+            let number = open.made;
+            let ends = [client.try_clone()?, agent.try_clone()?];
+            open.ends.insert(number, ends);
+            number
+        };
         let (to_agent, to_client) = (agent.try_clone()?, client.try_clone()?);
-        scope.spawn(move || forward(client, to_agent));
-        scope.spawn(move || forward(agent, to_client));
+        scope.spawn(move || {
+            std::thread::scope(|both| {
+                both.spawn(|| forward(client, to_agent));
+                forward(agent, to_client);
+            });
+            self.open().ends.remove(&number);
+        });
         Ok(())
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends what is connected, and takes no more.
     pub(super) fn end(&self) {
         // What fails is ended already.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for stream in &*open {
+        for stream in self.open().ends.values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

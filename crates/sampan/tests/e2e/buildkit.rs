@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sampan_testing::{Ran, Registry, TestEngine, docker_plugins, until};
+use sampan_testing::{Fixture, Ran, Registry, TestEngine, docker_plugins, until};
 
 use crate::engine_with_busybox;
 
@@ -329,6 +329,54 @@ fn secrets_agents_and_limits_reach_the_commands_alone() {
     );
     let told = builder.try_build(&directory, &["--no-cache"]).failed(1);
     assert!(told.contains('s') && told.contains("secret"), "{told}");
+}
+
+/// A client of an SSH agent that asks again and again for the keys; prints how many there are.
+const ASK: &str = r#"use IO::Socket::UNIX;
+for (1..100) {
+    my $agent = IO::Socket::UNIX->new(Peer => $ENV{SSH_AUTH_SOCK}) or die "connect: $!";
+    syswrite $agent, pack "NC", 1, 11;
+    read($agent, my $answer, 9) == 9 or die "no answer";
+    my ($length, $type, $keys) = unpack "NCN", $answer;
+    $type == 12 or die "answer $type";
+    print "$keys keys\n" if $_ == 99;
+}
+"#;
+
+#[test]
+fn an_agent_of_the_client_answers_a_step() {
+    let Some(builder) = Builder::start() else {
+        return;
+    };
+    builder.engine.load(Fixture::Debian);
+    let scratch = builder.engine.scratch();
+    let socket = scratch.join("agent");
+    let mut agent = Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the agent listens", || socket.exists());
+    let key = scratch.join("key");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.unwrap().success());
+    let mut add = Command::new("ssh-add");
+    add.arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket);
+    assert!(add.status().unwrap().success());
+    let file = format!(
+        "FROM {}\nCOPY ask /\nRUN --mount=type=ssh,required perl /ask > /keys\n",
+        Fixture::Debian.name()
+    );
+    let directory = builder.context("asks", &[("Dockerfile", &file), ("ask", ASK)]);
+    let given = format!("default={}", socket.display());
+    let _ = builder.build(&directory, &["-t", "asked", "--ssh", &given]);
+    agent.kill().unwrap();
+    let _ = agent.wait();
+    assert_eq!(builder.run("asked", "cat /keys"), "1 keys");
 }
 
 #[test]
