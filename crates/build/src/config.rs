@@ -88,29 +88,14 @@ pub(crate) fn health(check: &Healthcheck) -> (Check, String) {
             }
         }
     };
-    let retries = match check.retries {
-        7 => "\\a".to_owned(),
-        8 => "\\b".to_owned(),
-        9 => "\\t".to_owned(),
-        10 => "\\n".to_owned(),
-        11 => "\\v".to_owned(),
-        12 => "\\f".to_owned(),
-        13 => "\\r".to_owned(),
-        39 => "\\'".to_owned(),
-        92 => "\\\\".to_owned(),
-        number @ (0..32 | 127) => format!("\\x{number:02x}"),
-        number => u32::try_from(number)
-            .ok()
-            .and_then(char::from_u32)
-            .map_or_else(String::new, String::from),
-    };
     let text = format!(
-        "HEALTHCHECK &{{{} \"{}\" \"{}\" \"{}\" \"{}\" '{retries}'}}",
-        quoted(&check.test),
+        "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        check.test.join(" "),
         duration(check.interval),
         duration(check.timeout),
         duration(check.start_period),
         duration(check.start_interval),
+        check.retries,
     );
     (check, text)
 }
@@ -156,7 +141,8 @@ mod tests {
         let (_, text) = health(&check);
         assert_eq!(
             text,
-            r#"HEALTHCHECK &{["CMD-SHELL" "curl -f \"http://x\" || exit 1"] "30s" "1.5s" "1m30s" "500ms" '\x03'}"#
+            "HEALTHCHECK {Test:[CMD-SHELL curl -f \"http://x\" || exit 1] Interval:30s Timeout:1.5s \
+             StartPeriod:1m30s StartInterval:500ms Retries:3}"
         );
         assert_eq!(quoted(&["a".into(), "b c".into()]), r#"["a" "b c"]"#);
         assert_eq!(duration(3_600_000_000_000), "1h0m0s");

@@ -91,6 +91,17 @@ struct Above {
     found: Found,
 }
 
+/// Whose files are copied.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// A client's: they belong to root unless `--chown` says otherwise.
+    Client,
+    /// A stage's or an image's: they keep their owners unless `--chown` says otherwise.
+    Image,
+    /// An archive's: they stay as they are, whatever the flags say.
+    Archive,
+}
+
 /// What a step copies, and to where.
 pub(crate) struct Selection {
     entries: BTreeMap<Vec<u8>, Entry>,
@@ -106,6 +117,8 @@ struct Entry {
 
 enum Content {
     Directory,
+    /// A directory that is made for what is copied into it, whatever the source is like.
+    NewDirectory,
     File {
         from: Arc<Files>,
         path: Vec<u8>,
@@ -114,6 +127,12 @@ enum Content {
     Document(Vec<u8>),
     Symlink(Vec<u8>),
     Fifo,
+}
+
+impl Content {
+    fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory | Self::NewDirectory)
+    }
 }
 
 impl Wish<'_> {
@@ -246,7 +265,10 @@ impl Gathering<'_> {
             }
             return self.one(path.as_bytes(), &resolved.path, &pivot);
         }
-        let found = self.from.matching(&path)?;
+        let found = match self.wish.parents && path.contains("**") {
+            true => self.from.matching_deep(&path)?,
+            false => self.from.matching(&path)?,
+        };
         let found: Vec<Vec<u8>> = found
             .into_iter()
             .filter(|path| !self.from.is_hidden(path))
@@ -584,21 +606,22 @@ impl Selecting<'_> {
                 commit: _,
             } => (from, named, path, found, kept, members, unpack),
         };
-        let reown = !from.of_image;
+        let origin = match from.of_image {
+            true => Origin::Image,
+            false => Origin::Client,
+        };
         if let Some((kept, above)) = kept {
             for directory in above {
                 let target = join(&self.destination, &directory.kept);
-                self.add(&from, &directory.path, directory.found, target, reown)?;
+                self.add(&from, &directory.path, directory.found, target, origin)?;
             }
             let target = join(&self.destination, &kept);
-            return match found.kind {
-                Kind::Directory => self.tree(&from, &path, found, members, &target, reown),
-                _ => self.add(&from, &path, found, target, reown),
-            };
+            self.add(&from, &path, found, target.clone(), origin)?;
+            return self.members(&from, &path, members, &target, origin);
         }
         let destination = self.destination.clone();
         if found.kind == Kind::Directory {
-            return self.tree(&from, &path, found, members, &destination, reown);
+            return self.tree(&from, &path, members, &destination, origin);
         }
         if unpack
             && let Kind::File(_) = found.kind
@@ -607,7 +630,7 @@ impl Selecting<'_> {
             return self.unpacked(&from, &path, &destination);
         }
         let target = self.place(name_of(&named));
-        self.add(&from, &path, found, target, reown)
+        self.add(&from, &path, found, target, origin)
     }
 
     fn document(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
@@ -632,15 +655,13 @@ impl Selecting<'_> {
         self.archives.push(layer);
         let files = Arc::new(files);
         let mut all = files.walk(b"")?;
-        let Some(root) = all.remove(&b""[..]) else {
-            return Ok(());
-        };
+        all.remove(&b""[..]);
         let mut members = Vec::with_capacity(all.len());
         for (member, found) in all {
             let found = files.complete(&member, found)?;
             members.push((member, found));
         }
-        self.tree(&files, b"", root, members, destination, false)
+        self.tree(&files, b"", members, destination, Origin::Archive)
     }
 
     fn place(&self, name: &[u8]) -> Vec<u8> {
@@ -650,23 +671,36 @@ impl Selecting<'_> {
         }
     }
 
-    /// Copies what is in a directory. One that is there already keeps what it is.
+    /// Copies what is in a directory into one that is there, or is made.
     fn tree(
         &mut self,
         from: &Arc<Files>,
         path: &[u8],
-        itself: Found,
         members: Vec<(Vec<u8>, Found)>,
         to: &[u8],
-        reown: bool,
+        origin: Origin,
     ) -> Result<()> {
-        if self.below.look(to)?.is_none() {
-            // It is made for what is in it, and belongs to nobody's image.
-            self.add(from, path, itself, to.to_vec(), reown || from.of_image)?;
+        if !self.entries.contains_key(to) && self.below.look(to)?.is_none() {
+            let entry = Entry {
+                content: Content::NewDirectory,
+                attributes: Attributes::default(),
+            };
+            self.insert(to.to_vec(), entry)?;
         }
+        self.members(from, path, members, to, origin)
+    }
+
+    fn members(
+        &mut self,
+        from: &Arc<Files>,
+        path: &[u8],
+        members: Vec<(Vec<u8>, Found)>,
+        to: &[u8],
+        origin: Origin,
+    ) -> Result<()> {
         for (member, found) in members {
             let target = join(to, &member);
-            self.add(from, &join(path, &member), found, target, reown)?;
+            self.add(from, &join(path, &member), found, target, origin)?;
         }
         Ok(())
     }
@@ -677,17 +711,21 @@ impl Selecting<'_> {
         path: &[u8],
         found: Found,
         target: Vec<u8>,
-        reown: bool,
+        origin: Origin,
     ) -> Result<()> {
         let mut attributes = found.attributes;
-        match self.owner {
-            Some(owner) => (attributes.uid, attributes.gid) = owner,
-            None if reown => (attributes.uid, attributes.gid) = (0, 0),
-            None => {}
+        let owner = match origin {
+            Origin::Client => Some(self.owner.unwrap_or_default()),
+            Origin::Image => self.owner,
+            Origin::Archive => None,
+        };
+        if let Some(owner) = owner {
+            (attributes.uid, attributes.gid) = owner;
         }
         let is_directory = found.kind == Kind::Directory;
         if let Some(permissions) = &self.permissions
             && !matches!(found.kind, Kind::Symlink(_))
+            && !matches!(origin, Origin::Archive)
         {
             attributes.mode = permissions.apply(attributes.mode, is_directory);
         }
@@ -730,9 +768,9 @@ impl Selecting<'_> {
                 shown(&path)
             )));
         }
-        let is_directory = matches!(entry.content, Content::Directory);
+        let is_directory = entry.content.is_directory();
         let there = match self.entries.get(&path) {
-            Some(earlier) => Some(matches!(earlier.content, Content::Directory)),
+            Some(earlier) => Some(earlier.content.is_directory()),
             None => self
                 .below
                 .look(&path)?
@@ -807,8 +845,9 @@ impl Selection {
             let attributes = &entry.attributes;
             match &entry.content {
                 // The root is whatever lies below.
-                Content::Directory if path.is_empty() => {}
+                Content::Directory | Content::NewDirectory if path.is_empty() => {}
                 Content::Directory => layer.directory(path, attributes)?,
+                Content::NewDirectory => layer.directory(path, &new)?,
                 Content::Symlink(target) => layer.symlink(path, attributes, target)?,
                 Content::Fifo => layer.fifo(path, attributes)?,
                 Content::Document(bytes) => {

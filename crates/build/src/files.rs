@@ -327,6 +327,15 @@ impl Files {
         Ok(found)
     }
 
+    /// The paths that a pattern with `**` matches, at any depth, in order. Links are not followed.
+    pub(crate) fn matching_deep(&self, pattern: &str) -> Result<Vec<Vec<u8>>> {
+        let pattern = Pattern::deep(pattern).map_err(|error| Error::Step(error.to_string()))?;
+        let paths = self.walk(b"")?.into_keys();
+        Ok(paths
+            .filter(|path| !path.is_empty() && pattern.matches(&String::from_utf8_lossy(path)))
+            .collect())
+    }
+
     /// Everything from a path on, directories before what is in them. Links are not followed.
     pub(crate) fn walk(&self, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Found>> {
         if let Some(manifest) = &self.manifest {

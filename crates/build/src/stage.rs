@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sampan_dockerfile::{
-    Add, Command, DEFAULT_PATH, Input, Instruction, Network as RunNetwork, Run, Scope, Script,
-    Security, Shell, Source, Step, Transfer, Variables, exposed_ports,
+    Add, DEFAULT_PATH, Input, Instruction, Network as RunNetwork, Run, Scope, Script, Security,
+    Shell, Source, Step, Transfer, Variables, exposed_ports,
 };
 use sampan_images::{HeldLayer, Image};
 use sampan_oci::config::{History, ImageConfig};
@@ -231,7 +231,7 @@ impl Solver<'_> {
             Instruction::Cmd(command) => {
                 let words = config::words(&state.config.config, command);
                 state.tell(format!("CMD {}", config::quoted(&words)));
-                state.config.config.args_escaped |= matches!(command, Command::Shell(_));
+                state.config.config.args_escaped = true;
                 state.config.config.cmd = Some(words);
                 state.command_set = true;
             }
@@ -273,9 +273,8 @@ impl Solver<'_> {
                 state.tell(format!("SHELL [{}]", words.join(" ")));
             }
             Instruction::Onbuild(trigger) => {
-                let expression = &trigger.expression;
-                state.config.config.on_build.push(expression.clone());
-                state.tell(format!("ONBUILD {expression}"));
+                let triggers = &mut state.config.config.on_build;
+                triggers.push(trigger.expression.clone());
             }
         }
         Ok(())

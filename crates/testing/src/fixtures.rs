@@ -21,6 +21,10 @@ pub enum Fixture {
     Debian,
     /// Debian, python3 and Flask from PyPI; serves `hello` on port 5000.
     Flask,
+    /// Debian, python3 and pip.
+    Python,
+    /// Debian and an OpenSSH server.
+    Sshd,
     /// Debian and nginx; serves a page on port 80.
     Nginx,
     /// Debian and a redis server on port 6379.
@@ -40,6 +44,8 @@ impl Fixture {
             Self::Whiteouts => "whiteouts",
             Self::Debian => "debian",
             Self::Flask => "flask",
+            Self::Python => "python",
+            Self::Sshd => "sshd",
             Self::Nginx => "nginx",
             Self::Redis => "redis",
             Self::Postgres => "postgres",
@@ -121,6 +127,14 @@ fn make(fixture: Fixture) {
                     "--config.env=PYTHONUNBUFFERED=1",
                 ],
             );
+        }
+        Fixture::Python => {
+            make(Fixture::Debian);
+            derive("python", |root| install(root, "python3-minimal python3-pip"), &[]);
+        }
+        Fixture::Sshd => {
+            make(Fixture::Debian);
+            derive("sshd", |root| install(root, "openssh-server openssh-client"), &[]);
         }
         Fixture::Nginx => {
             make(Fixture::Debian);

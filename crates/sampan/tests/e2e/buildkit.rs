@@ -13,28 +13,43 @@ use sampan_testing::{Fixture, Ran, Registry, TestEngine, docker_plugins, until};
 use crate::engine_with_busybox;
 
 /// An engine, and a docker client with plug-ins.
-struct Builder {
-    engine: TestEngine,
-    plugins: PathBuf,
+pub(crate) struct Builder {
+    pub(crate) engine: TestEngine,
 }
 
 impl Builder {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let plugins = docker_plugins()?;
         let engine = engine_with_busybox();
-        let builder = Self { engine, plugins };
-        let config = builder.directory("docker");
-        std::os::unix::fs::symlink(&builder.plugins, config.join("cli-plugins")).unwrap();
-        Some(builder)
+        Self::add_plugins(&engine, &plugins);
+        Some(Self { engine })
     }
 
-    fn directory(&self, name: &str) -> PathBuf {
+    /// Gives the client of [`Builder::command_of`] its plug-ins.
+    pub(crate) fn add_plugins(engine: &TestEngine, plugins: &Path) {
+        let config = engine.scratch().join("docker");
+        fs::create_dir_all(&config).unwrap();
+        std::os::unix::fs::symlink(plugins, config.join("cli-plugins")).unwrap();
+    }
+
+    /// A command of the docker client with plug-ins.
+    pub(crate) fn command_of(engine: &TestEngine, arguments: &[&str]) -> Command {
+        let mut command = engine.docker_command(arguments);
+        command
+            .env("DOCKER_CONFIG", engine.scratch().join("docker"))
+            .env("BUILDKIT_PROGRESS", "plain")
+            .env("DO_NOT_TRACK", "1")
+            .current_dir(engine.scratch());
+        command
+    }
+
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
         let directory = self.engine.scratch().join(name);
         fs::create_dir_all(&directory).unwrap();
         directory
     }
 
-    fn context(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+    pub(crate) fn context(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
         let directory = self.directory(name);
         for (path, text) in files {
             let path = directory.join(path);
@@ -44,21 +59,15 @@ impl Builder {
         directory
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.engine.docker_command(arguments);
-        command
-            .env("DOCKER_CONFIG", self.engine.scratch().join("docker"))
-            .env("BUILDKIT_PROGRESS", "plain")
-            .env("DO_NOT_TRACK", "1")
-            .current_dir(self.engine.scratch());
-        command
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        Self::command_of(&self.engine, arguments)
     }
 
-    fn docker(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Ran {
         self.command(arguments).output().unwrap().into()
     }
 
-    fn docker_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+    pub(crate) fn docker_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -68,23 +77,23 @@ impl Builder {
 
     /// Builds a directory; answers what was told.
     #[track_caller]
-    fn build(&self, directory: &Path, more: &[&str]) -> String {
+    pub(crate) fn build(&self, directory: &Path, more: &[&str]) -> String {
         let ran = self.try_build(directory, more);
         let told = ran.stderr.clone();
         let _ = ran.ok();
         told
     }
 
-    fn try_build(&self, directory: &Path, more: &[&str]) -> Ran {
+    pub(crate) fn try_build(&self, directory: &Path, more: &[&str]) -> Ran {
         let directory = directory.to_str().unwrap();
         self.docker(&[&["build"], more, &[directory]].concat())
     }
 
-    fn inspect(&self, image: &str, format: &str) -> String {
+    pub(crate) fn inspect(&self, image: &str, format: &str) -> String {
         self.docker(&["image", "inspect", "-f", format, image]).ok()
     }
 
-    fn run(&self, image: &str, command: &str) -> String {
+    pub(crate) fn run(&self, image: &str, command: &str) -> String {
         let arguments = ["run", "--rm", image, "sh", "-c", command];
         self.engine.sampan(&arguments).ok()
     }

@@ -5,7 +5,11 @@
 
 mod build;
 mod build_client;
+mod build_hostile;
+mod build_kills;
 mod build_mounts;
+mod build_real;
+mod build_secrets;
 mod build_sources;
 mod buildkit;
 mod commands;
