@@ -3,6 +3,7 @@
 //! run Debian's buildah builds each case, and what it makes differently is written in the case.
 //!
 //! `cases/*.cases` holds them: `=== name`, settings (`> …`), files of the context (`--- path`).
+//! `GOLDEN=word` builds only cases whose name contains the word, and shows what they come to.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod case;
