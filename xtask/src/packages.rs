@@ -50,6 +50,7 @@ const PEERS: &[Needed] = &[
     needed("runc", "runc"),
     needed("crun", "crun"),
     needed("podman", "podman"),
+    needed("buildah", "buildah"),
     needed("dockerd", "docker.io"),
     needed("iptables", "iptables"),
 ];

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sampan_images::{HeldLayer, ImageStore};
+use sampan_images::ImageStore;
 use sampan_oci::DiffId;
 use sampan_oci::digest::{Digest, Hasher};
 use sampan_state::{Store, Sync};
 use serde::{Deserialize, Serialize};
 
 use crate::cache_mount::CacheMounts;
+use crate::exchange::StepLayer;
 use crate::running::Running;
 use crate::uses::Uses;
 use crate::{Contexts, Result};
@@ -84,10 +85,10 @@ pub(crate) struct Record {
     pub(crate) parent: Option<Digest>,
 }
 
-/// A step that was done before, with its layer held.
+/// A step that was done before.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    pub(crate) layer: Option<HeldLayer>,
+    pub(crate) layer: Option<StepLayer>,
     pub(crate) created: String,
 }
 
@@ -183,7 +184,7 @@ impl Cache {
         let record = self.steps.get(&id)?;
         let layer = match &record.layer {
             // One that is gone was damaged: the step is done again.
-            Some(diff_id) => Some(self.images.hold_layer(diff_id)?),
+            Some(diff_id) => Some(self.images.hold_layer(diff_id)?.into()),
             None => None,
         };
         self.uses.note(&id);
@@ -193,10 +194,11 @@ impl Cache {
         })
     }
 
-    /// Notes what a step came to. The layer is held by the caller until this returns.
+    /// Notes what a step came to. The layer is held by the caller until this returns. A power cut
+    /// may take both; a build that was acknowledged has its layers durable.
     pub(crate) fn note(&self, key: Key, record: &Record) -> Result<()> {
         let id = key.0.hex();
-        self.steps.put(&id, record, Sync::Durable)?;
+        self.steps.put(&id, record, Sync::Volatile)?;
         self.uses.note(&id);
         Ok(())
     }

@@ -948,6 +948,7 @@ pub(crate) fn is_archive(file: &std::fs::File) -> bool {
 mod tests {
     use proptest::prelude::*;
     use sampan_dockerfile::Heredoc;
+    use sampan_images::HeldLayer;
     use sampan_layers::LayerStore;
     use sampan_oci::digest::Digest;
 
@@ -977,7 +978,8 @@ mod tests {
 
     impl Inputs {
         fn key(&self, images: &ImageStore) -> Key {
-            let files = Files::of(images, &[], None).known(Arc::new(self.files.clone()));
+            let files =
+                Files::of::<HeldLayer>(images, &[], None).known(Arc::new(self.files.clone()));
             let wish = Wish {
                 transfer: &self.transfer,
                 parents: self.parents,

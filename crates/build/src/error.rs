@@ -114,12 +114,7 @@ impl Error {
                 command: command.clone(),
                 code: *code,
             },
-            other => {
-                let causes =
-                    std::iter::successors(std::error::Error::source(other), |e| e.source());
-                let causes = causes.map(|cause| format!(": {cause}"));
-                Failure::Other(other.to_string() + &causes.collect::<String>())
-            }
+            other => Failure::Other(chain(other)),
         }
     }
 
@@ -132,4 +127,11 @@ impl Error {
         let action = action.into();
         move |source| Self::Io { action, source }
     }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
+    let causes = causes.map(|cause| format!(": {cause}"));
+    error.to_string() + &causes.collect::<String>()
 }

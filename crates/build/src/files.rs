@@ -20,6 +20,7 @@ use sampan_oci::Digest;
 use sampan_oci::digest::DigestWriter;
 
 use crate::cache::Key;
+use crate::exchange::{StepLayer, here};
 use crate::git::Scratch;
 use crate::manifest::Manifest;
 use crate::{Error, Result};
@@ -36,7 +37,7 @@ const DEPTH: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Files {
     images: ImageStore,
-    layers: Vec<HeldLayer>,
+    layers: Vec<StepLayer>,
     mounted: OnceLock<Mounted>,
     manifest: Option<Arc<Manifest>>,
     /// Names the files where that can be done without a look at them.
@@ -83,10 +84,14 @@ pub(crate) enum Kind {
 
 impl Files {
     /// The files of layers, bottom first.
-    pub(crate) fn of(images: &ImageStore, layers: &[HeldLayer], name: Option<Key>) -> Self {
+    pub(crate) fn of<L: Clone + Into<StepLayer>>(
+        images: &ImageStore,
+        layers: &[L],
+        name: Option<Key>,
+    ) -> Self {
         Self {
             images: images.clone(),
-            layers: layers.to_vec(),
+            layers: layers.iter().cloned().map(Into::into).collect(),
             mounted: OnceLock::new(),
             // Where there are no layers, there is nothing to mount.
             manifest: layers.is_empty().then(Arc::default),
@@ -107,13 +112,13 @@ impl Files {
             mounted: OnceLock::from(mounted),
             manifest: None,
             _scratch: Some(scratch),
-            ..Self::of(images, &[], None)
+            ..Self::of::<HeldLayer>(images, &[], None)
         })
     }
 
-    /// Bottom first.
-    pub(crate) fn layers(&self) -> &[HeldLayer] {
-        &self.layers
+    /// Bottom first. Blocks.
+    pub(crate) fn layers(&self) -> Result<Vec<HeldLayer>> {
+        here(&self.layers)
     }
 
     /// Files that are known.
@@ -130,7 +135,7 @@ impl Files {
         }
         let store = self.images.layers();
         let mounts = self
-            .layers
+            .layers()?
             .iter()
             .map(|layer| store.mount(&layer.diff_id()))
             .collect::<Result<Vec<_>, _>>()?;

@@ -8,6 +8,7 @@
 //! * [`Cache`]: what steps came to, by everything that they depend on.
 //! * [`Contexts`]: files that clients send, of which only those are sent again that changed;
 //!   [`Context`]: files to build from.
+//! * [`Import`], [`Export`]: caches of other builders.
 //! * [`Sandbox`]: runs the commands. [`Secrets`]: what the client lends them.
 //! * [`CacheMounts`]: the directories that stay between builds.
 //! * [`Event`]: what a build tells while it runs.
@@ -33,6 +34,7 @@ mod config;
 mod context;
 mod copy;
 mod error;
+mod exchange;
 mod fetch;
 mod files;
 mod git;
@@ -58,6 +60,7 @@ pub use cache::Cache;
 pub use cache_mount::{CacheMount, CacheMounts};
 pub use context::{Context, Contexts, Entry, EntryKind, Sync};
 pub use error::{Error, ErrorKind, Result};
+pub use exchange::{CACHE_CONFIG, CACHE_SOURCES, Export, ExportMode, FetchLayer, Import, Trail};
 pub use fetch::Fetcher;
 pub use git::GitSource;
 pub use history::{BuildRecord, History, Pinned};

@@ -201,7 +201,7 @@ impl Solver<'_> {
                 shown(&resolved.path)
             )));
         }
-        let layers = files.layers().to_vec();
+        let layers = files.layers()?;
         let content = match files.name {
             // All of a stage or an image.
             Some(name) if resolved.path.is_empty() && from.is_some() && files.hidden.is_none() => {

@@ -113,7 +113,7 @@ impl Fetcher<'_> {
             directory: "/",
             name: "COPY",
         };
-        let nothing = Files::of(self.images, &[], None);
+        let nothing = Files::of::<HeldLayer>(self.images, &[], None);
         let sources = wish.gather(&files)?;
         let selection = select(&wish, sources, &nothing, self.images, &mut Vec::new())?;
         let layer = self

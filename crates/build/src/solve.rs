@@ -8,11 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sampan_dockerfile::{Dockerfile, Ignore, Input, Options, Plan};
 use sampan_images::{HeldLayer, Image, ImageStore, NewImage};
 use sampan_oci::config::{ImageConfig, RootFs};
-use sampan_oci::{DiffId, ImageId, Platform, Reference};
+use sampan_oci::{DiffId, Digest, ImageId, Platform, Reference};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Key};
 use crate::context::Context;
+use crate::exchange::{Import, Imports, Passed, Trail, here};
 use crate::files::Files;
 use crate::progress::{Event, EventSink, Place};
 use crate::sandbox::{Limits, Network, RunStep, Sandbox};
@@ -174,6 +175,8 @@ pub struct Build<'a> {
     pub web: &'a Web<'a>,
     /// What is asked.
     pub settings: Settings,
+    /// Caches of other builders, the best first.
+    pub imports: Vec<Arc<Import>>,
     /// Layers that are only there for this build.
     pub archives: Mutex<Vec<HeldLayer>>,
 }
@@ -185,6 +188,8 @@ pub struct Built {
     pub image: NewImage,
     /// Its layers, bottom first.
     pub layers: Vec<HeldLayer>,
+    /// What can be told other builders.
+    pub trail: Trail,
 }
 
 /// A build under way.
@@ -199,6 +204,9 @@ pub(crate) struct Solver<'a> {
     numbers: AtomicUsize,
     total: usize,
     progress: Mutex<Progress>,
+    sources: Mutex<BTreeMap<Digest, Digest>>,
+    /// So many imports were of no use when this began.
+    broken: usize,
     changed: Condvar,
 }
 
@@ -213,6 +221,28 @@ impl Build<'_> {
     /// Builds the image. Blocks; steps that were done when it fails or is cancelled are kept for
     /// the next build.
     pub fn run(&self, sink: &EventSink<'_>, cancel: &CancellationToken) -> Result<Built> {
+        loop {
+            let usable = |import: &&Arc<Import>| import.broken().is_none();
+            let imports: Vec<_> = self.imports.iter().filter(usable).collect();
+            let built = self.run_once(sink, cancel);
+            if built.is_ok() || cancel.is_cancelled() {
+                return built;
+            }
+            // What was taken for known is not: then once more without that cache.
+            let mut lost = imports
+                .iter()
+                .filter_map(|import| import.broken())
+                .peekable();
+            if lost.peek().is_none() {
+                return built;
+            }
+            for why in lost {
+                sink(0, Event::Warning(format!("[Warning] {why}")));
+            }
+        }
+    }
+
+    fn run_once(&self, sink: &EventSink<'_>, cancel: &CancellationToken) -> Result<Built> {
         let epoch = self.settings.options.build_args.get(SOURCE_DATE_EPOCH);
         let times = Times::new(epoch.map(String::as_str), self.settings.reproducible)?;
         let mut context = self.context.files(self.images)?;
@@ -265,13 +295,15 @@ impl Build<'_> {
             build: self,
             sink,
             plan,
-            cancel: cancel.clone(),
+            cancel: cancel.child_token(),
             times,
             file,
             context: Arc::new(context),
             numbers: AtomicUsize::new(0),
             total,
             progress: Mutex::default(),
+            sources: Mutex::default(),
+            broken: Imports(&self.imports).broken(),
             changed: Condvar::new(),
         };
         solver.solve()
@@ -369,11 +401,15 @@ impl Solver<'_> {
         if let Some(error) = progress.failed.take() {
             return Err(error);
         }
+        let mut all = Vec::new();
+        for state in progress.done.values() {
+            all.extend(state.trail.iter().cloned());
+        }
         let state = progress.done.remove(&self.plan.target);
         drop(progress);
         self.check()?;
         let state = state.ok_or(Error::Cancelled)?;
-        self.finish(state)
+        self.finish(state, all)
     }
 
     /// Runs stages whose needs are done, until there are none.
@@ -391,7 +427,9 @@ impl Solver<'_> {
                 Err(error) => {
                     // The first mistake is the one to tell of.
                     if progress.failed.is_none() {
-                        self.tell(stage, Event::Failed(error.to_failure()));
+                        if self.imports().broken() == self.broken {
+                            self.tell(stage, Event::Failed(error.to_failure()));
+                        }
                         progress.failed = Some(error);
                     }
                     self.cancel.cancel();
@@ -499,14 +537,16 @@ impl Solver<'_> {
     }
 
     /// Makes the image.
-    fn finish(&self, state: State) -> Result<Built> {
+    fn finish(&self, state: State, all: Vec<Passed>) -> Result<Built> {
         let State {
             mut config,
             layers,
             parent,
             inherited,
+            trail,
             ..
         } = state;
+        let layers = here(&layers)?;
         let settings = &self.build.settings;
         config.config.labels.extend(settings.labels.clone());
         // As BuildKit does: what made no layer has the time of the layer before it, or of the
@@ -534,7 +574,15 @@ impl Solver<'_> {
                 }
             }
         }
-        self.pack(config, layers, parent, settings.names.clone())
+        let own = trail.iter().filter(|step| step.layer.is_some()).count();
+        let trail = Trail {
+            inherited: layers.len() - own,
+            image: trail,
+            all,
+            sources: self.sources().clone(),
+        };
+        let built = self.pack(config, layers, parent, settings.names.clone())?;
+        Ok(Built { trail, ..built })
     }
 
     /// An image of a configuration and layers.
@@ -563,7 +611,11 @@ impl Solver<'_> {
             parent,
             names,
         };
-        Ok(Built { image, layers })
+        Ok(Built {
+            image,
+            layers,
+            trail: Trail::default(),
+        })
     }
 
     /// Keeps what a command that failed has left, if somebody wants it.
@@ -587,7 +639,7 @@ impl Solver<'_> {
         own.cmd = None;
         own.healthcheck = None;
         config.created = Some(self.times.created());
-        let layers = state.layers.iter().cloned().chain(changes).collect();
+        let layers = here(&state.layers)?.into_iter().chain(changes).collect();
         place.put(self.pack(config, layers, None, Vec::new())?);
         Ok(())
     }
@@ -667,6 +719,19 @@ impl Solver<'_> {
         archived
             .unwrap_or_else(PoisonError::into_inner)
             .extend(archives);
+    }
+
+    pub(crate) fn imports(&self) -> Imports<'_> {
+        Imports(&self.build.imports)
+    }
+
+    /// Notes what the sources of a copy are, for other builders.
+    pub(crate) fn note_sources(&self, name: Key, content: Digest) {
+        self.sources().insert(name.0, content);
+    }
+
+    fn sources(&self) -> MutexGuard<'_, BTreeMap<Digest, Digest>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

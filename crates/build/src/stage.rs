@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Found, Key, KeyMaker, Record};
 use crate::config;
 use crate::copy::{Sources, Unpack, Wish, absolute, clean, make_directory, select};
+use crate::exchange::{Passed, StepLayer, here};
 use crate::files::Files;
 use crate::mounts;
 use crate::owner;
@@ -30,7 +31,9 @@ use crate::{Error, Result};
 pub(crate) struct State {
     pub(crate) config: ImageConfig,
     /// Bottom first.
-    pub(crate) layers: Vec<HeldLayer>,
+    pub(crate) layers: Vec<StepLayer>,
+    /// The steps since the image, or nothing, that it began with.
+    pub(crate) trail: Vec<Passed>,
     /// Names the files.
     pub(crate) key: Key,
     /// The last step that may have changed files.
@@ -77,16 +80,18 @@ impl State {
         for layer in &layers {
             key.text("layer", &layer.diff_id().to_string());
         }
+        let layers = layers.into_iter().map(StepLayer::from).collect();
         Self::new(config, layers, key.key(), Some(image.id))
     }
 
-    fn new(config: ImageConfig, layers: Vec<HeldLayer>, key: Key, parent: Option<ImageId>) -> Self {
+    fn new(config: ImageConfig, layers: Vec<StepLayer>, key: Key, parent: Option<ImageId>) -> Self {
         let environment = config.config.env.iter().map(String::as_str);
         Self {
             scope: Scope::new(Variables::from_environment(environment)),
             inherited: config.history.len(),
             config,
             layers,
+            trail: Vec::new(),
             key,
             step: None,
             parent,
@@ -300,20 +305,21 @@ impl Solver<'_> {
                 parent: state.step.map(|step| step.0),
             };
             cache.note(change.key, &record)?;
+            let layer = layer.map(StepLayer::from);
             Ok(Found { layer, created })
         };
         let found = match state.fresh {
             true => made(&self.cancel)?,
             // What it comes to may depend on what only this client has, so nobody else's is shared
             // unless it has ended well.
-            false if change.private => match cache.find(change.key) {
+            false if change.private => match self.known(&change, state)? {
                 Some(found) => {
                     self.tell(stage, Event::Cached);
                     found
                 }
                 None => made(&self.cancel)?,
             },
-            false => match self.turn(stage, change.key)? {
+            false => match self.turn(stage, &change, state)? {
                 Turn::Done(found) => found,
                 Turn::Ours(step) => step.run(&self.cancel, made)?,
             },
@@ -325,6 +331,11 @@ impl Solver<'_> {
             true => change.key.on(state.key),
             false => change.key,
         };
+        state.trail.push(Passed {
+            key: change.key,
+            created: created.clone(),
+            layer: layer.clone(),
+        });
         let empty = layer.is_none();
         // What made no layer has the time of those around it, so that it is the same each time.
         let created = (!empty).then_some(created);
@@ -334,10 +345,10 @@ impl Solver<'_> {
     }
 
     /// Finds what a step came to, also if it is somebody else who does it this moment.
-    fn turn(&self, stage: usize, key: Key) -> Result<Turn> {
-        let cache = self.build.cache;
+    fn turn(&self, stage: usize, change: &Change, state: &State) -> Result<Turn> {
+        let (cache, key) = (self.build.cache, change.key);
         loop {
-            let claim = match cache.find(key) {
+            let claim = match self.known(change, state)? {
                 Some(found) => {
                     self.tell(stage, Event::Cached);
                     return Ok(Turn::Done(found));
@@ -354,6 +365,27 @@ impl Solver<'_> {
                 Claim::Mine(step) => return Ok(Turn::Ours(step)),
             }
         }
+    }
+
+    /// Finds what a step came to.
+    fn known(&self, change: &Change, state: &State) -> Result<Option<Found>> {
+        match self.build.cache.find(change.key) {
+            None => self.imported(change, state),
+            found => Ok(found),
+        }
+    }
+
+    /// Finds what a step came to in a cache of another builder.
+    fn imported(&self, change: &Change, state: &State) -> Result<Option<Found>> {
+        let record = |layer, created: &str| Record {
+            layer,
+            created: created.to_owned(),
+            description: change.told.clone(),
+            parent: state.step.map(|step| step.0),
+        };
+        let cache = self.build.cache;
+        let found = self.imports().find(cache, change.key, record)?;
+        Ok(found.map(|(layer, created)| Found { layer, created }))
     }
 
     fn run(&self, stage: usize, shell: &Shell, run: &Run, state: &mut State) -> Result<()> {
@@ -394,7 +426,7 @@ impl Solver<'_> {
         let line = command.join(" ");
         told.push_str(&line);
         let mut step = RunStep {
-            layers: state.layers.iter().map(HeldLayer::diff_id).collect(),
+            layers: state.layers.iter().map(StepLayer::diff_id).collect(),
             command,
             environment,
             user: config.user.clone(),
@@ -430,6 +462,7 @@ impl Solver<'_> {
             self.build
                 .sandbox
                 .check_platform(&state.config.platform())?;
+            let _held = here(&state.layers)?;
             let _in_use = self.prepare(&mounts, state, &mut step, stop)?;
             self.tell(stage, Event::Running);
             let mut output = |bytes: &[u8]| self.tell(stage, Event::Output(bytes.to_vec()));
@@ -606,7 +639,10 @@ impl Solver<'_> {
     ) -> Result<Digest> {
         let cache = self.build.cache;
         let name = wish.name_of(files);
-        if let Some(known) = name.and_then(|name| cache.content(name)) {
+        let imports = self.imports();
+        let known = name.and_then(|name| cache.content(name).or_else(|| imports.content(name)));
+        if let (Some(name), Some(known)) = (name, known) {
+            self.note_sources(name, known);
             return Ok(known);
         }
         let sources = wish.gather(files)?;
@@ -614,6 +650,7 @@ impl Solver<'_> {
         *gathered = Some(sources);
         if let Some(name) = name {
             cache.note_content(name, digest)?;
+            self.note_sources(name, digest);
         }
         Ok(digest)
     }
@@ -689,7 +726,12 @@ impl Solver<'_> {
                     key.text("layer", &layer.diff_id().to_string());
                 }
                 state.key = key.key();
-                state.layers = context.layers().to_vec();
+                state.layers = context
+                    .layers()
+                    .iter()
+                    .cloned()
+                    .map(StepLayer::from)
+                    .collect();
                 Ok(state)
             }
         }

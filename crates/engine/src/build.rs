@@ -1,6 +1,7 @@
 //! Builds: their commands run in containers that nobody else sees the end of.
 
 mod agent;
+mod cache;
 mod emulation;
 mod mounts;
 
@@ -53,6 +54,8 @@ pub struct BuildRequest {
     pub secrets: Arc<dyn Secrets>,
     /// Where the files are: an address. What the client sends is not looked at then.
     pub remote: Option<String>,
+    /// Caches of other builders: images with a cache in them, or caches by themselves.
+    pub cache_from: Vec<Reference>,
     /// Named contexts that are fetched: addresses by their names.
     pub remote_contexts: BTreeMap<String, String>,
 }
@@ -66,6 +69,7 @@ impl Default for BuildRequest {
             written: None,
             secrets: Arc::new(NoSecrets),
             remote: None,
+            cache_from: Vec::new(),
             remote_contexts: BTreeMap::new(),
         }
     }
@@ -380,6 +384,8 @@ fn solve(
         request,
         found: Mutex::default(),
     };
+    let (from, logins) = (&request.cache_from, &request.logins);
+    let imports = cache::import(store, runtime, from, logins, sink, cancel);
     let sandbox = Containers { inner, runtime };
     let build = Build {
         images: store,
@@ -391,6 +397,7 @@ fn solve(
         secrets: &*request.secrets,
         web,
         settings,
+        imports,
         archives: Mutex::new(made),
     };
     let built = build.run(sink, cancel);

@@ -11,6 +11,7 @@
 //! * [`changes`]: the instructions of `import --change` and `commit --change`.
 //! * [`HeldLayer`]: a layer of no image yet, such as a step of a build; [`NewLayer`]: one in the
 //!   making.
+//! * [`RemoteArtifact`]: what a registry has that is no image, such as a cache of builds.
 //! * [`Progress`]: what an operation tells while it runs.
 //! * [`Space`]: what everything takes, and what keeps it; [`Policy`] and [`Collection`]: what the
 //!   collector may remove, and what it did.
@@ -25,6 +26,7 @@
 //! <root>/content                                manifests and compressed layers: a cache
 //! ```
 
+mod artifact;
 pub mod changes;
 mod collect;
 mod commit;
@@ -52,6 +54,7 @@ mod tree;
 mod unpack;
 mod verify;
 
+pub use artifact::{ArtifactDocument, RemoteArtifact};
 pub use collect::{Budget, Collection, Item, Kept, Mark, Policy, Subject, Why};
 pub use commit::Commit;
 pub use diff::{Change, Changed, ImageDiff};

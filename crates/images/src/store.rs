@@ -318,6 +318,11 @@ impl ImageStore {
         };
         let text = std::str::from_utf8(&new.config)
             .map_err(|_| invalid("its configuration is not UTF-8".into()))?;
+        let synced = self.0.layers.sync_layers(&config.rootfs.diff_ids);
+        synced.map_err(|source| Error::Layer {
+            layer: id.0,
+            source,
+        })?;
         let _changing = self.0.changing();
         let known = self.0.records.get(&id.hex());
         let mut layers = Vec::with_capacity(config.rootfs.diff_ids.len());

@@ -72,14 +72,15 @@ impl ImageStore {
         self.0.pins().contains_key(diff_id)
     }
 
-    /// Takes a layer whose tar `write` gives. `None` when the tar is empty. Blocks.
+    /// Takes a layer whose tar `write` gives. `None` when the tar is empty. It is durable with the
+    /// first image that has it. Blocks.
     pub fn write_layer(
         &self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Option<HeldLayer>> {
         let mut layer = self.begin_layer()?;
         match write(&mut layer) {
-            Ok(()) => layer.finish(),
+            Ok(()) => layer.end(Ingest::commit_unsynced),
             Err(error) => Err(NewLayer::failed(error)),
         }
     }
@@ -156,10 +157,17 @@ pub struct NewLayer {
 impl NewLayer {
     /// Makes it a layer of the store, durable when this returns. `None` when the tar is empty.
     pub fn finish(self) -> Result<Option<HeldLayer>> {
+        self.end(Ingest::commit)
+    }
+
+    fn end(
+        self,
+        commit: fn(Ingest, Option<&DiffId>) -> sampan_layers::Result<Layer>,
+    ) -> Result<Option<HeldLayer>> {
         if self.written <= EMPTY {
             return Ok(None);
         }
-        let layer = self.ingest.commit(None).map_err(layer_error)?;
+        let layer = commit(self.ingest, None).map_err(layer_error)?;
         self.store.held(&layer).map(Some)
     }
 

@@ -23,6 +23,8 @@ use crate::{directory, erofs};
 /// Bytes handed to the other thread at once. Fits the second-level cache, so
 /// that the write finds what the hash has read.
 const PIECE: usize = 512 << 10;
+/// Differs after each boot (random(4)).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// Pieces under way at once.
 const PIECES: usize = 4;
 
@@ -177,7 +179,16 @@ impl Ingest {
     ///
     /// Fails and leaves nothing when the tar is not `expected` or not whole. A
     /// layer that the store has already is returned as it is.
-    pub fn commit(mut self, expected: Option<&DiffId>) -> Result<Layer> {
+    pub fn commit(self, expected: Option<&DiffId>) -> Result<Layer> {
+        self.commit_as(expected, Sync::Durable)
+    }
+
+    /// The same, but a power cut may take the layer until [`LayerStore::sync_layers`] has returned.
+    pub fn commit_unsynced(self, expected: Option<&DiffId>) -> Result<Layer> {
+        self.commit_as(expected, Sync::Volatile)
+    }
+
+    fn commit_as(mut self, expected: Option<&DiffId>, sync: Sync) -> Result<Layer> {
         if self.failed {
             return Err(Error::Aborted);
         }
@@ -192,11 +203,14 @@ impl Ingest {
             });
         }
         if let Some(layer) = self.store.get(&diff_id) {
-            self.store.sync()?;
+            if sync == Sync::Durable {
+                self.store.sync_layers(&[diff_id])?;
+                self.store.sync()?;
+            }
             return Ok(layer);
         }
-        let record = self.build(&mut received)?;
-        self.publish(&record)
+        let record = self.build(&mut received, sync)?;
+        self.publish(&record, sync)
     }
 
     fn receive(&mut self) -> Result<Received> {
@@ -218,13 +232,22 @@ impl Ingest {
         })
     }
 
-    /// Makes what the driver needs beside the tar, and syncs everything.
-    fn build(&mut self, received: &mut Received) -> Result<Record> {
+    /// Makes what the driver needs beside the tar, and syncs everything if it shall be durable.
+    fn build(&mut self, received: &mut Received, sync: Sync) -> Result<Record> {
         let tar = &received.tar;
+        if sync == Sync::Volatile {
+            let form = build_form(&self.store, &self.dir, received, sync)?;
+            let record = Record {
+                unsynced: Some(boot()?),
+                ..received.record(form)
+            };
+            write_record(&self.dir, &record, sync)?;
+            return Ok(record);
+        }
         // The disk works on the tar while the index is made.
         let form = thread::scope(|scope| {
             let sync = scope.spawn(|| rustix::fs::fsync(tar));
-            let form = build_form(&self.store, &self.dir, received)?;
+            let form = build_form(&self.store, &self.dir, received, Sync::Durable)?;
             match sync.join() {
                 Ok(Ok(())) => Ok(form),
                 Ok(Err(e)) => Err(Error::io("sync", record::TAR, e)),
@@ -232,11 +255,11 @@ impl Ingest {
             }
         })?;
         let record = received.record(form);
-        write_record(&self.dir, &record)?;
+        write_record(&self.dir, &record, sync)?;
         Ok(record)
     }
 
-    fn publish(&mut self, record: &Record) -> Result<Layer> {
+    fn publish(&mut self, record: &Record, sync: Sync) -> Result<Layer> {
         let Some(name) = &self.name else {
             return Err(Error::Aborted);
         };
@@ -246,7 +269,10 @@ impl Ingest {
         }
         // Also for a layer of somebody else's, whose rename may not be on disk
         // yet.
-        self.store.sync()?;
+        if sync == Sync::Durable {
+            self.store.sync_layers(&[record.diff_id])?;
+            self.store.sync()?;
+        }
         Ok(layer(record))
     }
 }
@@ -282,6 +308,7 @@ impl Received {
             entries: self.order.len() as u64,
             opaque: self.tree.is_opaque(),
             form,
+            unsynced: None,
         }
     }
 }
@@ -317,8 +344,8 @@ fn spawn(mut writer: TarWriter) -> io::Result<Sink> {
     })
 }
 
-/// Makes the form that the store's driver mounts, complete and synced.
-fn build_form(store: &LayerStore, dir: &OwnedFd, received: &Received) -> Result<Form> {
+/// Makes the form that the store's driver mounts, complete.
+fn build_form(store: &LayerStore, dir: &OwnedFd, received: &Received, sync: Sync) -> Result<Form> {
     match store.driver()? {
         Driver::TarIndex => write_index(
             dir,
@@ -327,6 +354,7 @@ fn build_form(store: &LayerStore, dir: &OwnedFd, received: &Received) -> Result<
             &received.tar,
             received.tar_size,
             store,
+            sync,
         ),
         Driver::Directory | Driver::Auto => {
             directory::unpack(
@@ -348,6 +376,7 @@ fn write_index(
     tar: &File,
     tar_size: u64,
     store: &LayerStore,
+    sync: Sync,
 ) -> Result<Form> {
     let file = rustix::fs::openat(
         dir,
@@ -362,16 +391,24 @@ fn write_index(
         .into_inner()
         .map_err(|e| Error::io("write", record::INDEX, e.into_error()))?;
     let (file, index, index_size) = out.finish();
-    file.sync_all()
-        .map_err(|e| Error::io("sync", record::INDEX, e))?;
+    if sync == Sync::Durable {
+        file.sync_all()
+            .map_err(|e| Error::io("sync", record::INDEX, e))?;
+    }
     Ok(Form::TarIndex { index_size, index })
 }
 
-fn write_record(dir: &OwnedFd, record: &Record) -> Result<()> {
+pub(crate) fn write_record(dir: &OwnedFd, record: &Record, sync: Sync) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(record)
         .map_err(|e| Error::io("encode", record::FILE, io::Error::from(e)))?;
     json.push(b'\n');
-    Ok(write_atomic(dir, record::FILE, &json, Sync::Durable)?)
+    Ok(write_atomic(dir, record::FILE, &json, sync)?)
+}
+
+/// Names the time from one boot of the system to the next.
+pub(crate) fn boot() -> Result<String> {
+    let read = std::fs::read_to_string(BOOT).map_err(|e| Error::io("read", BOOT, e))?;
+    Ok(read.trim().to_owned())
 }
 
 /// Builds a layer's form anew from its tar, in place, after proving that the
@@ -388,9 +425,9 @@ pub(crate) fn rebuild(store: &LayerStore, dir: &OwnedFd, diff_id: &DiffId) -> Re
     for name in [record::FILE, record::INDEX, record::TREE] {
         remove_all_at(dir, name)?;
     }
-    let form = build_form(store, dir, &received)?;
+    let form = build_form(store, dir, &received, Sync::Durable)?;
     let record = received.record(form);
-    write_record(dir, &record)?;
+    write_record(dir, &record, Sync::Durable)?;
     Ok(record)
 }
 

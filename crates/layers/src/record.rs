@@ -23,6 +23,10 @@ pub(crate) struct Record {
     /// The layer hides all layers below it.
     pub(crate) opaque: bool,
     pub(crate) form: Form,
+    /// Set while the layer need not be on disk: the boot of the system in which it is whole all the
+    /// same, whatever becomes of this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unsynced: Option<String>,
 }
 
 /// What was made of the tar.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
-use sampan_fs::{DirLock, create_dir_all, open_dir, remove_all_at, rename_durable, sync_dir};
+use sampan_fs::{DirLock, Sync, create_dir_all, open_dir, remove_all_at, rename_durable, sync_dir};
 use sampan_oci::{DiffId, Digest};
 
 use crate::cache::Cache;
@@ -28,6 +28,8 @@ use crate::tree::Tree;
 
 const TEMPORARY: &str = "tmp-";
 const QUARANTINE: &str = "quarantine";
+/// Layers that are synced at once.
+const SYNCING: usize = 8;
 const LOCK: &str = "lock";
 const MOUNTS: &str = "mounts";
 /// How long a new engine waits for the one it replaces to let go.
@@ -455,6 +457,59 @@ impl LayerStore {
         Ok(true)
     }
 
+    /// Makes those of the layers durable that are not yet.
+    pub fn sync_layers(&self, diff_ids: &[DiffId]) -> Result<()> {
+        let unsynced: Vec<Record> = {
+            let records = self.records();
+            let known = diff_ids.iter().filter_map(|diff_id| records.get(diff_id));
+            known.filter(|r| r.unsynced.is_some()).cloned().collect()
+        };
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        // Side by side, so that they share the commits of the file system's journal.
+        let share = unsynced.len().div_ceil(SYNCING);
+        std::thread::scope(|scope| {
+            let syncing: Vec<_> = unsynced
+                .chunks(share)
+                .map(|part| scope.spawn(|| part.iter().try_for_each(|r| self.sync_layer(r))))
+                .collect();
+            let joined = syncing.into_iter().map(|thread| thread.join());
+            joined.fold(Ok(()), |all, one| {
+                all.and(one.unwrap_or(Err(Error::Aborted)))
+            })
+        })?;
+        self.sync()?;
+        let mut records = self.records();
+        for record in &unsynced {
+            if let Some(known) = records.get_mut(&record.diff_id) {
+                known.unsynced = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_layer(&self, record: &Record) -> Result<()> {
+        let dir = self.open_child(&record.diff_id.hex())?;
+        let failed = |name| move |e: rustix::io::Errno| Error::io("sync", name, e);
+        self.open_file(&record.diff_id, record::TAR)
+            .and_then(|tar| rustix::fs::fsync(tar).map_err(failed(record::TAR)))?;
+        match record.form {
+            Form::TarIndex { .. } => {
+                let index = self.open_file(&record.diff_id, record::INDEX)?;
+                rustix::fs::fsync(index).map_err(failed(record::INDEX))?;
+            }
+            Form::Directory => rustix::fs::syncfs(&dir).map_err(failed(record::TREE))?,
+        }
+        // One that does not reach the disk has the layer proved after a power cut, no more.
+        let synced = Record {
+            unsynced: None,
+            ..record.clone()
+        };
+        ingest::write_record(&dir, &synced, Sync::Volatile)?;
+        sync_dir(&dir).map_err(|e| Error::io("sync", record::FILE, e))
+    }
+
     /// Makes renames in the store durable.
     pub(crate) fn sync(&self) -> Result<()> {
         sync_dir(self.dir()).map_err(|e| Error::io("sync", &self.0.path, e))
@@ -584,7 +639,7 @@ impl LayerStore {
             return Err(damaged("the tar has another length"));
         }
         match record {
-            Some(record) if is_whole(&dir, &record) => Ok(record),
+            Some(record) if is_whole(&dir, &record) && is_safe(&record) => Ok(record),
             // All but the tar can be made again.
             _ => ingest::rebuild(self, &dir, diff_id),
         }
@@ -661,6 +716,12 @@ fn read_record(dir: &OwnedFd) -> Option<Record> {
         .ok()?;
     let record: Record = serde_json::from_slice(&json).ok()?;
     (record.version == record::VERSION).then_some(record)
+}
+
+/// Whether a layer that may not have been on disk has not lived through a power cut.
+fn is_safe(record: &Record) -> bool {
+    let here = |boot: &String| ingest::boot().is_ok_and(|now| now == *boot);
+    record.unsynced.as_ref().is_none_or(here)
 }
 
 fn is_whole(dir: &OwnedFd, record: &Record) -> bool {

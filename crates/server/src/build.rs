@@ -35,7 +35,7 @@ use crate::unbuilt::refusal;
 /// Messages that wait for a client that reads slowly; the build waits then, too.
 const WAITING: usize = 256;
 /// Parameters that change what is built and are not served.
-const REFUSED: &[&str] = &["squash", "cachefrom", "outputs", "isolation"];
+const REFUSED: &[&str] = &["squash", "outputs", "isolation"];
 
 pub(crate) fn routes() -> Router<App> {
     Router::new()
@@ -208,6 +208,12 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
         .collect::<Result<Vec<_>, _>>()?;
     let arguments: BTreeMap<String, Option<String>> = object(query, "buildargs")?;
     let named = contexts(query)?;
+    let cache_from: Option<Vec<String>> = object(query, "cachefrom")?;
+    let cache_from = cache_from.unwrap_or_default().into_iter().map(|name| {
+        let read = name.parse::<Reference>().map(Reference::or_latest);
+        read.map_err(|error| ApiError::invalid(format!("invalid cachefrom {name:?}: {error}")))
+    });
+    let cache_from = cache_from.collect::<Result<_, _>>()?;
     let mut settings = Settings {
         dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
         no_cache: match query.flag("nocache") {
@@ -248,6 +254,7 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
         pull: query.flag("pull"),
         logins: logins(headers),
         remote: query.text("remote").map(str::to_owned),
+        cache_from,
         remote_contexts: named.addresses,
         ..BuildRequest::default()
     })

@@ -4,6 +4,7 @@
 
 mod archive;
 mod breakdown;
+mod build;
 mod burst;
 mod delete;
 mod measure;
@@ -25,9 +26,9 @@ use crate::run::{cargo, run as command, workspace};
 use table::Table;
 
 /// The benchmarks by name, in the order in which they run.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "runtime", "registry", "start", "exec", "burst", "pull", "push", "save", "load", "delete",
-    "memory",
+    "memory", "build",
 ];
 /// Those that need no engine.
 const WITHOUT_ENGINES: [&str; 2] = ["runtime", "registry"];
@@ -60,6 +61,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     // Made where packages can be downloaded.
     for image in [Fixture::Busybox, Fixture::FiveLayers] {
         let _ = fixture(image).archive();
+    }
+    if names.is_empty() || names.contains(&"build") {
+        build::prepare()?;
     }
     world::run(arguments)
 }
@@ -101,6 +105,9 @@ fn inside(names: &[&str]) -> Result<()> {
         }
         if wanted("memory") {
             memory::run(&peers, &mut table)?;
+        }
+        if wanted("build") {
+            build::run(&peers, &mut table)?;
         }
     }
     println!("\n{table}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::measure::Samples;
 
 /// Everybody that a benchmark may compare.
-const COLUMNS: [&str; 5] = ["sampan", "crun", "runc", "docker", "podman"];
+const COLUMNS: [&str; 6] = ["sampan", "crun", "runc", "docker", "podman", "buildah"];
 
 /// Rows of results.
 #[derive(Default)]

@@ -88,7 +88,7 @@ impl Inner {
             volumes: Vec::new(),
             armed: true,
         };
-        let sync = if host.auto_remove {
+        let sync = if host.auto_remove || of_build {
             Sync::Volatile
         } else {
             Sync::Durable

@@ -48,6 +48,13 @@ pub(crate) struct Record {
     pub(crate) of_build: bool,
 }
 
+impl Record {
+    /// Whether nothing of it needs to be left after a power cut.
+    pub(crate) fn is_fleeting(&self) -> bool {
+        self.host.auto_remove || self.of_build
+    }
+}
+
 /// Serde for shared parts: each is stored in its place.
 mod shared {
     use std::sync::Arc;

@@ -73,7 +73,7 @@ impl Inner {
         };
         // Without its volumes it can only be removed: stored, so that the next engine does so. One
         // that is removed at its end is removed then anyway.
-        let record = if anonymous.is_empty() || container.record().host.auto_remove {
+        let record = if anonymous.is_empty() || container.record().is_fleeting() {
             self.registry.show(container, begin)
         } else {
             // On a full disk, too, it is removed: that makes room.
@@ -82,7 +82,7 @@ impl Inner {
         };
         // As long as the record is there the next engine knows of them.
         self.volumes.remove_unused(&anonymous);
-        let sync = if record.host.auto_remove {
+        let sync = if record.is_fleeting() {
             Sync::Volatile
         } else {
             Sync::Durable

@@ -179,7 +179,7 @@ impl Inner {
         steps.pass("start:launch").await?;
         // The one write that must reach the disk goes on beside the launch.
         let durable = async {
-            if record.host.auto_remove {
+            if record.is_fleeting() {
                 return Ok(());
             }
             let stored = self
@@ -344,7 +344,7 @@ impl Inner {
     fn prepare_root(&self, record: &Record) -> Result<Root> {
         let directory = self.paths.container(&record.id);
         let layers = self.mount_layers(&record.layers)?;
-        let durability = if record.host.auto_remove {
+        let durability = if record.is_fleeting() {
             Durability::Volatile
         } else {
             Durability::Durable

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod build;
+mod build_cache;
 mod build_client;
 mod build_hostile;
 mod build_kills;

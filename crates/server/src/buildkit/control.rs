@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, stream};
 use sampan_buildkit::control as wire;
@@ -10,7 +11,7 @@ use sampan_buildkit::ops::Platform as WirePlatform;
 use sampan_buildkit::worker::{BuildkitVersion, WorkerRecord};
 use sampan_engine::CacheFilter;
 use sampan_engine::building::{CacheKind, CacheRecord, PrunePolicy};
-use sampan_oci::Platform;
+use sampan_oci::{Platform, Reference};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::BuildKit;
@@ -18,7 +19,7 @@ use super::export;
 use super::frontend;
 use super::history::Note;
 use super::jobs::{Opened, Outcome};
-use super::options::Exporter;
+use super::options::{CacheTarget, Exporter, cache_source};
 
 /// The version of BuildKit whose interface this is.
 const INTERFACE: &str = "v0.25.0";
@@ -84,7 +85,9 @@ impl Control {
         &self,
         opened: &mut Opened,
         request: &wire::SolveRequest,
-        exporters: &[Exporter],
+        Wanted {
+            exporters, caches, ..
+        }: &Wanted,
     ) -> Result<HashMap<String, String>, Status> {
         let job = opened.job.clone();
         let outcome = match request.frontend.as_str() {
@@ -103,10 +106,35 @@ impl Control {
             .filter(|(name, _)| !name.starts_with("containerimage."))
             .filter_map(|(name, value)| Some((name, String::from_utf8(value).ok()?)))
             .collect();
-        if let Some(built) = built {
+        if let Some(mut built) = built {
+            let asks = |name| {
+                job.options()
+                    .get(name)
+                    .is_some_and(|value| value == "1" || value == "true")
+            };
+            if caches.contains(&CacheTarget::Inline) || asks("build-arg:BUILDKIT_INLINE_CACHE") {
+                let inline = built.with_inline_cache();
+                let inline = inline.map_err(|error| Status::internal(error.to_string()))?;
+                built = Arc::new(inline);
+            }
             for (index, exporter) in exporters.iter().enumerate() {
                 let told = export::export(&self.0, &job, index, exporter, &built).await?;
                 response.extend(told);
+            }
+            for target in caches {
+                if let CacheTarget::Registry {
+                    reference,
+                    mode,
+                    ignore_error,
+                } = target
+                {
+                    let exported = export::cache(&self.0, &job, &built, reference, *mode).await;
+                    match exported {
+                        Ok(told) => response.extend(told),
+                        Err(_) if *ignore_error => {}
+                        Err(error) => return Err(error),
+                    }
+                }
             }
         }
         Ok(response)
@@ -156,26 +184,27 @@ fn show_record(record: CacheRecord) -> wire::UsageRecord {
     }
 }
 
+/// What a request wants beside the image.
+struct Wanted {
+    exporters: Vec<Exporter>,
+    /// Where caches for other builders are made.
+    caches: Vec<CacheTarget>,
+    /// Where caches of other builders are.
+    sources: Vec<Reference>,
+}
+
 /// What cannot be done is refused before anything is.
-fn check(request: &wire::SolveRequest) -> Result<Vec<Exporter>, Status> {
+fn check(request: &wire::SolveRequest) -> Result<Wanted, Status> {
     let definition = request.definition.as_ref();
     if definition.is_some_and(|given| !given.def.is_empty()) || !request.frontend_inputs.is_empty()
     {
         return Err(missing("building from a low-level definition (LLB)"));
     }
     let cache = request.cache.clone().unwrap_or_default();
-    if let Some(export) = cache.exports.first() {
-        return Err(missing(&format!(
-            "exporting the cache to {}",
-            export.r#type
-        )));
-    }
-    if let Some(import) = cache.imports.first() {
-        return Err(missing(&format!(
-            "importing the cache from {}",
-            import.r#type
-        )));
-    }
+    let caches = cache.exports.iter();
+    let caches = caches.map(|export| CacheTarget::read(&export.r#type, &export.attrs));
+    let sources = cache.imports.iter();
+    let sources = sources.map(|import| cache_source(&import.r#type, &import.attrs));
     if !cache.export_ref_deprecated.is_empty() || !cache.import_refs_deprecated.is_empty() {
         return Err(missing("exporting or importing a cache"));
     }
@@ -187,10 +216,14 @@ fn check(request: &wire::SolveRequest) -> Result<Vec<Exporter>, Status> {
         [] => first.into_iter().collect(),
         exporters => exporters.to_vec(),
     };
-    exporters
+    let exporters = exporters
         .iter()
-        .map(|exporter| Exporter::read(&exporter.r#type, &exporter.attrs))
-        .collect()
+        .map(|exporter| Exporter::read(&exporter.r#type, &exporter.attrs));
+    Ok(Wanted {
+        exporters: exporters.collect::<Result<_, _>>()?,
+        caches: caches.collect::<Result<_, _>>()?,
+        sources: sources.collect::<Result<_, _>>()?,
+    })
 }
 
 #[tonic::async_trait]
@@ -205,13 +238,14 @@ impl control_server::Control for Control {
         request: Request<wire::SolveRequest>,
     ) -> Result<Response<wire::SolveResponse>, Status> {
         let request = request.into_inner();
-        let exporters = check(&request)?;
+        let wanted = check(&request)?;
         let (name, session) = (&request.r#ref, &request.session);
-        let mut opened = self.0.jobs.open(name, session, &request.entitlements)?;
+        let mut opened =
+            (self.0.jobs).open(name, session, &request.entitlements, wanted.sources.clone())?;
         // Noted also when this future is dropped, because the client has given up.
         let mut note = Note::begin(&self.0, &opened.job, &request);
         let _slot = self.0.slots.acquire().await;
-        let result = self.build(&mut opened, &request, &exporters).await;
+        let result = self.build(&mut opened, &request, &wanted).await;
         opened.job.progress.end();
         note.end(&result);
         let exporter_response = result?;

@@ -10,7 +10,7 @@ use sampan_buildkit::go_mode::{self, Kind};
 use sampan_buildkit::session::files::packet::PacketType;
 use sampan_buildkit::session::files::{Packet, Stat};
 use sampan_buildkit::session::filesync::BytesMessage;
-use sampan_engine::building::{Built, Output, OutputEntry, OutputKind};
+use sampan_engine::building::{Built, ExportMode, Output, OutputEntry, OutputKind};
 use sampan_images::{Progress as PushProgress, ProgressSink, PushOptions};
 use sampan_oci::{Descriptor, ImageConfig, Reference};
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::BuildKit;
-use super::frontend::{blocking, status};
+use super::frontend::{blocking, logins, status};
 use super::jobs::Job;
 use super::options::Exporter;
 use super::progress::Doing;
@@ -68,6 +68,33 @@ pub(super) async fn export(
             doing.end(done)
         }
     }
+}
+
+/// Sends a cache for other builders to a registry; answers what clients are told of it.
+pub(super) async fn cache(
+    kit: &BuildKit,
+    job: &Job,
+    built: &Arc<Built>,
+    reference: &Reference,
+    mode: ExportMode,
+) -> Result<Told, Status> {
+    let doing = job.progress.begin("exporting cache to registry");
+    let send = async {
+        let session = kit.sessions.find(&job.session).await?;
+        let builds = kit.engine.builds();
+        let sent =
+            builds.export_cache(Arc::clone(built), mode, reference.clone(), logins(&session));
+        let manifest = sent.await.map_err(|error| status(&error))?;
+        doing.at(
+            &format!("writing cache manifest {}", manifest.digest),
+            0,
+            true,
+        );
+        let json = serde_json::to_string(&manifest).expect("descriptors are always valid JSON");
+        Ok(Told::from([("cache.manifest".to_owned(), json)]))
+    };
+    let sent = send.await;
+    doing.end(sent)
 }
 
 fn references(names: &[String]) -> Result<Vec<Reference>, Status> {

@@ -69,10 +69,7 @@ pub(super) async fn solve(
             metadata,
         });
     }
-    let logins = {
-        let (session, runtime) = (Arc::clone(&session), Handle::current());
-        Logins::new(move |registry| runtime.block_on(session.credentials(registry)))
-    };
+    let logins = logins(&session);
     let mut settings = asked.settings;
     settings.entitlements = entitlements;
     settings.contexts.extend(files.named);
@@ -89,6 +86,7 @@ pub(super) async fn solve(
             Context::Remote(address) => Some(address),
             Context::Directory(_) | Context::Upload(_) => None,
         },
+        cache_from: job.cache_from.clone(),
         remote_contexts: asked.addresses,
     };
     let failed = request.settings.failed.clone();
@@ -125,6 +123,12 @@ pub(super) async fn solve(
         built: Some(Arc::new(built)),
         metadata: [("containerimage.config".to_owned(), config)].into(),
     })
+}
+
+/// Asks the client who asks which registry.
+pub(super) fn logins(session: &Arc<Session>) -> Logins {
+    let (session, runtime) = (Arc::clone(session), Handle::current());
+    Logins::new(move |registry| runtime.block_on(session.credentials(registry)))
 }
 
 /// The one place where the engine's kinds of errors become codes.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sampan_engine::building::{Built, CancellationToken};
+use sampan_oci::Reference;
 use tokio::sync::{Notify, oneshot};
 use tonic::Status;
 
@@ -45,6 +46,8 @@ pub(super) struct Job {
     pub(super) session: String,
     /// What the client allows the build.
     pub(super) entitlements: Vec<String>,
+    /// Where caches of other builders are.
+    pub(super) cache_from: Vec<Reference>,
     pub(super) progress: Progress,
     /// RFC 3339.
     pub(super) created: String,
@@ -67,6 +70,7 @@ impl Jobs {
         name: &str,
         session: &str,
         entitlements: &[String],
+        cache_from: Vec<Reference>,
     ) -> Result<Opened, Status> {
         if name.is_empty() || name.len() > NAME {
             return Err(Status::invalid_argument("a build needs a short name"));
@@ -76,6 +80,7 @@ impl Jobs {
             name: name.to_owned(),
             session: session.to_owned(),
             entitlements: entitlements.to_vec(),
+            cache_from,
             progress: Progress::default(),
             created: jiff::Timestamp::now().to_string(),
             options: Mutex::default(),

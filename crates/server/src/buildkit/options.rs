@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sampan_engine::building::{Failed, NamedContext, Network, NoCache, Settings, Ulimit};
-use sampan_oci::Platform;
+use sampan_engine::building::{
+    ExportMode, Failed, NamedContext, Network, NoCache, Settings, Ulimit,
+};
+use sampan_oci::{Platform, Reference};
 use tonic::Status;
 
 /// How the files to build from come.
@@ -180,7 +182,9 @@ impl Asked {
                 settings.limits.ulimits = limits.collect::<Result<_, _>>()?;
             }
             "multi-platform" if matches!(value, "" | "false" | "0") => {}
-            "cache-imports" | "cache-from" if matches!(value, "" | "[]" | "null") => {}
+            // The same is in the request.
+            "cache-imports" => {}
+            "cache-from" if matches!(value, "" | "[]" | "null") => {}
             other => return Err(refused(&format!("the option {other} of a build"))),
         }
         Ok(())
@@ -256,6 +260,105 @@ fn platform(text: &str) -> Result<Platform, Status> {
     Ok(platform)
 }
 
+/// Where a build has a cache made for other builders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CacheTarget {
+    /// In the image itself.
+    Inline,
+    /// At a registry.
+    Registry {
+        reference: Reference,
+        mode: ExportMode,
+        /// A failure is told of and is none of the build's.
+        ignore_error: bool,
+    },
+}
+
+impl CacheTarget {
+    pub(super) fn read(kind: &str, attributes: &HashMap<String, String>) -> Result<Self, Status> {
+        let of = format!("exporting the cache to type={kind}");
+        let is = |name: &str, default: bool| match attributes.get(name) {
+            None => Ok(default),
+            Some(value) => truth(value).ok_or_else(|| invalid(format!("invalid {name}={value}"))),
+        };
+        let known = match kind {
+            "inline" => &[][..],
+            "registry" => &[
+                "ref",
+                "mode",
+                "ignore-error",
+                "oci-mediatypes",
+                "image-manifest",
+                "compression",
+                "force-compression",
+            ],
+            _ => return Err(refused(&of)),
+        };
+        if let Some((name, value)) = attributes.iter().find(|(name, _)| {
+            let name = name.as_str();
+            name != "mode" && !known.contains(&name)
+        }) {
+            return Err(refused(&format!("{of} with {name}={value}")));
+        }
+        let mode = match attributes.get("mode").map(String::as_str) {
+            None | Some("" | "min") => ExportMode::Min,
+            Some("max") if kind == "inline" => {
+                return Err(refused("mode=max of an inline cache: use type=registry"));
+            }
+            Some("max") => ExportMode::Max,
+            Some(other) => return Err(invalid(format!("invalid mode={other}: min or max"))),
+        };
+        if kind == "inline" {
+            return Ok(Self::Inline);
+        }
+        for name in ["oci-mediatypes", "image-manifest"] {
+            if !is(name, true)? {
+                return Err(refused(&format!("{of} with {name}=false")));
+            }
+        }
+        match attributes.get("compression").map_or("gzip", String::as_str) {
+            "" | "gzip" => {}
+            other => return Err(refused(&format!("{of} with compression={other}"))),
+        }
+        if is("force-compression", false)? {
+            return Err(refused(&format!("{of} with force-compression=true")));
+        }
+        Ok(Self::Registry {
+            reference: cache_reference(attributes)?,
+            mode,
+            ignore_error: is("ignore-error", false)?,
+        })
+    }
+}
+
+/// Reads where a cache of another builder is.
+pub(super) fn cache_source(
+    kind: &str,
+    attributes: &HashMap<String, String>,
+) -> Result<Reference, Status> {
+    match kind {
+        "registry" => cache_reference(attributes),
+        _ => Err(refused(&format!("importing the cache from type={kind}"))),
+    }
+}
+
+fn cache_reference(attributes: &HashMap<String, String>) -> Result<Reference, Status> {
+    let text = attributes.get("ref").filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| invalid("a cache at a registry needs ref=NAME".to_owned()))?;
+    let reference: Reference = text
+        .parse()
+        .map_err(|error| invalid(format!("invalid cache reference {text}: {error}")))?;
+    Ok(reference.or_latest())
+}
+
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "" | "true" | "1" | "t" | "TRUE" | "True" | "T" => Some(true),
+        "false" | "0" | "f" | "FALSE" | "False" | "F" => Some(false),
+        _ => None,
+    }
+}
+
 /// What the result of a build is made to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Exporter {
@@ -290,7 +393,7 @@ impl Exporter {
         };
         let is = |name: &str, default: bool| match attributes.get(name) {
             None => default,
-            Some(value) => matches!(*value, "" | "true" | "1" | "t" | "TRUE" | "True" | "T"),
+            Some(value) => truth(value).unwrap_or(false),
         };
         let names = || {
             let names = attributes.get("name").copied().unwrap_or_default();

@@ -1,0 +1,181 @@
+//! Caches of builds that other builders read: in registries, and in images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sampan_testing::Registry;
+
+use crate::SAMPAN;
+use crate::buildkit::Builder;
+
+/// What commands make differs each time they run.
+const RANDOM: &str = "head -c 12 /dev/urandom | od -An -tx1";
+
+fn two_stages() -> String {
+    format!(
+        "FROM busybox AS tools\n\
+         RUN head -c 8000000 /dev/urandom > /big && {RANDOM} > /small\n\
+         RUN true\n\
+         FROM busybox\n\
+         WORKDIR /work\n\
+         COPY text .\n\
+         RUN {RANDOM} > random\n\
+         COPY --from=tools /small /small\n\
+         RUN {RANDOM} >> random\n"
+    )
+}
+
+fn one_stage() -> String {
+    format!("FROM busybox\nRUN {RANDOM} > /a\nCOPY text /\nRUN {RANDOM} > /b\nCMD [\"true\"]\n")
+}
+
+fn context(builder: &Builder, file: &str) -> PathBuf {
+    builder.context("context", &[("Dockerfile", file), ("text", "some\n")])
+}
+
+/// The bytes that an engine's layers take.
+fn layers(builder: &Builder) -> u64 {
+    fn size(path: &Path) -> u64 {
+        let metadata = path.symlink_metadata().unwrap();
+        match metadata.is_dir() {
+            true => fs::read_dir(path)
+                .unwrap()
+                .map(|entry| size(&entry.unwrap().path()))
+                .sum(),
+            false => metadata.len(),
+        }
+    }
+    size(&builder.engine.root().join("layers"))
+}
+
+#[test]
+fn a_cache_of_another_engine_saves_all_commands_and_fetches_only_what_the_image_has() {
+    for registry in [Registry::start(), Registry::ours(SAMPAN)] {
+        let (Some(first), Some(second)) = (Builder::start(), Builder::start()) else {
+            return;
+        };
+        let reference = format!("{}/cache:1", registry.address());
+        let to = format!("type=registry,ref={reference},mode=max");
+        let directory = context(&first, &two_stages());
+        let told = first.build(&directory, &["-t", "x", "--cache-to", &to]);
+        assert!(told.contains("writing cache manifest sha256:"), "{told}");
+        let before = layers(&second);
+        let directory = context(&second, &two_stages());
+        let more = ["-t", "x", "--cache-from", &reference];
+        let told = second.build(&directory, &more);
+        assert_eq!(told.matches("CACHED").count(), 7, "{told}");
+        for image in ["{{.Id}}", "{{.RootFS.Layers}}"] {
+            assert_eq!(first.inspect("x", image), second.inspect("x", image));
+        }
+        assert_eq!(
+            first.run("x", "cat /work/random /small /work/text"),
+            second.run("x", "cat /work/random /small /work/text")
+        );
+        assert!(layers(&second) - before < 4_000_000);
+        // What was fetched is known from now on.
+        drop(registry);
+        let told = second.build(&directory, &["-t", "y"]);
+        assert!(told.contains("CACHED"), "{told}");
+    }
+}
+
+#[test]
+fn an_image_that_has_its_cache_in_it_saves_its_commands() {
+    let registry = Registry::start();
+    let (Some(first), Some(second)) = (Builder::start(), Builder::start()) else {
+        return;
+    };
+    let name = format!("{}/image:1", registry.address());
+    let directory = context(&first, &one_stage());
+    let more = ["-t", &name, "--push", "--cache-to", "type=inline"];
+    first.build(&directory, &more);
+    let directory = context(&second, &one_stage());
+    let from = format!("type=registry,ref={name}");
+    let told = second.build(&directory, &["-t", "x", "--cache-from", &from]);
+    assert_eq!(told.matches("CACHED").count(), 3, "{told}");
+    assert_eq!(first.run(&name, "cat /a /b"), second.run("x", "cat /a /b"));
+    // The classic way: images that were pulled before.
+    let Some(third) = Builder::start() else {
+        return;
+    };
+    let _ = third.engine.sampan(&["pull", &name]).ok();
+    let directory = context(&third, &one_stage());
+    let mut build = third.command(&["build", "-t", "x", "--cache-from", &name]);
+    build.arg(&directory).env("DOCKER_BUILDKIT", "0");
+    let output = build.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(told.matches("Using cache").count(), 3, "{told}");
+    assert_eq!(first.run(&name, "cat /a /b"), third.run("x", "cat /a /b"));
+}
+
+#[test]
+fn a_cache_that_is_not_what_it_says_makes_a_build_slower_and_nothing_else() {
+    let registry = Registry::start();
+    let (Some(first), Some(second)) = (Builder::start(), Builder::start()) else {
+        return;
+    };
+    let reference = format!("{}/cache:1", registry.address());
+    let to = format!("type=registry,ref={reference}");
+    let directory = context(&first, &one_stage());
+    first.build(&directory, &["-t", "x", "--cache-to", &to]);
+    damage_layers(&registry.storage());
+    let directory = context(&second, &one_stage());
+    let told = second.build(&directory, &["-t", "x", "--cache-from", &reference]);
+    assert!(told.contains("cannot be used: layer"), "{told}");
+    let read = "cat /a /b /text";
+    assert_ne!(first.run("x", read), second.run("x", read));
+    // One that is not there, or is none.
+    let name = format!("{}/image:1", registry.address());
+    second.build(&directory, &["-t", &name, "--push"]);
+    for (from, why) in [
+        (format!("{}/none:1", registry.address()), "not found"),
+        (name, "the image has no cache in it"),
+    ] {
+        let told = second.build(&directory, &["--cache-from", &from]);
+        assert!(
+            told.contains(&format!("importing the cache {from}")),
+            "{told}"
+        );
+        assert!(told.contains(why), "{told}");
+    }
+}
+
+/// Changes every blob that is packed.
+fn damage_layers(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            damage_layers(&path);
+            continue;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn caches_that_cannot_be_made_are_refused() {
+    let Some(builder) = Builder::start() else {
+        return;
+    };
+    let directory = context(&builder, "FROM scratch\nCOPY text /\n");
+    for (to, why) in [
+        ("type=gha,url=http://x/,token=y", "type=gha"),
+        (
+            "type=registry,ref=127.0.0.1:1/x,compression=zstd",
+            "compression=zstd",
+        ),
+        ("type=registry,ref=127.0.0.1:1/x,mode=some", "mode=some"),
+        ("type=inline,mode=max", "mode=max"),
+    ] {
+        let ran = builder.try_build(&directory, &["--cache-to", to]);
+        assert_ne!(ran.code, 0);
+        assert!(ran.stderr.contains(why), "{to}: {}", ran.stderr);
+    }
+    let to = "type=registry,ref=127.0.0.1:1/x,ignore-error=true";
+    builder.build(&directory, &["-t", "x", "--cache-to", to]);
+}
