@@ -10,12 +10,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Gid, Mode, Uid};
+use sampan_archive::{Tree, write_tree};
 use sampan_dockerfile::Sharing;
 use sampan_state::{Store, Sync};
 use serde::{Deserialize, Serialize};
@@ -288,6 +290,74 @@ impl CacheMounts {
             sampan_fs::remove_dir_all(&unfinished)?;
         }
         done
+    }
+
+    /// Finds one by its key, or the beginning of it, or as a Dockerfile names it.
+    fn key_of(&self, name: &str) -> Result<String> {
+        let named: Vec<String> = self
+            .records
+            .iter()
+            .filter(|(key, record)| record.id == name || key.starts_with(name))
+            .map(|(key, _)| key)
+            .collect();
+        match named.as_slice() {
+            [key] => Ok(key.clone()),
+            [] => Err(Error::NoMount(name.to_owned())),
+            several => Err(Error::Step(format!(
+                "{} cache mounts are meant by {name}: say which by its key: {}",
+                several.len(),
+                several.join(", ")
+            ))),
+        }
+    }
+
+    /// Writes the files of a cache mount as a tar, with those of the steps that wanted their own
+    /// left out. Waits for a step that has it alone, until `cancel` is set. Blocks.
+    pub fn export(
+        &self,
+        name: &str,
+        cancel: &CancellationToken,
+    ) -> Result<impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + use<>> {
+        let key = self.key_of(name)?;
+        let number = self.users.take(&key, Sharing::Shared, cancel)?;
+        let in_use = InUse {
+            users: self.users.clone(),
+            directory: self.data.join(&key).join(number.to_string()),
+            place: (key, number),
+        };
+        let directory = sampan_fs::open_dir(&in_use.directory)?;
+        Ok(move |mut out: &mut dyn Write| {
+            let written = write_tree(directory.as_fd(), Tree::Files, &mut out);
+            drop(in_use);
+            written
+        })
+    }
+
+    /// Makes a cache mount anew that `fill` fills, in the place of the one that has its name.
+    pub(crate) fn replace(
+        &self,
+        id: &str,
+        fill: impl FnOnce(&OwnedFd) -> Result<()>,
+    ) -> Result<()> {
+        let wish = Wish {
+            namespace: "",
+            id,
+            sharing: Sharing::Locked,
+            access: Access {
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+            },
+            seed: None,
+        };
+        let key = wish.key();
+        let in_use = || self.users.taken().keys().any(|(taken, _)| *taken == key);
+        if self.remove(&key)?.is_none() && (in_use() || self.records.get(&key).is_some()) {
+            return Err(Error::Step(format!(
+                "the cache mount {id} is in use by a build"
+            )));
+        }
+        self.take(&wish, fill, &CancellationToken::new()).map(drop)
     }
 
     /// All of them, in no order. Blocks.

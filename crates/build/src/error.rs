@@ -31,6 +31,9 @@ pub enum Error {
     /// This version cannot do it.
     #[error("{0} is not supported by this version")]
     Unsupported(String),
+    /// There is no such cache mount.
+    #[error("no such cache mount: {0}")]
+    NoMount(String),
     /// Nobody wants it any more.
     #[error("the build was cancelled")]
     Cancelled,
@@ -87,7 +90,7 @@ impl Error {
             Self::Dockerfile(_) | Self::Command { .. } | Self::Step(_) | Self::Context(_) => {
                 ErrorKind::Invalid
             }
-            Self::Base(_) => ErrorKind::NotFound,
+            Self::Base(_) | Self::NoMount(_) => ErrorKind::NotFound,
             Self::Unsupported(_) => ErrorKind::NotImplemented,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Panicked

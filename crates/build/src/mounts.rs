@@ -1,6 +1,7 @@
 //! `RUN --mount`: from flags to what is mounted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -8,9 +9,10 @@ use rustix::io::Errno;
 use sampan_archive::{Attributes, LayerWriter};
 use sampan_dockerfile::{Mount, MountKind, Sharing, Variables};
 use sampan_images::HeldLayer;
+use sampan_oci::DiffId;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Key;
+use crate::cache::{Cache, Key};
 use crate::cache_mount::{InUse, Wish};
 use crate::copy::{absolute, clean, contents};
 use crate::files::{Files, Found, Kind, join, shown};
@@ -370,6 +372,18 @@ fn whiteout(path: &[u8]) -> Vec<u8> {
         None => (&b""[..], path),
     };
     join(directory, &[b".wh.", name].concat())
+}
+
+impl Cache {
+    /// Makes a cache mount of the files of a tar, plain or packed, in the place of the one that has
+    /// its name. Answers the layer that held them meanwhile. Blocks.
+    pub fn import_mount(&self, id: &str, tar: impl Read) -> Result<DiffId> {
+        let layer = self.images.take_archive(tar, "cache mount")?;
+        let diff_id = layer.diff_id();
+        let files = Files::of(&self.images, &[layer], None);
+        self.mounts.replace(id, |to| fill(&files, b"", to))?;
+        Ok(diff_id)
+    }
 }
 
 /// Copies what is in a directory of `files` into one of the host that nobody else knows yet.

@@ -6,15 +6,15 @@ mod emulation;
 mod mounts;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use sampan_build::{
-    Build, Built, CacheRecord, CancellationToken, Confinement, Context, Contexts, Event as News,
-    Fetcher, History, NamedContext, Network, NoSecrets, PrunePolicy, Pruned, Ran, RunStep, Sandbox,
-    SandboxError, Secrets, Settings, Web, Written,
+    Build, Built, CacheMount, CacheRecord, CancellationToken, Confinement, Context, Contexts,
+    Event as News, Fetcher, History, NamedContext, Network, NoSecrets, PrunePolicy, Pruned, Ran,
+    RunStep, Sandbox, SandboxError, Secrets, Settings, Web, Written,
 };
 use sampan_images::{Credentials, HeldLayer, Image, LayerRecord, Mark, ProgressSink, PullOptions};
 use sampan_oci::config::{ImageConfig, RootFs};
@@ -189,6 +189,42 @@ impl BuildService {
     pub async fn cache(&self) -> Result<Vec<CacheRecord>> {
         let inner = self.inner.clone();
         blocking(move || Ok(inner.steps.records())).await
+    }
+
+    /// Lists the directories that commands of builds keep.
+    pub async fn cache_mounts(&self) -> Result<Vec<CacheMount>> {
+        let inner = self.inner.clone();
+        blocking(move || inner.steps.mounts().list().map_err(|error| failure(&error))).await
+    }
+
+    /// Answers what writes the files of a cache mount as a tar.
+    pub async fn export_cache_mount(
+        &self,
+        name: String,
+        cancel: CancellationToken,
+    ) -> Result<impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + use<>> {
+        let inner = self.inner.clone();
+        blocking(move || {
+            let export = inner.steps.mounts().export(&name, &cancel);
+            export.map_err(|error| failure(&error))
+        })
+        .await
+    }
+
+    /// Makes a cache mount of the files of a tar.
+    pub async fn import_cache_mount(
+        &self,
+        id: String,
+        tar: impl Read + Send + 'static,
+    ) -> Result<()> {
+        let inner = self.inner.clone();
+        blocking(move || {
+            let layer = inner.steps.import_mount(&id, tar);
+            let layer = layer.map_err(|error| failure(&error))?;
+            drop_made(&inner, vec![layer]);
+            Ok(())
+        })
+        .await
     }
 
     /// Forgets what is kept for builds, as far as the policy and the filter take it.

@@ -6,16 +6,17 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use sampan_api::types::auth::{AuthConfig, AuthFields};
 use sampan_api::types::host_config as wire_limits;
 use sampan_api::types::message::{ErrorDetail, Message};
+use sampan_api::types::sampan::CacheMount;
 use sampan_api::types::system as wire;
 use sampan_engine::building::{
-    CancellationToken, Event, InOrder, Limits, NamedContext, Network, NoCache, PrunePolicy,
+    self, CancellationToken, Event, InOrder, Limits, NamedContext, Network, NoCache, PrunePolicy,
     Settings, Ulimit,
 };
 use sampan_engine::{BuildRequest, CacheFilter, Logins, Sent};
@@ -26,7 +27,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::app::App;
-use crate::body::BlockingBody;
+use crate::body::{BlockingBody, written};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::reply::{self, Json};
@@ -41,6 +42,52 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/build", post(build))
         .route("/build/prune", post(prune))
+        .route("/sampan/build/mounts", get(mounts))
+        .route("/sampan/build/mounts/export", get(export_mount))
+        .route("/sampan/build/mounts/import", post(import_mount))
+}
+
+/// `GET /sampan/build/mounts`: this engine's own.
+async fn mounts(State(app): State<App>) -> Result<Json<Vec<CacheMount>>, ApiError> {
+    let mounts = app.engine.builds().cache_mounts().await?;
+    let show = |mount: building::CacheMount| CacheMount {
+        key: mount.key,
+        id: mount.id,
+        created: mount.created,
+        last_used: mount.used,
+        uses: mount.uses,
+        size: mount.bytes,
+        in_use: mount.in_use,
+    };
+    Ok(Json(mounts.into_iter().map(show).collect()))
+}
+
+fn mount_id(query: &Query) -> Result<String, ApiError> {
+    let id = query.text("id").filter(|id| !id.is_empty());
+    id.map(str::to_owned)
+        .ok_or_else(|| ApiError::invalid("the parameter id is missing"))
+}
+
+/// `GET /sampan/build/mounts/export`: the files of the cache mount `id` as a tar.
+async fn export_mount(State(app): State<App>, query: Query) -> Result<Response, ApiError> {
+    let cancel = CancellationToken::new();
+    let _given_up = cancel.clone().drop_guard();
+    let builds = app.engine.builds();
+    let write = builds.export_cache_mount(mount_id(&query)?, cancel).await?;
+    let pieces = written(move |out| write(out));
+    Ok(reply::stream("application/x-tar", pieces))
+}
+
+/// `POST /sampan/build/mounts/import`: makes the cache mount `id` of a tar.
+async fn import_mount(
+    State(app): State<App>,
+    query: Query,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let tar = BlockingBody::new(body);
+    let builds = app.engine.builds();
+    builds.import_cache_mount(mount_id(&query)?, tar).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn prune(

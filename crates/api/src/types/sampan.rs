@@ -34,6 +34,24 @@ wire! {
         "Total" total: u64,
     }
 
+    /// A directory that commands of builds keep.
+    pub struct CacheMount {
+        /// Names it.
+        "Key" key: String,
+        /// As a Dockerfile names it.
+        "Id" id: String,
+        /// RFC 3339.
+        "Created" created: String,
+        /// RFC 3339.
+        "LastUsed" last_used: String,
+        /// Steps that used it.
+        "Uses" uses: u64,
+        /// Bytes on disk.
+        "Size" size: u64,
+        /// A step uses it this moment.
+        "InUse" in_use: bool,
+    }
+
     /// A blob of the cache.
     pub struct Blob {
         /// Digest.

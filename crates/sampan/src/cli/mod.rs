@@ -8,6 +8,7 @@ mod archive;
 mod attach;
 mod attached;
 mod build;
+mod builder_cache;
 mod builder_du;
 mod command;
 mod commit;
@@ -106,6 +107,9 @@ static COMMANDS: &[Command] = &[
     logs::COMMAND,
     network::LS,
     pause::COMMAND,
+    builder_cache::EXPORT,
+    builder_cache::IMPORT,
+    builder_cache::LS,
     builder_du::COMMAND,
     prune::BUILDER,
     prune::CONTAINER,
@@ -305,7 +309,7 @@ enum Found<'w> {
     Nothing,
 }
 
-/// Finds the command that the first one or two words name.
+/// Finds the command that the first one, two or three words name.
 fn find(words: &[String]) -> Found<'_> {
     let named = |name: &str| {
         COMMANDS.iter().find_map(|command| {
@@ -320,6 +324,12 @@ fn find(words: &[String]) -> Found<'_> {
         let Some(second) = words.get(1) else {
             return Found::Group(group);
         };
+        if let Some((command, called)) = words
+            .get(2)
+            .and_then(|third| named(&format!("{first} {second} {third}")))
+        {
+            return Found::Command(command, called, &words[3..]);
+        }
         return match named(&format!("{first} {second}")) {
             Some((command, called)) => Found::Command(command, called, &words[2..]),
             None if matches!(second.as_str(), "--help" | "-h") => Found::Group(group),

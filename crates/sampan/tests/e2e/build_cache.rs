@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sampan_testing::Registry;
+use sampan_testing::{Login, Registry};
 
 use crate::SAMPAN;
 use crate::buildkit::Builder;
@@ -164,7 +164,8 @@ fn caches_that_cannot_be_made_are_refused() {
     };
     let directory = context(&builder, "FROM scratch\nCOPY text /\n");
     for (to, why) in [
-        ("type=gha,url=http://x/,token=y", "type=gha"),
+        ("type=local,dest=cache", "type=local"),
+        ("type=s3,region=x,bucket=y", "type=s3"),
         (
             "type=registry,ref=127.0.0.1:1/x,compression=zstd",
             "compression=zstd",
@@ -173,9 +174,55 @@ fn caches_that_cannot_be_made_are_refused() {
         ("type=inline,mode=max", "mode=max"),
     ] {
         let ran = builder.try_build(&directory, &["--cache-to", to]);
-        assert_ne!(ran.code, 0);
+        assert_ne!(ran.code, 0, "{to}");
         assert!(ran.stderr.contains(why), "{to}: {}", ran.stderr);
     }
-    let to = "type=registry,ref=127.0.0.1:1/x,ignore-error=true";
-    builder.build(&directory, &["-t", "x", "--cache-to", to]);
+    let registry = Registry::with_login(Login {
+        user: "me".to_owned(),
+        password: "secret".to_owned(),
+    });
+    let to = format!("type=registry,ref={}/cache", registry.address());
+    let ran = builder.try_build(&directory, &["--cache-to", &to]);
+    assert_ne!(ran.code, 0);
+    let to = format!("{to},ignore-error=true");
+    builder.build(&directory, &["-t", "x", "--cache-to", &to]);
+}
+
+#[test]
+fn cache_mounts_go_from_one_engine_to_another() {
+    let (first, second) = (crate::engine_with_busybox(), crate::engine_with_busybox());
+    let build = |engine: &sampan_testing::TestEngine, command: &str| {
+        let file = format!("FROM busybox\nRUN --mount=type=cache,id=things,target=/c {command}\n");
+        engine.sampan_with_input(&["build", "-q", "--no-cache", "-"], file.as_bytes())
+    };
+    let make = "mkdir -p /c/d && echo text > /c/d/a && ln -s d/a /c/l && chown 5:6 /c/d/a";
+    let _ = build(&first, make).ok();
+    let listed = first.sampan(&["builder", "cache", "ls"]).ok();
+    assert!(listed.ends_with("things"), "{listed}");
+    let tar = first.scratch().join("mount.tar");
+    let tar = tar.to_str().unwrap();
+    let _ = first
+        .sampan(&["builder", "cache", "export", "-o", tar, "things"])
+        .ok();
+    let import = ["builder", "cache", "import", "-i", tar, "things"];
+    for _ in 0..2 {
+        let _ = second.sampan(&import).ok();
+        let look = "test \"$(cat /c/l)\" = text && test \"$(stat -c %u:%g /c/d/a)\" = 5:6 \
+                    && test ! -e /c/more && touch /c/more";
+        let _ = build(&second, look).ok();
+    }
+    let ran = first.sampan(&["builder", "cache", "export", "-o", tar, "nothing"]);
+    assert!(
+        ran.stderr.contains("no such cache mount: nothing"),
+        "{}",
+        ran.stderr
+    );
+    let ran = second.sampan_with_input(&["builder", "cache", "import", "things"], b"no tar");
+    assert_ne!(ran.code, 0);
+    assert!(
+        second
+            .sampan(&["builder", "cache", "ls"])
+            .ok()
+            .ends_with("things")
+    );
 }
