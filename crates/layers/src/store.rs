@@ -490,6 +490,14 @@ impl LayerStore {
     }
 
     fn sync_layer(&self, record: &Record) -> Result<()> {
+        match self.sync_files(record) {
+            // Removed meanwhile.
+            Err(_) if self.get(&record.diff_id).is_none() => Ok(()),
+            done => done,
+        }
+    }
+
+    fn sync_files(&self, record: &Record) -> Result<()> {
         let dir = self.open_child(&record.diff_id.hex())?;
         let failed = |name| move |e: rustix::io::Errno| Error::io("sync", name, e);
         self.open_file(&record.diff_id, record::TAR)

@@ -72,6 +72,49 @@ fn layers_survive_a_restart() {
 }
 
 #[test]
+fn a_layer_that_is_not_synced_survives_a_kill_and_is_proved_after_a_power_cut() {
+    let tmp = tempfile::tempdir().unwrap();
+    let store = open(tmp.path());
+    let unsynced = |tar: &[u8]| {
+        let mut ingest = store.ingest().unwrap();
+        ingest.write_all(tar).unwrap();
+        ingest.commit_unsynced(None).unwrap().diff_id
+    };
+    let [whole, torn, synced] = [10, 20, 30].map(|size| unsynced(&sample(size)));
+    store.sync_layers(&[synced]).unwrap();
+    // Another that brings the same bytes makes the layer durable.
+    let [again] = [40].map(|size| unsynced(&sample(size)));
+    assert_eq!(ingest(&store, &sample(40)), again);
+    let record = |diff_id| layer_dir(tmp.path(), diff_id).join("meta.json");
+    let is_unsynced = |diff_id| {
+        let text = std::fs::read_to_string(record(diff_id)).unwrap();
+        text.contains("unsynced")
+    };
+    let all = [&whole, &torn, &synced, &again];
+    assert_eq!(all.map(is_unsynced), [true, true, false, false]);
+    drop(store);
+    let store = open(tmp.path());
+    assert_eq!(store.list().len(), 4);
+    drop(store);
+    // As after a boot, with bytes that never reached the disk.
+    for diff_id in [&whole, &torn] {
+        let text = std::fs::read_to_string(record(diff_id)).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        std::fs::write(record(diff_id), text.replace(boot.trim(), "another")).unwrap();
+    }
+    let tar = layer_dir(tmp.path(), &torn).join("layer.tar");
+    let length = std::fs::metadata(&tar).unwrap().len();
+    std::fs::write(&tar, vec![0; usize::try_from(length).unwrap()]).unwrap();
+    let store = open(tmp.path());
+    assert_eq!(store.quarantined().len(), 1);
+    assert!(store.get(&torn).is_none());
+    for diff_id in [&whole, &synced, &again] {
+        store.verify(diff_id).unwrap();
+    }
+    assert!(!is_unsynced(&whole));
+}
+
+#[test]
 fn an_ingest_that_is_dropped_or_refused_leaves_nothing() {
     let tmp = tempfile::tempdir().unwrap();
     let store = open(tmp.path());
