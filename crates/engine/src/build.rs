@@ -651,7 +651,7 @@ impl Containers<'_> {
         cancel: &CancellationToken,
     ) -> Result<Ran> {
         let service = ContainerService::new(self.inner.clone());
-        let failed = |error: std::io::Error| Error::because("read a command's output", &error);
+        let failed = |error: io::Error| Error::because("read a command's output", &error);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let wait = self.runtime.block_on(async {
             let options = AttachOptions {

@@ -474,10 +474,12 @@ impl LayerStore {
                 .chunks(share)
                 .map(|part| scope.spawn(|| part.iter().try_for_each(|r| self.sync_layer(r))))
                 .collect();
-            let joined = syncing.into_iter().map(|thread| thread.join());
-            joined.fold(Ok(()), |all, one| {
-                all.and(one.unwrap_or(Err(Error::Aborted)))
-            })
+            // All are waited for, whatever the first says.
+            let ended: Vec<Result<()>> = syncing
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or(Err(Error::Aborted)))
+                .collect();
+            ended.into_iter().collect::<Result<()>>()
         })?;
         self.sync()?;
         let mut records = self.records();

@@ -101,7 +101,7 @@ fn import(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         let request = request.query("id", parsed.arguments()[0]);
         let request = request.body(FileBody::new(source)?, "application/x-tar");
         request.send().await?;
-        Ok(())
+        Ok::<_, Failure>(())
     })?;
     Ok(0)
 }
