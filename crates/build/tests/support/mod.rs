@@ -94,6 +94,7 @@ impl Home {
             secrets: &NoSecrets,
             web: &|_, _| panic!("nothing is fetched"),
             settings,
+            imports: Vec::new(),
             archives: Mutex::default(),
         };
         let built = build.run(&|_, event| told.lock().unwrap().push(event), cancel);

@@ -165,7 +165,6 @@ fn caches_that_cannot_be_made_are_refused() {
     let directory = context(&builder, "FROM scratch\nCOPY text /\n");
     for (to, why) in [
         ("type=local,dest=cache", "type=local"),
-        ("type=s3,region=x,bucket=y", "type=s3"),
         (
             "type=registry,ref=127.0.0.1:1/x,compression=zstd",
             "compression=zstd",
