@@ -670,7 +670,7 @@ mod tests {
             let error = read(&config(parent, &record), MediaType::OciLayerGzip).unwrap_err();
             assert!(error.to_string().contains(why), "{error}");
         }
-        assert!(read("[]", MediaType::OciLayerGzip).is_err());
+        assert!(read("{\"layers\": 7}", MediaType::OciLayerGzip).is_err());
     }
 
     #[test]
