@@ -9,6 +9,8 @@ use crate::Result;
 
 /// Enough bytes to tell every format.
 const MAGIC: usize = 6;
+/// What an xz stream may want of memory, in KiB: twice what `xz -9` makes needs.
+const XZ_MEMORY: u32 = 128 << 10;
 
 type Looked<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
@@ -35,7 +37,7 @@ impl<R: BufRead> Peeled<R> {
         let whole = Cursor::new(start).chain(reader);
         Ok(Self(match (is_bzip2, is_xz) {
             (true, _) => Inner::Bzip2(Box::new(MultiBzDecoder::new(whole))),
-            (_, true) => Inner::Xz(Box::new(XzReader::new(whole, true))),
+            (_, true) => Inner::Xz(Box::new(XzReader::new_mem_limit(whole, true, XZ_MEMORY))),
             _ => Inner::Other(whole),
         }))
     }

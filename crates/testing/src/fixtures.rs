@@ -130,11 +130,19 @@ fn make(fixture: Fixture) {
         }
         Fixture::Python => {
             make(Fixture::Debian);
-            derive("python", |root| install(root, "python3-minimal python3-pip"), &[]);
+            derive(
+                "python",
+                |root| install(root, "python3-minimal python3-pip"),
+                &[],
+            );
         }
         Fixture::Sshd => {
             make(Fixture::Debian);
-            derive("sshd", |root| install(root, "openssh-server openssh-client"), &[]);
+            derive(
+                "sshd",
+                |root| install(root, "openssh-server openssh-client"),
+                &[],
+            );
         }
         Fixture::Nginx => {
             make(Fixture::Debian);

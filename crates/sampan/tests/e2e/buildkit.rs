@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -352,6 +352,16 @@ for (1..100) {
 }
 "#;
 
+/// An `ssh-agent`, ended when it is dropped.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn an_agent_of_the_client_answers_a_step() {
     let Some(builder) = Builder::start() else {
@@ -360,12 +370,14 @@ fn an_agent_of_the_client_answers_a_step() {
     builder.engine.load(Fixture::Debian);
     let scratch = builder.engine.scratch();
     let socket = scratch.join("agent");
-    let mut agent = Command::new("ssh-agent")
-        .args(["-D", "-a"])
-        .arg(&socket)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let _agent = Agent(
+        Command::new("ssh-agent")
+            .args(["-D", "-a"])
+            .arg(&socket)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     until("the agent listens", || socket.exists());
     let key = scratch.join("key");
     let made = Command::new("ssh-keygen")
@@ -383,8 +395,6 @@ fn an_agent_of_the_client_answers_a_step() {
     let directory = builder.context("asks", &[("Dockerfile", &file), ("ask", ASK)]);
     let given = format!("default={}", socket.display());
     let _ = builder.build(&directory, &["-t", "asked", "--ssh", &given]);
-    agent.kill().unwrap();
-    let _ = agent.wait();
     assert_eq!(builder.run("asked", "cat /keys"), "1 keys");
 }
 
