@@ -129,7 +129,7 @@ impl Inner {
                 (container, found)
             });
         }
-        let mut running = Vec::new();
+        let (mut running, mut alive) = (Vec::new(), Vec::new());
         while let Some(looked) = tasks.join_next().await {
             let (container, found) = looked.map_err(|error| Error::because("recover", &error))?;
             let (found, connection) = found?;
@@ -141,21 +141,14 @@ impl Inner {
             .await?;
             let record = container.record();
             match plan(&record, &found) {
-                Plan::Adopt(lifecycle) => {
-                    self.adopt(&container, lifecycle, &found, connection)
-                        .await?;
-                    self.thaw_left(&container).await;
-                    running.push(container.record());
-                }
-                Plan::Leave => {
-                    tracing::error!(container = %container.id, "the supervisor of a container does not answer");
-                    self.show_by_journal(&container);
-                    running.push(container.record());
-                    self.tasks.spawn(self.clone().seek(container));
+                plan @ (Plan::Adopt(_) | Plan::Leave) => {
+                    running.push(record);
+                    alive.push((container, plan, found, connection));
                 }
                 plan @ (Plan::End(_) | Plan::Sweep) => sweeps.push((container, plan, connection)),
             }
         }
+        // Before anybody hears of an end, which takes back what is known to be there.
         let (inner, live) = (self.clone(), running.clone());
         let network = blocking(move || inner.networks.recover(&live)).await;
         if let Err(error) = network {
@@ -163,6 +156,17 @@ impl Inner {
                 error = error.message(),
                 "could not bring the network in order"
             );
+        }
+        for (container, plan, found, connection) in alive {
+            if let Plan::Adopt(lifecycle) = plan {
+                self.adopt(&container, lifecycle, &found, connection)
+                    .await?;
+                self.thaw_left(&container).await;
+            } else {
+                tracing::error!(container = %container.id, "the supervisor of a container does not answer");
+                self.show_by_journal(&container);
+                self.tasks.spawn(self.clone().seek(container));
+            }
         }
         for (container, plan, connection) in sweeps {
             self.sweep(&container, plan, connection).await;

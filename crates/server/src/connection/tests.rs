@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::body::JsonBody;
-use crate::hijack::{Hijack, write_now};
+use crate::hijack::Hijack;
 use crate::listen::{Listener, accept_loop};
 use crate::reply::Json;
 
@@ -51,10 +51,10 @@ fn routes() -> Router {
                 hijack
                     .take(async move |raw| {
                         head.write(&raw.socket).await.unwrap();
-                        write_now(&raw.socket, &raw.leftover).unwrap();
                         tokio::task::spawn_blocking(move || {
                             let mut stream = UnixStream::from(raw.socket);
                             stream.set_nonblocking(false).unwrap();
+                            stream.write_all(&raw.leftover).unwrap();
                             let mut input = Vec::new();
                             stream.read_to_end(&mut input).unwrap();
                             input.make_ascii_uppercase();
