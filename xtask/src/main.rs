@@ -18,8 +18,9 @@ Usage: cargo xtask COMMAND
   test --vm [FILTER…]
                      tests of what depends on the kernel, on an older one with control groups of
                      version 2 alone, in an emulated machine
-  bench [NAME…]      runtime, registry, start, exec, burst, pull, memory: against runc, crun,
-                     docker-registry, podman and docker in the same run
+  bench [NAME…]      runtime, registry, start, exec, burst, pull, push, save, load, delete, build,
+                     memory: against runc, crun, docker-registry, podman, docker and buildah in the
+                     same run
   bench start --breakdown
                      where the time of one run goes, step by step
   layers [--write]   compare the crates' dependencies with docs/layers.txt

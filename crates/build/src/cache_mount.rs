@@ -192,12 +192,20 @@ impl CacheMounts {
             records,
             users: Arc::default(),
         };
-        for entry in std::fs::read_dir(&mounts.data).map_err(Error::io("list the cache mounts"))? {
+        // What cannot be removed takes space and is no reason not to start.
+        if let Err(error) = mounts.sweep() {
+            tracing::warn!(%error, "could not remove what is left of cache mounts");
+        }
+        Ok(mounts)
+    }
+
+    fn sweep(&self) -> Result<()> {
+        for entry in std::fs::read_dir(&self.data).map_err(Error::io("list the cache mounts"))? {
             let entry = entry.map_err(Error::io("list the cache mounts"))?;
             let name = entry.file_name();
             let known = name
                 .to_str()
-                .is_some_and(|name| mounts.records.get(name).is_some());
+                .is_some_and(|name| self.records.get(name).is_some());
             if !known {
                 sampan_fs::remove_dir_all(entry.path())?;
                 continue;
@@ -209,7 +217,7 @@ impl CacheMounts {
                 }
             }
         }
-        Ok(mounts)
+        Ok(())
     }
 
     /// Takes a cache mount for a step; makes it where there is none, and has `fill` put into it

@@ -117,8 +117,15 @@ impl Error {
                 command: command.clone(),
                 code: *code,
             },
-            other => Failure::Other(chain(other)),
+            other => Failure::Other(other.with_causes()),
         }
+    }
+
+    /// The message, and those of its causes behind it.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |e| e.source());
+        let causes = causes.map(|cause| format!(": {cause}"));
+        self.to_string() + &causes.collect::<String>()
     }
 
     /// Whether a file is not there.
@@ -130,11 +137,4 @@ impl Error {
         let action = action.into();
         move |source| Self::Io { action, source }
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
-    let causes = causes.map(|cause| format!(": {cause}"));
-    error.to_string() + &causes.collect::<String>()
 }

@@ -15,7 +15,6 @@ use sampan_oci::{Descriptor, DiffId, Digest, MediaType};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::{Cache, Key, Record};
-use crate::error::chain;
 use crate::{Built, Error, Result};
 
 /// BuildKit's type of a cache: JSON of layers and records.
@@ -444,7 +443,7 @@ impl Elsewhere {
                     "the cache {} cannot be used: layer {}: {}",
                     import.name,
                     self.descriptor.digest.short(),
-                    chain(&error)
+                    error.with_causes()
                 );
                 let why = import.broken.get_or_init(|| why);
                 Err(Error::Step(why.clone()))

@@ -193,7 +193,7 @@ impl Solver<'_> {
 
     fn part(&self, stage: usize, from: Option<&str>, source: &str) -> Result<Part> {
         let files = match from {
-            None => self.context()?,
+            None => self.context(),
             Some(name) => self.files_of(&self.plan.mount_source(stage, name))?,
         };
         let resolved = files.resolve(clean(source).as_bytes())?;

@@ -688,8 +688,8 @@ impl Solver<'_> {
         }
     }
 
-    pub(crate) fn context(&self) -> Result<Arc<Files>> {
-        Ok(self.context.clone())
+    pub(crate) fn context(&self) -> Arc<Files> {
+        self.context.clone()
     }
 
     /// The state of a stage that is done.

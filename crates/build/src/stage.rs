@@ -517,7 +517,7 @@ impl Solver<'_> {
         state: &mut State,
     ) -> Result<()> {
         let files = match from {
-            None => self.context()?,
+            None => self.context(),
             Some(name) => {
                 let input = self.plan.copy_source(stage, name);
                 self.files_of(&input.map_err(wrong)?)?
@@ -566,7 +566,7 @@ impl Solver<'_> {
             directory: &directory,
             name: "ADD",
         };
-        let files = self.context()?;
+        let files = self.context();
         self.transfer(stage, &wish, told, &files, state)
     }
 

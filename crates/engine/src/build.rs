@@ -16,9 +16,8 @@ use sampan_build::{
     Event as News, Fetcher, History, NamedContext, Network, NoSecrets, PrunePolicy, Pruned, Ran,
     RunStep, Sandbox, SandboxError, Secrets, Settings, Web, Written,
 };
-use sampan_images::{Credentials, HeldLayer, Image, LayerRecord, Mark, ProgressSink, PullOptions};
-use sampan_oci::config::{ImageConfig, RootFs};
-use sampan_oci::{DiffId, Digest, ImageId, Platform, Reference};
+use sampan_images::{Credentials, HeldLayer, Image, Mark, ProgressSink, PullOptions};
+use sampan_oci::{DiffId, Platform, Reference};
 use tokio::runtime::Handle;
 
 use crate::container::config::{
@@ -490,7 +489,7 @@ fn failure(error: &sampan_build::Error) -> Error {
         Kind::Cancelled => ErrorKind::Unavailable,
         Kind::Internal => ErrorKind::Internal,
     };
-    let made = Error::new(kind, chain(error));
+    let made = Error::new(kind, error.with_causes());
     match error.code() {
         Some(code) => made.with_code(code),
         None => made,
@@ -552,7 +551,15 @@ impl Bases<'_> {
             }
             let (silent, _news) = ProgressSink::channel();
             let pulled = store.pull(&reference, &options, &silent).await;
-            let pulled = pulled.map_err(|error| wrong(chain(&error)))?;
+            let pulled = pulled.map_err(|error| match &here {
+                Ok(image) if !is_for(image, platform) => wrong(format!(
+                    "{name} is here for {}, not for {platform} (FROM --platform chooses), and cannot \
+                     be pulled: {}",
+                    image.config.platform(),
+                    chain(&error)
+                )),
+                _ => wrong(chain(&error)),
+            })?;
             images.tell_pulled(&pulled.image, &reference);
             Ok(pulled.image)
         })
@@ -595,7 +602,7 @@ impl Sandbox for Containers<'_> {
         let request = request(step);
         let made = self
             .inner
-            .create_for_build(&state(step), request)
+            .create_for_build(&Image::of_layers(step.layers.iter().copied()), request)
             .map_err(|error| SandboxError(error.message().to_owned()))?;
         let container = made.id.to_string();
         let ran = self.run_with(&container, step, secrets, output, cancel);
@@ -774,35 +781,6 @@ fn request(step: &RunStep) -> CreateContainer {
             ..HostConfig::default()
         },
         ..CreateContainer::default()
-    }
-}
-
-/// What a command runs on, in the form of an image that nobody else knows.
-fn state(step: &RunStep) -> Image {
-    let config = ImageConfig {
-        rootfs: RootFs {
-            diff_ids: step.layers.clone(),
-            ..RootFs::default()
-        },
-        ..ImageConfig::default()
-    };
-    let layers = step.layers.iter().map(|diff_id| LayerRecord {
-        diff_id: *diff_id,
-        size: 0,
-        blob: None,
-        others: Vec::new(),
-    });
-    Image {
-        id: ImageId(Digest::of(b"a step of a build")),
-        config: Arc::new(config),
-        config_bytes: Arc::from(""),
-        layers: layers.collect(),
-        tags: Vec::new(),
-        digests: Vec::new(),
-        size: 0,
-        manifest: None,
-        parent: None,
-        stored: String::new(),
     }
 }
 

@@ -6,14 +6,13 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sampan_oci::config::{ImageConfig, RootFs};
-use sampan_oci::digest::{DiffId, Digest, ImageId};
+use sampan_oci::digest::{DiffId, Digest};
 use sampan_oci::media_type::Compression;
 use sampan_oci::{Descriptor, Document, Manifest, MediaType, Reference};
 use sampan_registry_client::{Access, Content, Credentials, Source, Target};
 
 use crate::fetch::Fetch;
-use crate::image::{Image, LayerRecord};
+use crate::image::Image;
 use crate::layer_push::LayerPush;
 use crate::progress::ProgressSink;
 use crate::store::{Buffers, ImageStore};
@@ -62,7 +61,7 @@ impl ImageStore {
         let source = client.origin(&reference, credentials);
         let source = source.with_access(Access::Push);
         let (progress, _news) = ProgressSink::channel();
-        let image = Arc::new(stack(layers.iter().map(HeldLayer::diff_id)));
+        let image = Arc::new(Image::of_layers(layers.iter().map(HeldLayer::diff_id)));
         let pushes: Vec<LayerPush> = layers
             .iter()
             .enumerate()
@@ -221,34 +220,5 @@ impl ImageStore {
             action: "keep layer",
             source: std::io::ErrorKind::Interrupted.into(),
         })
-    }
-}
-
-/// Layers in the form of an image that nobody else knows.
-fn stack(diff_ids: impl Iterator<Item = DiffId>) -> Image {
-    let diff_ids: Vec<DiffId> = diff_ids.collect();
-    let layers = diff_ids.iter().map(|diff_id| LayerRecord {
-        diff_id: *diff_id,
-        size: 0,
-        blob: None,
-        others: Vec::new(),
-    });
-    Image {
-        id: ImageId(Digest::of(b"layers of no image")),
-        layers: layers.collect(),
-        config: Arc::new(ImageConfig {
-            rootfs: RootFs {
-                diff_ids,
-                ..RootFs::default()
-            },
-            ..ImageConfig::default()
-        }),
-        config_bytes: Arc::from(""),
-        tags: Vec::new(),
-        digests: Vec::new(),
-        size: 0,
-        manifest: None,
-        parent: None,
-        stored: String::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sampan_oci::config::RootFs;
 use sampan_oci::digest::{ChainId, DiffId, Digest, ImageId};
 use sampan_oci::media_type::Compression;
 use sampan_oci::{Descriptor, ImageConfig, Reference};
@@ -103,6 +104,35 @@ pub struct HistoryEntry {
 }
 
 impl Image {
+    /// Layers, bottom first, in the form of an image that no store knows.
+    pub fn of_layers(diff_ids: impl Iterator<Item = DiffId>) -> Self {
+        let diff_ids: Vec<DiffId> = diff_ids.collect();
+        let layers = diff_ids.iter().map(|diff_id| LayerRecord {
+            diff_id: *diff_id,
+            size: 0,
+            blob: None,
+            others: Vec::new(),
+        });
+        Self {
+            id: ImageId(Digest::of(b"layers of no image")),
+            layers: layers.collect(),
+            config: Arc::new(ImageConfig {
+                rootfs: RootFs {
+                    diff_ids,
+                    ..RootFs::default()
+                },
+                ..ImageConfig::default()
+            }),
+            config_bytes: Arc::from(""),
+            tags: Vec::new(),
+            digests: Vec::new(),
+            size: 0,
+            manifest: None,
+            parent: None,
+            stored: String::new(),
+        }
+    }
+
     /// Returns the layers' diff IDs, bottom first.
     pub fn diff_ids(&self) -> Vec<DiffId> {
         self.layers.iter().map(|layer| layer.diff_id).collect()

@@ -357,6 +357,16 @@ fn images_are_built_for_other_machines() {
         let _ = build(&engine, "foreign", &directory, &platform).ok();
         assert_eq!(engine.sampan(&inspect).ok(), "loong64");
     }
+    // Nobody answers there.
+    let _ = engine
+        .sampan(&["tag", "foreign", "127.0.0.1:1/foreign"])
+        .ok();
+    let file = "FROM 127.0.0.1:1/foreign\nENV A=1\n";
+    let directory = context(&engine, "on", &[("Dockerfile", file)]);
+    let _ = docker_build(&engine, "on", &directory, &platform).ok();
+    let ran = docker_build(&engine, "on", &directory, &[]);
+    let told = "127.0.0.1:1/foreign is here for linux/loong64, not for linux/";
+    assert!(ran.failed(1).contains(told));
     let file = "FROM scratch\nCOPY Dockerfile /\nRUN [\"/Dockerfile\"]\n";
     let directory = context(&engine, "emulated", &[("Dockerfile", file)]);
     let ran = docker_build(&engine, "emulated", &directory, &platform);

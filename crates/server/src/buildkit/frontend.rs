@@ -202,7 +202,8 @@ impl Client {
         if asked.request.is_some() {
             if written.is_none() {
                 return Err(Status::unimplemented(
-                    "a Dockerfile in an uploaded archive can only be built by this engine yet",
+                    "a Dockerfile in an uploaded archive, or at an address, can only be built: \
+                     give its directory to have it looked at",
                 ));
             }
             return Ok(Files {
@@ -351,7 +352,7 @@ impl Client {
             let parts = wish.paths.join("\n");
             let key = format!("{}\n{name}\n{parts}", self.session.shared_key);
             let sync = self.builds.contexts().begin(&key);
-            let mut synced = Synced::new(sync.map_err(|e| Status::internal(describe(&e)))?);
+            let mut synced = Synced::new(sync.map_err(|e| Status::internal(e.with_causes()))?);
             let received = receive(transfer, &self.runtime, &self.cancel, &mut synced, &report)
                 .and_then(|bytes| Ok((bytes, synced.finish()?)));
             let (bytes, files) = received.map_err(|error| failed(name, &error))?;
@@ -383,13 +384,6 @@ fn patterns(ignore: &[u8]) -> Result<Vec<String>, Status> {
 
 fn failed(directory: &str, error: &io::Error) -> Status {
     Status::unknown(format!("failed to take the files of {directory}: {error}"))
-}
-
-/// An error with its causes.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    let causes = causes.map(|cause| format!(": {cause}"));
-    error.to_string() + &causes.collect::<String>()
 }
 
 /// Bytes as BuildKit shows them.

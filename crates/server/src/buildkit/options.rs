@@ -392,8 +392,10 @@ impl Exporter {
             }
         };
         let is = |name: &str, default: bool| match attributes.get(name) {
-            None => default,
-            Some(value) => truth(value).unwrap_or(false),
+            None => Ok(default),
+            Some(value) => {
+                truth(value).ok_or_else(|| invalid(format!("invalid output: {name}={value}")))
+            }
         };
         let names = || {
             let names = attributes.get("name").copied().unwrap_or_default();
@@ -412,12 +414,11 @@ impl Exporter {
                     "store",
                     "unpack",
                     "prefer-image-digest",
-                    "oci-mediatypes",
                 ])?;
                 Self::Image {
                     names: names(),
-                    push: is("push", false),
-                    store: is("store", true),
+                    push: is("push", false)?,
+                    store: is("store", true)?,
                 }
             }
             "docker" | "oci" => {
@@ -428,7 +429,7 @@ impl Exporter {
                     "oci-mediatypes",
                     "dest",
                 ])?;
-                if !is("tar", true) {
+                if !is("tar", true)? {
                     return Err(refused("the output's tar=false"));
                 }
                 Self::Archive { names: names() }
