@@ -31,8 +31,8 @@ pub struct Cgroup {
 }
 
 #[derive(Debug)]
-struct Directory {
-    hierarchy: Hierarchy,
+pub(crate) struct Directory {
+    pub(crate) hierarchy: Hierarchy,
     path: PathBuf,
     descriptor: OwnedFd,
 }
@@ -387,11 +387,11 @@ impl Cgroup {
         first_error.map_or(Ok(()), Err)
     }
 
-    fn unified(&self) -> Option<&Directory> {
+    pub(crate) fn unified(&self) -> Option<&Directory> {
         self.directories.iter().find(|d| d.hierarchy.unified)
     }
 
-    fn with(&self, controller: Controller) -> Option<&Directory> {
+    pub(crate) fn with(&self, controller: Controller) -> Option<&Directory> {
         self.directories
             .iter()
             .find(|d| d.hierarchy.controllers.contains(&controller))
@@ -520,7 +520,7 @@ impl Directory {
         write_control(self.descriptor.as_fd(), file, value)
     }
 
-    fn read(&self, file: &str) -> Result<String, Error> {
+    pub(crate) fn read(&self, file: &str) -> Result<String, Error> {
         read_control(self.descriptor.as_fd(), file)
     }
 

@@ -19,8 +19,10 @@ mod error;
 mod hierarchy;
 mod path;
 mod settings;
+mod statistics;
 
 pub use cgroup::{AttachPlan, Cgroup, ControllerMount, birthplace, remove_parent};
 pub use error::{Error, ErrorKind};
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, Layout};
 pub use path::CgroupPath;
+pub use statistics::{CpuStatistics, IoCount, MemoryStatistics, Statistics};
