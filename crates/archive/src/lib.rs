@@ -8,12 +8,15 @@
 //! * [`pack`](pack()): packs a layer, on all processors.
 //! * [`Reader`]: the members of a tar, in order.
 //! * [`ArchiveWriter`]: an archive in the making.
-//! * [`write_tree`]: a directory as a tar, also what a container has changed as a layer.
+//! * [`write_tree`]: a directory as a tar, also what a container has changed as a layer;
+//!   [`write_named`]: a part of a container's files.
+//! * [`extract()`]: a tar into a directory.
 //! * [`LayerWriter`]: a layer in the making, entry by entry.
 //! * [`Contents`]: what was seen in the archive; [`Contents::images`] says which images that makes.
 
 mod compression;
 mod error;
+mod extract;
 mod header;
 mod layer;
 mod layout;
@@ -25,12 +28,13 @@ mod writer;
 
 pub use compression::{Decoder, detect};
 pub use error::{Error, ErrorKind};
+pub use extract::{ExtractError, ExtractOptions, Owner, Replace, extract};
 pub use layer::{Attributes, LayerWriter, extended_attributes};
 pub use layout::{ArchivedImage, ArchivedLayer, Contents, MAX_DOCUMENT};
 pub use pack::pack;
 pub use peel::Peeled;
 pub use reader::{Kind, Member, Reader};
-pub use tree::{OpenMerged, Tree, write_tree};
+pub use tree::{OpenMerged, Tree, is_pseudo, write_named, write_tree};
 pub use writer::ArchiveWriter;
 
 /// Result of this crate's operations.

@@ -23,6 +23,20 @@ const ATTRIBUTE: usize = 64 << 10;
 const HOLES: u64 = 1 << 20;
 /// Pieces of a file with holes; one with more is written whole.
 const PIECES: usize = 10_000;
+/// Magic numbers of file systems that hold no files (`linux/magic.h`): proc, sysfs, cgroup, cgroup2,
+/// devpts, mqueue, debugfs, tracefs, securityfs, bpf.
+const PSEUDO: [u64; 10] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x1cd1,
+    0x1980_0202,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+];
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -33,6 +47,9 @@ pub type OpenMerged<'a> = dyn FnMut(&[u8]) -> io::Result<OwnedFd> + 'a;
 pub enum Tree<'a> {
     /// Files as they are, for any reader of tars.
     Files,
+    /// The same, of a container that may be running: what the kernel itself shows in a directory
+    /// ([`is_pseudo`]) is left out.
+    Live,
     /// What lies in the upper directory of an overlay, as a layer: marks of removal become
     /// whiteouts, and holes stay holes.
     Upper {
@@ -51,20 +68,38 @@ pub enum Tree<'a> {
 /// Names are in order, so that the same files make the same tar. Sockets are left out. A file
 /// that changes meanwhile has the length that it had at first.
 pub fn write_tree(root: BorrowedFd<'_>, tree: Tree<'_>, out: &mut impl Write) -> io::Result<()> {
-    let latest = match &tree {
-        Tree::Files => None,
-        Tree::Upper { latest, .. } => *latest,
-    };
-    let mut writer = Writer {
-        latest,
-        tree,
-        out,
-        links: HashMap::new(),
-        buffer: vec![0; PIECE],
-    };
+    let mut writer = Writer::new(tree, out);
     writer.directory(root, b"", 0)?;
-    writer.out.write_all(&END)?;
-    writer.out.flush()
+    writer.finish()
+}
+
+/// Writes one file, or a directory with all below it, of a container that may be running, as a
+/// tar. Blocks.
+///
+/// `entry` is the name in the directory `at`; without one it is `at` itself. In the archive it is
+/// called `name`, and what is below a directory `name/...`.
+pub fn write_named(
+    at: BorrowedFd<'_>,
+    entry: Option<&CStr>,
+    name: &[u8],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let mut writer = Writer::new(Tree::Live, out);
+    match entry {
+        Some(entry) => writer.entry(at, entry, name.to_vec(), 0)?,
+        None => writer.opened(at, name.to_vec(), 0)?,
+    }
+    writer.finish()
+}
+
+/// Whether a file lies in a file system that only shows what the kernel knows: processes, devices
+/// and settings.
+pub fn is_pseudo(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let kind = rustix::fs::fstatfs(file)?.f_type;
+    // The type differs between architectures, the numbers do not.
+    #[allow(clippy::cast_lossless, clippy::unnecessary_cast, trivial_numeric_casts)]
+    let kind = kind as u64 & 0xffff_ffff;
+    Ok(PSEUDO.contains(&kind))
 }
 
 struct Writer<'a, 'o, W> {
@@ -76,7 +111,26 @@ struct Writer<'a, 'o, W> {
     buffer: Vec<u8>,
 }
 
-impl<W: Write> Writer<'_, '_, W> {
+impl<'a, 'o, W: Write> Writer<'a, 'o, W> {
+    fn new(tree: Tree<'a>, out: &'o mut W) -> Self {
+        let latest = match &tree {
+            Tree::Files | Tree::Live => None,
+            Tree::Upper { latest, .. } => *latest,
+        };
+        Self {
+            latest,
+            tree,
+            out,
+            links: HashMap::new(),
+            buffer: vec![0; PIECE],
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        self.out.write_all(&END)?;
+        self.out.flush()
+    }
+
     fn directory(&mut self, at: BorrowedFd<'_>, path: &[u8], depth: usize) -> io::Result<()> {
         if depth > DEPTH {
             return Err(io::Error::other("directories are nested too deeply"));
@@ -164,27 +218,38 @@ impl<W: Write> Writer<'_, '_, W> {
         &mut self,
         at: BorrowedFd<'_>,
         name: &CStr,
+        path: Vec<u8>,
+        depth: usize,
+    ) -> io::Result<()> {
+        match open(at, name, OFlags::DIRECTORY) {
+            Ok(directory) => self.opened(directory.as_fd(), path, depth),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn opened(
+        &mut self,
+        directory: BorrowedFd<'_>,
         mut path: Vec<u8>,
         depth: usize,
     ) -> io::Result<()> {
-        let directory = match open(at, name, OFlags::DIRECTORY) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
-        };
-        let stat = rustix::fs::fstat(&directory)?;
+        let stat = rustix::fs::fstat(directory)?;
         let bare = path.clone();
         path.push(b'/');
         let header = Header {
-            records: attributes(directory.as_fd())?,
+            records: attributes(directory)?,
             ..self.header(&path, Type::Directory, &stat, 0)
         };
         header.write(self.out)?;
+        if matches!(self.tree, Tree::Live) && is_pseudo(directory)? {
+            return Ok(());
+        }
         let Tree::Upper { merged, .. } = &mut self.tree else {
-            return self.directory(directory.as_fd(), &path, depth + 1);
+            return self.directory(directory, &path, depth + 1);
         };
-        let renamed = attribute(directory.as_fd(), c"trusted.overlay.redirect")?.is_some();
-        let opaque = attribute(directory.as_fd(), c"trusted.overlay.opaque")?;
+        let renamed = attribute(directory, c"trusted.overlay.redirect")?.is_some();
+        let opaque = attribute(directory, c"trusted.overlay.opaque")?;
         let complete = if renamed { Some(merged(&bare)?) } else { None };
         if renamed || opaque.as_deref() == Some(b"y") {
             let path = [&path, OPAQUE].concat();
@@ -202,7 +267,7 @@ impl<W: Write> Writer<'_, '_, W> {
                 self.tree = tree;
                 result
             }
-            None => self.directory(directory.as_fd(), &path, depth + 1),
+            None => self.directory(directory, &path, depth + 1),
         }
     }
 

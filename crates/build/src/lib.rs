@@ -65,6 +65,7 @@ pub use fetch::Fetcher;
 pub use git::GitSource;
 pub use history::{BuildRecord, History, Pinned};
 pub use output::{Output, OutputEntry, OutputKind};
+pub use owner::find_owner;
 pub use progress::{Event, EventSink, Failure, InOrder, Place};
 pub use prune::{CacheKind, CacheRecord, PrunePolicy, Pruned};
 pub use remote::Remote;

@@ -1,4 +1,4 @@
-//! `--chown`: names are looked up in the image.
+//! Owners by name, as of `--chown`: they are looked up in the image.
 
 use crate::files::Files;
 use crate::{Error, Result};
@@ -6,9 +6,17 @@ use crate::{Error, Result};
 /// A file of accounts that is longer is not read.
 const LONGEST: u64 = 4 << 20;
 
-/// Finds the owner that `user[:group]` means in a root file system. A user alone brings its own
-/// group.
+/// Reads a file of a root file system, given without a slash in front.
+type Read<'r> = dyn Fn(&str) -> Option<Vec<u8>> + 'r;
+
+/// Finds the owner that `user[:group]` means in an image.
 pub(crate) fn find(text: &str, root: &Files) -> Result<(u32, u32)> {
+    find_owner(text, &|file| root.read(file, LONGEST).ok())
+}
+
+/// Finds the owner that `user[:group]` means in a root file system, by its files of accounts. A
+/// user alone brings its own group.
+pub fn find_owner(text: &str, root: &Read<'_>) -> Result<(u32, u32)> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (text, None),
@@ -41,8 +49,8 @@ pub(crate) fn find(text: &str, root: &Files) -> Result<(u32, u32)> {
     Ok((uid, gid))
 }
 
-fn line_of(root: &Files, file: &str, name: &str) -> Option<Vec<String>> {
-    let bytes = root.read(file, LONGEST).ok()?;
+fn line_of(root: &Read<'_>, file: &str, name: &str) -> Option<Vec<String>> {
+    let bytes = root(file)?;
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines().map(|line| line.split(':'));
     let found = lines.find(|fields| fields.clone().next() == Some(name))?;

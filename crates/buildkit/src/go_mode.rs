@@ -59,6 +59,22 @@ pub fn to_go(kind: Kind, permissions: u32) -> u32 {
     special.fold(kind | permissions & 0o777, |bits, (go, _)| bits | go)
 }
 
+/// The whole of a mode of stat(2), kind and permissions, as Go has it.
+#[must_use]
+pub fn of(mode: u32) -> u32 {
+    let kind = match mode & 0o170_000 {
+        0o040_000 => DIRECTORY,
+        0o120_000 => SYMLINK,
+        0o060_000 => DEVICE,
+        0o020_000 => DEVICE | CHARACTER_DEVICE,
+        0o010_000 => FIFO,
+        0o140_000 => SOCKET,
+        _ => 0,
+    };
+    let special = SPECIAL.iter().filter(|(_, unix)| mode & unix != 0);
+    special.fold(kind | mode & 0o777, |bits, (go, _)| bits | go)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +90,8 @@ mod tests {
         assert_eq!(to_go(Kind::Directory, 0o1755), 0x8010_01ed);
         assert_eq!(kind(DEVICE | CHARACTER_DEVICE), None);
         assert_eq!(kind(SOCKET), None);
+        assert_eq!(of(0o041_777), DIRECTORY | STICKY | 0o777);
+        assert_eq!(of(0o020_620), DEVICE | CHARACTER_DEVICE | 0o620);
+        assert_eq!(of(0o104_755), SET_UID | 0o755);
     }
 }
