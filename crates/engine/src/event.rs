@@ -55,6 +55,8 @@ impl EventKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
+    /// Files were copied out of a container.
+    ArchivePath,
     /// A client attached.
     Attach,
     /// An image was made of a container.
@@ -83,6 +85,8 @@ pub enum Action {
     ExecStart(String),
     /// A container's files were given away.
     Export,
+    /// Files were copied into a container.
+    ExtractToDir,
     /// An image was imported.
     Import,
     /// A signal was sent.
@@ -117,10 +121,14 @@ pub enum Action {
     Tag,
     /// A volume went out of use by a container.
     Unmount,
+    /// The processes of a container were listed.
+    Top,
     /// Thawed.
     Unpause,
     /// An image lost a name.
     Untag,
+    /// The limits of a container were changed.
+    Update,
 }
 
 impl fmt::Display for Action {
@@ -128,6 +136,7 @@ impl fmt::Display for Action {
         let word = match self {
             Self::ExecCreate(command) => return write!(f, "exec_create: {command}"),
             Self::ExecStart(command) => return write!(f, "exec_start: {command}"),
+            Self::ArchivePath => "archive-path",
             Self::Attach => "attach",
             Self::Commit => "commit",
             Self::Connect => "connect",
@@ -140,6 +149,7 @@ impl fmt::Display for Action {
             Self::ExecDetach => "exec_detach",
             Self::ExecDie => "exec_die",
             Self::Export => "export",
+            Self::ExtractToDir => "extract-to-dir",
             Self::Import => "import",
             Self::Kill => "kill",
             Self::Load => "load",
@@ -156,9 +166,11 @@ impl fmt::Display for Action {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Tag => "tag",
+            Self::Top => "top",
             Self::Unmount => "unmount",
             Self::Unpause => "unpause",
             Self::Untag => "untag",
+            Self::Update => "update",
         };
         f.write_str(word)
     }

@@ -48,7 +48,9 @@ mod volume;
 pub use build::{BuildRequest, BuildService, CacheFilter, Logins, Sent};
 pub use collector::{CollectRequest, CollectorConfig};
 pub use config::Config;
+pub use container::archive::{ExtractOptions, ExtractOwner, FileArchive, PathStat};
 pub use container::attach::Attachment;
+pub use container::changes::{ChangedPath, FileChange};
 pub use container::commit::CommitOptions;
 pub use container::config::*;
 pub use container::exec::ExecStarter;
@@ -66,6 +68,9 @@ pub use container::request::{
     StopOptions, StopTimeout, TerminalSize, Wait, WaitCondition, WaitOutcome,
 };
 pub use container::service::ContainerService;
+pub use container::top::Processes;
+pub use container::update::{ResourceChanges, Updated};
+pub use container::usage::{Counters, Sample, Traffic, Usage};
 pub use container::view::{
     ContainerSizes, ContainerView, Endpoint, ExecState, ExecView, NetworkState, PublishedPort,
 };
@@ -76,8 +81,10 @@ pub use fail_point::{FailPoints, Failure};
 pub use image::{Bundled, ImageFilter, ImageService, Intermediate};
 pub use network::{NetworkService, NetworkView};
 pub use prune::{PruneFilter, Pruned};
+pub use sampan_archive::Replace;
 /// The builder's own words, which [`BuildService`] speaks.
 pub use sampan_build as building;
+pub use sampan_cgroups::IoCount;
 /// The image store's own words, which [`ImageService`] speaks.
 pub use sampan_images as images;
 pub use sampan_logs::{Entry as LogEntry, Stream as LogStream};

@@ -279,7 +279,7 @@ fn swap_is_counted(host: &Host) -> bool {
         })
 }
 
-fn memory_total() -> u64 {
+pub(crate) fn memory_total() -> u64 {
     let text = read("/proc/meminfo");
     let kilobytes = text.lines().find_map(|line| {
         let rest = line.strip_prefix("MemTotal:")?;

@@ -42,7 +42,7 @@ impl Inner {
             stdin: options.stdin && options.stream && record.config.open_stdin,
             stdout: options.stdout,
             stderr: options.stderr,
-            framed: !tty,
+            framed: !tty && !options.raw,
             detach_keys: detach_keys(options.detach_keys.as_deref())?,
             leftover: Bytes::default(),
             replay_logs: options.logs,

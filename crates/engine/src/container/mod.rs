@@ -4,7 +4,9 @@
 //! there is; [`service::Inner`] is what the verbs work with; [`spec`], [`validate`], [`filter`],
 //! [`lifecycle`] and [`recovery::plan`] are pure.
 
+pub(crate) mod archive;
 pub(crate) mod attach;
+pub(crate) mod changes;
 pub(crate) mod commit;
 pub(crate) mod config;
 pub(crate) mod create;
@@ -33,5 +35,8 @@ pub(crate) mod start;
 pub(crate) mod stop;
 #[cfg(test)]
 pub(crate) mod test_record;
+pub(crate) mod top;
+pub(crate) mod update;
+pub(crate) mod usage;
 pub(crate) mod validate;
 pub(crate) mod view;

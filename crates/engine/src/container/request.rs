@@ -166,6 +166,8 @@ pub struct AttachOptions {
     pub stream: bool,
     /// Keys that detach, in Docker's writing; absent for `ctrl-p,ctrl-q`.
     pub detach_keys: Option<String>,
+    /// Both streams come as they are, without frames, also where there is no terminal.
+    pub raw: bool,
 }
 
 /// The raw connection of a client, after the head of the answer has been written to it.

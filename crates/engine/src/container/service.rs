@@ -10,7 +10,9 @@ use sampan_shim_protocol::{LogDriver, Request};
 use sampan_state::Sync;
 use tokio_util::task::TaskTracker;
 
+use super::archive::{ExtractOptions, FileArchive, PathStat};
 use super::attach::Attachment;
+use super::changes::ChangedPath;
 use super::commit::CommitOptions;
 use super::exec::ExecStarter;
 use super::files::Export;
@@ -25,6 +27,9 @@ use super::request::{
     AttachOptions, CreateContainer, Created, ExecConfig, ExecStartOptions, ListOptions, LogOptions,
     Logs, RemoveOptions, StopOptions, TerminalSize, Wait, WaitCondition,
 };
+use super::top::Processes;
+use super::update::{ResourceChanges, Updated};
+use super::usage::Usage;
 use super::view::{ContainerSizes, ContainerView, ExecState, ExecView};
 use crate::fail_point::FailPoints;
 use crate::filter::Filters;
@@ -214,6 +219,63 @@ impl ContainerService {
     pub async fn export(&self, container: &str) -> Result<Export> {
         let (inner, found) = (self.inner.clone(), self.inner.registry.find(container)?);
         blocking(move || inner.export(&found)).await
+    }
+
+    /// Looks at a path in a container, whether it runs or not. A link as last part is not
+    /// followed, unless a slash follows it.
+    pub async fn stat_path(&self, container: &str, path: &str) -> Result<PathStat> {
+        let found = self.inner.registry.find(container)?;
+        self.inner.stat_path(&found, container, path).await
+    }
+
+    /// Opens a path in a container to be written out as a tar. A container that does not run
+    /// cannot be started until that is done.
+    pub async fn archive_path(&self, container: &str, path: &str) -> Result<FileArchive> {
+        let found = self.inner.registry.find(container)?;
+        self.inner.archive_path(&found, container, path).await
+    }
+
+    /// Extracts a tar, packed or not, into a directory of a container. What was extracted before
+    /// a failure stays.
+    pub async fn extract(
+        &self,
+        container: &str,
+        path: &str,
+        options: ExtractOptions,
+        tar: impl std::io::Read + Send + 'static,
+    ) -> Result<()> {
+        let found = self.inner.registry.find(container)?;
+        self.inner
+            .extract(&found, container, path, options, tar)
+            .await
+    }
+
+    /// Lists the processes of a running container in the columns that `ps` has with these
+    /// arguments; none are `-ef`.
+    pub async fn top(&self, container: &str, arguments: &str) -> Result<Processes> {
+        let (inner, found) = (self.inner.clone(), self.inner.registry.find(container)?);
+        let arguments = arguments.to_owned();
+        blocking(move || inner.top(&found, &arguments)).await
+    }
+
+    /// Reads what a container uses at this moment.
+    pub async fn usage(&self, container: &str) -> Result<Usage> {
+        let (inner, found) = (self.inner.clone(), self.inner.registry.find(container)?);
+        blocking(move || Ok(inner.usage(&found))).await
+    }
+
+    /// Compares a container's files with its image's, in the order of their paths.
+    pub async fn changes(&self, container: &str) -> Result<Vec<ChangedPath>> {
+        let (inner, found) = (self.inner.clone(), self.inner.registry.find(container)?);
+        blocking(move || inner.changes(&found)).await
+    }
+
+    /// Changes the limits of a container.
+    pub async fn update(&self, container: &str, changes: ResourceChanges) -> Result<Updated> {
+        self.operate(container, |inner, container| async move {
+            inner.update(&container, changes).await
+        })
+        .await
     }
 
     /// Checks an attach.

@@ -392,9 +392,15 @@ fn rlimits(resources: &Resources) -> Result<Vec<Rlimit>> {
 }
 
 fn resources(wishes: &HostConfig, devices: &[(DeviceNode, String)]) -> Result<LinuxResources> {
-    let limits = &wishes.resources;
     Ok(LinuxResources {
         devices: device_rules(wishes, devices)?,
+        ..limits(&wishes.resources)
+    })
+}
+
+/// Limits in the form of the runtime, without devices.
+pub(crate) fn limits(limits: &Resources) -> LinuxResources {
+    LinuxResources {
         memory: memory(limits),
         cpu: cpu(limits),
         pids: limits
@@ -406,7 +412,7 @@ fn resources(wishes: &HostConfig, devices: &[(DeviceNode, String)]) -> Result<Li
             ..BlockIoResources::default()
         }),
         ..LinuxResources::default()
-    })
+    }
 }
 
 fn memory(limits: &Resources) -> Option<MemoryResources> {

@@ -56,6 +56,12 @@ pub(crate) fn check(
     Ok(warnings)
 }
 
+/// Checks limits that are to take the place of others.
+pub(crate) fn check_update(host: &HostConfig, cpus: usize) -> Result<()> {
+    check_resources(&host.resources, cpus)?;
+    check_unsupported(host)
+}
+
 fn check_config(config: &ContainerConfig) -> Result<()> {
     let hostname = &config.hostname;
     let strange = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
