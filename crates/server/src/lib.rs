@@ -33,7 +33,9 @@ mod reply;
 mod routes;
 mod system;
 mod text;
+mod tls;
 mod unbuilt;
 mod volume;
 
-pub use listen::{Limits, serve, serve_tcp};
+pub use listen::{Limits, serve, serve_tcp, serve_tls};
+pub use tls::{Tls, TlsError, TlsFiles};

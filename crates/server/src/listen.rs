@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sampan_engine::Engine;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +15,7 @@ use crate::connection::{Socket, drain, drive};
 use crate::crowd::Crowd;
 use crate::edge::Edge;
 use crate::routes::routes;
+use crate::tls::{Tls, carry};
 
 /// How long accepting rests when descriptors or memory are short.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -72,6 +73,20 @@ pub async fn serve_tcp(
     Ok(())
 }
 
+/// Answers on a TCP listener, encrypted, as [`serve`] does.
+pub async fn serve_tls(
+    listener: std::net::TcpListener,
+    tls: Arc<Tls>,
+    engine: impl Into<Arc<Engine>>,
+    limits: Limits,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = Listener::Tls(TcpListener::from_std(listener)?, tls);
+    accept_loop(listener, edge(engine.into(), &stop), limits, stop).await;
+    Ok(())
+}
+
 fn edge(engine: Arc<Engine>, stop: &CancellationToken) -> Edge {
     Edge::new(routes(App::new(engine, stop.child_token())))
 }
@@ -80,20 +95,52 @@ fn edge(engine: Arc<Engine>, stop: &CancellationToken) -> Edge {
 pub(crate) enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
+    Tls(TcpListener, Arc<Tls>),
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<Accepted> {
+        let tcp = async |listener: &TcpListener| {
+            let (stream, _) = listener.accept().await?;
+            // Keystrokes of a hijacked terminal must not wait for each other.
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(stream)
+        };
         match self {
             Self::Unix(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Socket::Unix(stream)),
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // Keystrokes of a hijacked terminal must not wait for each other.
-                stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+                .map(|(stream, _)| Accepted::Plain(Socket::Unix(stream))),
+            Self::Tcp(listener) => Ok(Accepted::Plain(Socket::Tcp(tcp(listener).await?))),
+            Self::Tls(listener, tls) => Ok(Accepted::Tls(tcp(listener).await?, Arc::clone(tls))),
+        }
+    }
+}
+
+/// A client that has come.
+enum Accepted {
+    Plain(Socket),
+    /// Its hands are still to be shaken.
+    Tls(TcpStream, Arc<Tls>),
+}
+
+impl Accepted {
+    /// Serves the client to its end.
+    async fn serve<F: Future<Output = ()>>(self, drive: impl FnOnce(Socket) -> F) {
+        match self {
+            Self::Plain(socket) => drive(socket).await,
+            Self::Tls(stream, tls) => {
+                let opened = async {
+                    let client = tls.accept(stream).await?;
+                    Ok::<_, io::Error>((client, UnixStream::pair()?))
+                };
+                match opened.await {
+                    Ok((client, (inside, socket))) => {
+                        let driven = drive(Socket::Unix(socket));
+                        tokio::join!(carry(client, inside), driven);
+                    }
+                    Err(error) => tracing::info!(%error, "a client was not let in"),
+                }
             }
         }
     }
@@ -118,11 +165,13 @@ pub(crate) async fn accept_loop(
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok(socket) => {
+            Ok(accepted) => {
                 let guest = crowd.enter();
-                let connection = drive(socket, guest, edge.clone(), limits, stop.child_token());
+                let (edge, stop) = (edge.clone(), stop.child_token());
                 tracker.spawn(async move {
-                    connection.await;
+                    accepted
+                        .serve(|socket| drive(socket, guest, edge, limits, stop))
+                        .await;
                     drop(slot);
                 });
             }

@@ -9,7 +9,6 @@ use axum::routing::{MethodFilter, on};
 use crate::error::ApiError;
 
 const GET: MethodFilter = MethodFilter::GET;
-const HEAD: MethodFilter = MethodFilter::HEAD;
 const POST: MethodFilter = MethodFilter::POST;
 const PUT: MethodFilter = MethodFilter::PUT;
 const DELETE: MethodFilter = MethodFilter::DELETE;
@@ -18,14 +17,6 @@ const DELETE: MethodFilter = MethodFilter::DELETE;
 /// its other methods.
 #[rustfmt::skip]
 const UNBUILT: &[(MethodFilter, &str, &str)] = &[
-    (GET, "/containers/{id}/top", "listing the processes of a container"),
-    (GET, "/containers/{id}/changes", "listing the changes of a container's file system"),
-    (GET, "/containers/{id}/stats", "resource usage of containers"),
-    (POST, "/containers/{id}/update", "changing the limits of a container"),
-    (GET, "/containers/{id}/attach/ws", "attaching by websocket"),
-    (HEAD, "/containers/{id}/archive", "copying files out of a container"),
-    (GET, "/containers/{id}/archive", "copying files out of a container"),
-    (PUT, "/containers/{id}/archive", "copying files into a container"),
     (GET, "/containers/{id}/checkpoints", "checkpoints"),
     (POST, "/containers/{id}/checkpoints", "checkpoints"),
     (DELETE, "/containers/{id}/checkpoints/{checkpoint}", "checkpoints"),

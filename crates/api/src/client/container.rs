@@ -1,11 +1,13 @@
 //! Containers.
 
 use super::request::encode_segment;
-use super::{ByteStream, Client, Error, Hijacked, Response};
+use super::{ByteStream, Client, Error, Hijacked, JsonStream, Response};
 use crate::filters::Filters;
 use crate::types::container::{
-    ContainerInspect, ContainerSummary, CreateRequest, CreateResponse, WaitResponse,
+    Change, ContainerInspect, ContainerSummary, CreateRequest, CreateResponse, PathStat,
+    TopResponse, UpdateRequest, UpdateResponse, WaitResponse,
 };
+use crate::types::stats::StatsResponse;
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +96,18 @@ fn path(id: &str, rest: &str) -> String {
     format!("/containers/{}{rest}", encode_segment(id))
 }
 
+/// Reads the header that tells of a path.
+fn path_stat(headers: &http::HeaderMap) -> Result<PathStat, Error> {
+    use base64::Engine as _;
+    let value = headers.get("x-docker-container-path-stat");
+    let bytes = value.and_then(|value| {
+        base64::engine::general_purpose::STANDARD
+            .decode(value.as_bytes())
+            .ok()
+    });
+    Ok(serde_json::from_slice(&bytes.unwrap_or_default())?)
+}
+
 /// How an image is made of a container.
 #[derive(Debug, Clone, Default)]
 pub struct CommitOptions {
@@ -133,6 +147,80 @@ impl Client {
         }
         let made: crate::types::image::CommitResponse = request.send().await?.json().await?;
         Ok(made.id)
+    }
+
+    /// `HEAD /containers/{id}/archive`: what is known of a path.
+    pub async fn stat_path(&self, id: &str, at: &str) -> Result<PathStat, Error> {
+        let request = self
+            .request(http::Method::HEAD, path(id, "/archive"))
+            .query("path", at);
+        path_stat(request.send().await?.headers())
+    }
+
+    /// `GET /containers/{id}/archive`: a tar of what is at a path.
+    pub async fn copy_from(&self, id: &str, at: &str) -> Result<(PathStat, ByteStream), Error> {
+        let request = self.get(path(id, "/archive")).query("path", at);
+        let response = request.send().await?;
+        let stat = path_stat(response.headers())?;
+        Ok((stat, response.into_stream()))
+    }
+
+    /// `PUT /containers/{id}/archive`: extracts a tar into a directory, without replacing
+    /// directories by files or the other way round.
+    pub async fn copy_to<B>(
+        &self,
+        id: &str,
+        at: &str,
+        as_container_user: bool,
+        tar: B,
+    ) -> Result<(), Error>
+    where
+        B: hyper::body::Body<Data = bytes::Bytes, Error = std::io::Error> + Send + 'static,
+    {
+        let request = self
+            .request(http::Method::PUT, path(id, "/archive"))
+            .query("path", at)
+            .query("noOverwriteDirNonDir", "true")
+            .flag("copyUIDGID", as_container_user)
+            .body(tar, "application/x-tar");
+        request.send().await.map(drop)
+    }
+
+    /// `GET /containers/{id}/changes`.
+    pub async fn container_changes(&self, id: &str) -> Result<Vec<Change>, Error> {
+        let response = self.get(path(id, "/changes")).send().await?;
+        let changes: Option<Vec<Change>> = response.json().await?;
+        Ok(changes.unwrap_or_default())
+    }
+
+    /// `GET /containers/{id}/top`; no arguments are `-ef`.
+    pub async fn container_top(&self, id: &str, arguments: &str) -> Result<TopResponse, Error> {
+        let arguments = (!arguments.is_empty()).then_some(arguments);
+        let request = self.get(path(id, "/top")).maybe("ps_args", arguments);
+        request.send().await?.json().await
+    }
+
+    /// `POST /containers/{id}/update`; answers warnings.
+    pub async fn update_container(
+        &self,
+        id: &str,
+        changes: &UpdateRequest,
+    ) -> Result<Vec<String>, Error> {
+        let request = self.post(path(id, "/update")).json(changes)?;
+        let answer: UpdateResponse = request.send().await?.json().await?;
+        Ok(answer.warnings.unwrap_or_default())
+    }
+
+    /// `GET /containers/{id}/stats`: one reading with the one before it.
+    pub async fn container_stats(&self, id: &str) -> Result<StatsResponse, Error> {
+        let request = self.get(path(id, "/stats")).query("stream", "0");
+        request.send().await?.json().await
+    }
+
+    /// `GET /containers/{id}/stats`: a reading each second.
+    pub async fn follow_stats(&self, id: &str) -> Result<JsonStream<StatsResponse>, Error> {
+        let request = self.get(path(id, "/stats")).query("stream", "1");
+        Ok(request.send().await?.into_json_stream())
     }
 
     /// `GET /containers/{id}/export`: a tar of its files.

@@ -18,6 +18,7 @@ mod network;
 mod request;
 mod response;
 mod system;
+mod tls;
 mod volume;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub use hijack::{Hijacked, Socket};
 pub use image::{ImportOptions, PullOptions, PushOptions};
 pub use request::{Request, encode_segment};
 pub use response::{ByteStream, JsonStream, Response};
+pub use tls::{Tls, TlsError, TlsFiles, Trust};
 
 use crate::version::ApiVersion;
 
@@ -41,6 +43,8 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// A program whose input and output are the connection, with its arguments.
+    Program(Vec<String>),
 }
 
 /// The text names no endpoint.
@@ -82,6 +86,7 @@ impl std::fmt::Display for Endpoint {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Program(words) => f.write_str(&words.join(" ")),
         }
     }
 }
@@ -90,6 +95,7 @@ impl std::fmt::Display for Endpoint {
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Endpoint,
+    tls: Option<Tls>,
     version: ApiVersion,
 }
 
@@ -99,8 +105,20 @@ impl Client {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
+            tls: None,
             version: ApiVersion::NEWEST,
         }
+    }
+
+    /// The same client, which encrypts what goes by TCP.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Opens a connection on which nothing is said yet.
+    pub async fn connect(&self) -> Result<Socket, Error> {
+        connection::connect(&self.endpoint, self.tls.as_ref()).await
     }
 
     /// The same client, speaking another version.

@@ -9,7 +9,6 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use super::connection::connect;
 use super::hijack::Hijacked;
 use super::response::Response;
 use super::{Client, Error};
@@ -129,7 +128,7 @@ impl<'c> Request<'c> {
             request = request.header(name, value);
         }
         let request = request.body(self.body)?;
-        let socket = connect(&self.client.endpoint).await?;
+        let socket = self.client.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
         // The task ends with the connection: when the answer is read or dropped, or when the
         // upgrade takes the socket out of it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::host_config::{HostConfig, PortMap};
+use super::host_config::{HostConfig, PortMap, Resources, RestartPolicy};
 use super::mount::MountPoint;
 use super::network::{EndpointSettings, NetworkingConfig};
 use crate::wire;
@@ -345,6 +345,35 @@ wire! {
         "Path" path: String,
         /// 0 changed, 1 added, 2 deleted.
         "Kind" kind: u32,
+    }
+
+    /// What is known of a path in a container: the header of `/containers/{id}/archive`, in
+    /// base64.
+    pub struct PathStat {
+        /// Last part of the path.
+        "name" name: String,
+        /// Bytes.
+        "size" size: i64,
+        /// As Go's `io/fs.FileMode`.
+        "mode" mode: u32,
+        /// RFC 3339.
+        "mtime" mtime: String,
+        /// Where a link leads.
+        "linkTarget" link_target: String,
+    }
+
+    /// Body of `POST /containers/{id}/update`.
+    pub struct UpdateRequest {
+        /// Limits.
+        flatten "Resources" resources: Resources,
+        /// When the container is started again.
+        "RestartPolicy" restart_policy: Option<RestartPolicy>,
+    }
+
+    /// Answer of `POST /containers/{id}/update`.
+    pub struct UpdateResponse {
+        /// Warnings.
+        "Warnings" warnings: Option<Vec<String>>,
     }
 
     /// Answer of `POST /containers/prune`.

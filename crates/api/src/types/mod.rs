@@ -11,6 +11,7 @@ pub mod message;
 pub mod mount;
 pub mod network;
 pub mod sampan;
+pub mod stats;
 pub mod system;
 pub mod volume;
 

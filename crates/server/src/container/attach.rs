@@ -25,6 +25,7 @@ pub(super) async fn attach(
         logs: query.flag("logs"),
         stream: query.flag("stream"),
         detach_keys: query.text("detachKeys").map(str::to_owned),
+        raw: false,
     };
     let containers = app.engine.containers();
     let full = containers.inspect(&id).await?.id.to_string();

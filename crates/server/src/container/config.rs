@@ -161,7 +161,8 @@ fn shm_size(size: i64) -> Result<i64, ApiError> {
     Ok(size)
 }
 
-fn restart_policy(from: &wire_host::RestartPolicy) -> Result<RestartPolicy, ApiError> {
+/// Reads when a container is started again.
+pub(crate) fn restart_policy(from: &wire_host::RestartPolicy) -> Result<RestartPolicy, ApiError> {
     let count = from.maximum_retry_count;
     if count != 0 && from.name != "on-failure" {
         let message = if matches!(from.name.as_str(), "" | "no") {
@@ -207,7 +208,8 @@ fn port_bindings(
         .collect()
 }
 
-fn resources(from: wire_host::Resources) -> Result<Resources, ApiError> {
+/// Reads limits.
+pub(crate) fn resources(from: wire_host::Resources) -> Result<Resources, ApiError> {
     let some = |list: &Option<Vec<wire_host::ThrottleDevice>>| list.iter().flatten().count() > 0;
     if from.blkio_weight_device.iter().flatten().count() > 0
         || some(&from.blkio_device_read_bps)

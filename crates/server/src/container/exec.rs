@@ -58,7 +58,8 @@ pub(super) async fn start(
     JsonBody(body): JsonBody<ExecStartRequest>,
 ) -> Result<Response, ApiError> {
     let options = ExecStartOptions {
-        tty: Some(body.tty),
+        // Nobody looks at the stream of one that is detached, whatever its form.
+        tty: (!body.detach).then_some(body.tty),
         console_size: cells(body.console_size),
     };
     let starter = app.engine.containers().exec_start(&id, options).await?;

@@ -1,11 +1,15 @@
 //! Containers.
 
+mod archive;
 mod attach;
 mod config;
 mod exec;
 mod give;
+mod inside;
 mod logs;
 pub(crate) mod show;
+mod stats;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -55,6 +59,15 @@ pub(crate) fn routes() -> Router<App> {
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/export", get(give::export))
+        .route(
+            "/containers/{id}/archive",
+            get(archive::get).head(archive::stat).put(archive::put),
+        )
+        .route("/containers/{id}/changes", get(inside::changes))
+        .route("/containers/{id}/top", get(inside::top))
+        .route("/containers/{id}/stats", get(stats::stats))
+        .route("/containers/{id}/update", post(inside::update))
+        .route("/containers/{id}/attach/ws", get(websocket::attach))
         .route("/commit", post(give::commit))
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/attach", post(attach::attach))
