@@ -22,6 +22,8 @@ pub(crate) struct Command {
     pub(crate) usage: &'static str,
     /// One line.
     pub(crate) about: &'static str,
+    /// What help says below that line.
+    pub(crate) details: &'static str,
     /// Groups of flags.
     pub(crate) flags: &'static [&'static [Flag]],
     /// Docker's flags that do not work yet, by long and short name.
@@ -30,6 +32,8 @@ pub(crate) struct Command {
     pub(crate) arguments: Arguments,
     /// Whether everything from the first argument on belongs to the arguments.
     pub(crate) trailing: bool,
+    /// Left out of lists of commands.
+    pub(crate) hidden: bool,
     /// Does it; answers the exit code.
     pub(crate) run: fn(&Session, &Parsed<'_>) -> Result<u8, Failure>,
 }
@@ -40,10 +44,12 @@ impl Command {
         names: &[],
         usage: "",
         about: "",
+        details: "",
         flags: &[],
         refused: &[],
         arguments: Arguments::Any,
         trailing: false,
+        hidden: false,
         run: |_, _| Ok(0),
     };
 
@@ -52,7 +58,7 @@ impl Command {
         self.names.last().copied().unwrap_or_default()
     }
 
-    fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
+    pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
         self.flags.iter().copied().flatten()
     }
 }
@@ -70,6 +76,8 @@ pub(crate) enum Arguments {
     AtLeast(usize),
     /// So many or fewer.
     AtMost(usize),
+    /// Not fewer than the first and not more than the second.
+    Between(usize, usize),
 }
 
 impl Arguments {
@@ -95,6 +103,13 @@ impl Arguments {
                 format!(
                     "'sampan {name}' requires at most {number} {}",
                     plural(number)
+                ),
+                "Run",
+            )),
+            Self::Between(least, most) if !(least..=most).contains(&count) => Err((
+                format!(
+                    "'sampan {name}' requires at least {least} and at most {most} {}",
+                    plural(most)
                 ),
                 "Run",
             )),
@@ -164,6 +179,38 @@ impl Flag {
     pub(crate) const fn hidden(mut self) -> Self {
         self.hidden = true;
         self
+    }
+
+    pub(crate) fn long(&self) -> &'static str {
+        self.long
+    }
+
+    pub(crate) fn letter(&self) -> Option<char> {
+        self.short
+    }
+
+    pub(crate) fn help(&self) -> &'static str {
+        self.help
+    }
+
+    pub(crate) fn first_line(&self) -> &'static str {
+        self.help.lines().next().unwrap_or_default()
+    }
+
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// The type of its value, as help names it.
+    pub(crate) fn kind(&self) -> Option<&'static str> {
+        match self.value {
+            Value::Switch => None,
+            Value::One(kind) | Value::Many(kind) => Some(kind),
+        }
+    }
+
+    pub(crate) fn takes_value(&self) -> bool {
+        self.kind().is_some()
     }
 
     /// As errors name it: `-m, --memory`.
@@ -344,6 +391,10 @@ impl<'c> Command {
     /// The help text, wrapped to `width` columns.
     pub(crate) fn help(&self, called: &str, width: usize) -> String {
         let mut out = format!("{}\n\n{}\n", self.usage_line(called), self.about);
+        if !self.details.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\n{}\n", self.details);
+        }
         if self.names.len() > 1 {
             let names: Vec<String> = self
                 .names
@@ -456,6 +507,11 @@ impl Parsed<'_> {
             .get_many::<String>(ARGUMENTS)
             .map(|words| words.map(String::as_str).collect())
             .unwrap_or_default()
+    }
+
+    /// Whether any flag was given.
+    pub(crate) fn any_flag(&self) -> bool {
+        self.command.all_flags().any(|flag| self.given(flag.long))
     }
 
     /// Whether a flag was given.

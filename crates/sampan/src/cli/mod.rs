@@ -12,10 +12,14 @@ mod builder_cache;
 mod builder_du;
 mod command;
 mod commit;
+mod complete;
 mod container;
+mod cp;
 mod create;
 mod credentials;
 mod df;
+mod dial_stdio;
+mod diff;
 mod each;
 mod events;
 mod exec;
@@ -37,15 +41,18 @@ mod load;
 mod login;
 mod logout;
 mod logs;
+mod man;
 mod network;
 mod output;
 mod pause;
+mod port;
 mod progress;
 mod prune;
 mod ps;
 mod pull;
 mod push;
 mod registry;
+mod remote;
 mod rename;
 mod restart;
 mod rm;
@@ -56,11 +63,14 @@ mod search;
 mod session;
 mod signals;
 mod start;
+mod stats;
 mod stop;
 mod stream;
 mod tag;
 mod terminal;
+mod top;
 mod unpause;
+mod update;
 mod version;
 mod volume;
 mod wait;
@@ -71,6 +81,8 @@ use std::process::ExitCode;
 use command::{Arguments, Call, Command, Flag};
 use failure::Failure;
 use format::data::Data;
+use remote::TlsFlags;
+pub(crate) use remote::certificates;
 use session::Session;
 
 /// All commands.
@@ -82,8 +94,13 @@ static COMMANDS: &[Command] = &[
     build::history::LOGS,
     build::history::REMOVE,
     commit::COMMAND,
+    complete::COMPLETE,
+    complete::COMPLETION,
+    cp::COMMAND,
     create::COMMAND,
     df::COMMAND,
+    dial_stdio::COMMAND,
+    diff::COMMAND,
     events::COMMAND,
     exec::COMMAND,
     export::COMMAND,
@@ -105,8 +122,10 @@ static COMMANDS: &[Command] = &[
     login::COMMAND,
     logout::COMMAND,
     logs::COMMAND,
+    man::COMMAND,
     network::LS,
     pause::COMMAND,
+    port::COMMAND,
     builder_cache::EXPORT,
     builder_cache::IMPORT,
     builder_cache::LS,
@@ -130,9 +149,12 @@ static COMMANDS: &[Command] = &[
     save::COMMAND,
     search::COMMAND,
     start::COMMAND,
+    stats::COMMAND,
     stop::COMMAND,
     tag::COMMAND,
+    top::COMMAND,
     unpause::COMMAND,
+    update::COMMAND,
     version::COMMAND,
     volume::CREATE,
     volume::LS,
@@ -161,20 +183,14 @@ const NOT_YET: &[&str] = &[
     "compose",
     "config",
     "context",
-    "cp",
-    "diff",
     "manifest",
     "node",
     "plugin",
-    "port",
     "secret",
     "service",
     "stack",
-    "stats",
     "swarm",
-    "top",
     "trust",
-    "update",
     "connect",
     "disconnect",
 ];
@@ -194,16 +210,26 @@ static ROOT: Command = Command {
         )
         .short('l')
         .default("info"),
+        Flag::switch("tls", "Use TLS; implied by --tlsverify"),
+        Flag::one(
+            "tlscacert",
+            "string",
+            "Trust certs signed only by this CA (default \"~/.docker/ca.pem\" or $DOCKER_CERT_PATH)",
+        ),
+        Flag::one(
+            "tlscert",
+            "string",
+            "Path to TLS certificate file (default \"~/.docker/cert.pem\")",
+        ),
+        Flag::one(
+            "tlskey",
+            "string",
+            "Path to TLS key file (default \"~/.docker/key.pem\")",
+        ),
+        Flag::switch("tlsverify", "Use TLS and verify the remote"),
         Flag::switch("version", "Print version information and quit").short('v'),
     ]],
-    refused: &[
-        ("context", Some('c')),
-        ("tls", None),
-        ("tlscacert", None),
-        ("tlscert", None),
-        ("tlskey", None),
-        ("tlsverify", None),
-    ],
+    refused: &[("context", Some('c'))],
     arguments: Arguments::Any,
     trailing: true,
     ..Command::PLAIN
@@ -232,6 +258,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
 
 fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
     let has_flags = arguments.first().is_some_and(|word| word.starts_with('-'));
+    let mut tls = TlsFlags::default();
     let (host, configuration, words) = if has_flags {
         let parsed = match ROOT.parse("", arguments)? {
             Call::Help => return help(&[]),
@@ -248,6 +275,17 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
         if hosts.len() > 1 {
             return Err(Failure::message("specify only one -H"));
         }
+        let text = |long: &str| parsed.text(long).map(str::to_owned);
+        tls = TlsFlags {
+            on: parsed.switch("tls")?,
+            verify: match parsed.given("tlsverify") {
+                true => Some(parsed.switch("tlsverify")?),
+                false => None,
+            },
+            authority: text("tlscacert"),
+            certificate: text("tlscert"),
+            key: text("tlskey"),
+        };
         let count = parsed.arguments().len();
         (
             hosts.first().map(|host| (*host).to_owned()),
@@ -275,7 +313,7 @@ fn dispatch(arguments: &[String]) -> Result<u8, Failure> {
         }
         Call::Run(parsed) => {
             tracing::debug!("arguments parsed");
-            let session = Session::open(host.as_deref(), configuration.as_deref())?;
+            let session = Session::open(host.as_deref(), configuration.as_deref(), &tls)?;
             (command.run)(&session, &parsed).map_err(|failure| point_to_help(failure, called))
         }
     }
@@ -421,6 +459,7 @@ Common Commands:
     out.push_str("\nCommands:\n");
     let mut others: Vec<(&str, &str)> = COMMANDS
         .iter()
+        .filter(|command| !command.hidden)
         .map(|command| (command.short_name(), command.about))
         .filter(|(name, _)| !name.contains(' ') && !COMMON.contains(name))
         .collect();
@@ -447,6 +486,7 @@ fn group_help(group: &(&str, &str), rest: &[String]) -> Result<u8, Failure> {
     let mut out = format!("Usage:  sampan {name} COMMAND\n\n{about}\n\nCommands:\n");
     let mut verbs: Vec<(&str, &str)> = COMMANDS
         .iter()
+        .filter(|command| !command.hidden)
         .filter_map(|command| {
             let first = command
                 .names

@@ -33,6 +33,7 @@ pub(crate) const COMMAND: Command = Command {
     arguments: Arguments::AtLeast(1),
     trailing: true,
     run,
+    ..Command::PLAIN
 };
 
 fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {

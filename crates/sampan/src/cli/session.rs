@@ -5,10 +5,11 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use sampan_api::Client;
-use sampan_api::client::Endpoint;
+use sampan_api::client::{Endpoint, InvalidEndpoint};
 
 use super::failure::Failure;
 use super::format::data::Data;
+use super::remote::{self, TlsFlags};
 use crate::daemon::{self, Paths};
 
 /// The context of a command.
@@ -25,7 +26,11 @@ pub(crate) struct Session {
 impl Session {
     /// Chooses the engine: `host`, `SAMPAN_HOST`, `DOCKER_HOST`, or the socket in the run
     /// directory. `configuration` is the directory of `config.json`.
-    pub(crate) fn open(host: Option<&str>, configuration: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn open(
+        host: Option<&str>,
+        configuration: Option<&str>,
+        tls: &TlsFlags,
+    ) -> Result<Self, Failure> {
         let paths = Paths::from_environment();
         let usual = Endpoint::Unix(paths.socket());
         let named = host
@@ -33,11 +38,7 @@ impl Session {
             .or_else(|| variable("SAMPAN_HOST"))
             .or_else(|| variable("DOCKER_HOST"));
         let endpoint = match named {
-            Some(text) => text
-                .parse()
-                .map_err(|error: sampan_api::client::InvalidEndpoint| {
-                    Failure::message(error.to_string())
-                })?,
+            Some(text) => named_endpoint(&text, tls).map_err(Failure::message)?,
             None => usual.clone(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,8 +46,8 @@ impl Session {
             .build()
             .map_err(|error| Failure::message(format!("cannot wait for input: {error}")))?;
         Ok(Self {
+            client: Client::new(endpoint.clone()).with_tls(tls.open(&endpoint)?),
             own: (endpoint == usual).then_some(paths),
-            client: Client::new(endpoint),
             running: OnceCell::new(),
             runtime,
             configuration: configuration
@@ -65,6 +66,15 @@ impl Session {
             self.running.get_or_init(|| ());
         }
         Ok(&self.client)
+    }
+
+    /// A client of an engine that runs already; none where ours does not.
+    pub(crate) fn running_client(&self) -> Option<&Client> {
+        let socket = self.own.as_ref().map(Paths::socket);
+        match socket {
+            Some(socket) if std::os::unix::net::UnixStream::connect(&socket).is_err() => None,
+            _ => Some(&self.client),
+        }
     }
 
     /// Waits for a future.
@@ -92,12 +102,30 @@ impl Session {
     }
 }
 
+/// Reads the name of an engine. Docker's port with TLS is another one.
+fn named_endpoint(text: &str, tls: &TlsFlags) -> Result<Endpoint, String> {
+    if text.starts_with("ssh://") {
+        return remote::ssh(text);
+    }
+    let endpoint = text
+        .parse()
+        .map_err(|error: InvalidEndpoint| error.to_string())?;
+    Ok(match endpoint {
+        Endpoint::Tcp(address) if tls.is_on() && !text.trim_end_matches('/').ends_with(":2375") => {
+            let usual = address.strip_suffix(":2375");
+            Endpoint::Tcp(usual.map_or(address.clone(), |host| format!("{host}:2376")))
+        }
+        other => other,
+    })
+}
+
 /// An environment variable that is not empty.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn default_configuration() -> PathBuf {
+/// Docker's directory of the user.
+pub(crate) fn default_configuration() -> PathBuf {
     let home = variable("HOME").unwrap_or_else(|| "/root".to_owned());
     Path::new(&home).join(".docker")
 }

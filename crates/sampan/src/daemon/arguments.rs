@@ -1,14 +1,15 @@
 //! The arguments of `sampan daemon`.
 
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use sampan_engine::CollectorConfig;
 use sampan_engine::images::{Budget, Mark};
 use sampan_layers::{Driver, Mounts};
+use sampan_server::TlsFiles;
 
 use super::Paths;
+use super::host::{Host, TlsArguments};
 use super::registries::Places;
 
 pub(super) const HELP: &str = "\
@@ -25,10 +26,13 @@ Options:
       --docker-socket      Also listen on /run/docker.sock
   -G, --group string       Group that may use the socket (default \"sampan\" or \"docker\")
       --help               Print usage
-  -H, --host list          Socket to listen on: unix://PATH, or fd:// for a
-                           socket of systemd (default unix://RUN/sampan.sock)
+  -H, --host list          Socket to listen on: unix://PATH, tcp://ADDRESS:PORT,
+                           or fd:// for a socket of systemd (default
+                           unix://RUN/sampan.sock)
       --insecure-registry list
                            Registry or network of registries that may be insecure
+      --insecure-tcp       Listen on tcp:// without TLS, for programs of this
+                           machine only: whoever connects has all powers over it
       --layer-driver string
                            How layers are kept: erofs (not unpacked), directory,
                            or auto, by what the kernel can (default \"auto\")
@@ -69,7 +73,9 @@ pub(super) enum Parsed {
 pub(super) struct Settings {
     pub(super) mode: Mode,
     pub(super) paths: Paths,
-    pub(super) sockets: Vec<PathBuf>,
+    pub(super) hosts: Vec<Host>,
+    /// How what comes by TCP is encrypted.
+    pub(super) tls: Option<TlsFiles>,
     pub(super) group: Option<String>,
     pub(super) log_level: String,
     pub(super) layers: Layers,
@@ -163,6 +169,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut collector = CollectorArguments::default();
     let mut registries = Places::from_environment();
     let mut comes_back = false;
+    let mut tls = TlsArguments::from_environment();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let (name, inline) = match argument.split_once('=') {
@@ -199,6 +206,12 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             "--registry-mirror" => registries.mirrors.push(value()?),
             "--insecure-registry" => registries.insecure.push(value()?),
             "--comes-back" => comes_back = true,
+            "--tls" => tls.on = inline.as_deref() != Some("false"),
+            "--tlsverify" => tls.verify = inline.as_deref() != Some("false"),
+            "--tlscacert" => tls.authority = value()?.into(),
+            "--tlscert" => tls.certificate = value()?.into(),
+            "--tlskey" => tls.key = value()?.into(),
+            "--insecure-tcp" => tls.insecure = inline.as_deref() != Some("false"),
             // Between the keeper and the engine only.
             "--listener-descriptors" => listeners = Some(descriptors(&value()?)?),
             "--keeper-descriptor" => keeper = descriptors(&value()?)?.first().copied(),
@@ -225,20 +238,22 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     ] {
         *path = std::path::absolute(&*path).map_err(|error| error.to_string())?;
     }
-    let mut sockets = Vec::new();
+    let mut places = Vec::new();
     for host in &hosts {
         if host == "fd://" {
             listeners = Some(systemd_descriptors()?);
         } else {
-            sockets.push(socket_path(host)?);
+            places.push(Host::parse(host, tls.is_on())?);
         }
     }
-    if sockets.is_empty() {
-        sockets.push(paths.socket());
+    // Without a socket no command of this machine would find the engine.
+    if !places.iter().any(|host| matches!(host, Host::Unix(_))) {
+        places.insert(0, Host::Unix(paths.socket()));
     }
     if docker_socket {
-        sockets.push("/run/docker.sock".into());
+        places.push(Host::Unix("/run/docker.sock".into()));
     }
+    tls.check(&places)?;
     let mode = match listeners {
         Some(listeners) => Mode::Engine { listeners, keeper },
         None => Mode::Keeper,
@@ -246,7 +261,8 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     Ok(Parsed::Run(Box::new(Settings {
         mode,
         paths,
-        sockets,
+        hosts: places,
+        tls: tls.files(),
         group,
         log_level,
         layers,
@@ -333,17 +349,6 @@ impl CollectorArguments {
     }
 }
 
-fn socket_path(host: &str) -> Result<PathBuf, String> {
-    match host.split_once("://") {
-        Some(("unix", path)) if path.starts_with('/') => Ok(path.into()),
-        Some(("unix", path)) => Err(format!("the socket path {path:?} is not absolute")),
-        Some(("tcp", _)) => Err("tcp:// is not supported yet: listen on unix://PATH".into()),
-        _ => Err(format!(
-            "invalid --host {host:?}: it has the form unix:///path/of.sock or fd://"
-        )),
-    }
-}
-
 fn descriptors(list: &str) -> Result<Vec<RawFd>, String> {
     list.split(',')
         .map(|number| {
@@ -382,7 +387,7 @@ mod tests {
     #[test]
     fn sockets_follow_the_run_directory() {
         let settings = settings(&["--run=/r", "--root", "/s"]).unwrap();
-        assert_eq!(settings.sockets, [PathBuf::from("/r/sampan.sock")]);
+        assert_eq!(settings.hosts, [Host::Unix("/r/sampan.sock".into())]);
         assert!(matches!(settings.mode, Mode::Keeper));
     }
 
@@ -435,6 +440,27 @@ mod tests {
         ] {
             assert!(settings(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn tcp_is_encrypted_and_clients_are_known() {
+        let tcp = ["-H", "tcp://0.0.0.0"];
+        let with = |more: &[&str]| settings(&[&tcp[..], more].concat());
+        let known = with(&[
+            "--tlsverify",
+            "--tlscacert=/c/ca",
+            "--tlscert=/c/c",
+            "--tlskey=/c/k",
+        ]);
+        let known = known.unwrap();
+        assert_eq!(known.hosts[1].to_string(), "tcp://0.0.0.0:2376");
+        assert_eq!(known.tls.unwrap().client_authority, Some("/c/ca".into()));
+        for refused in [&[][..], &["--tls"], &["--insecure-tcp"]] {
+            assert!(with(refused).is_err(), "{refused:?}");
+        }
+        let local = settings(&["-H", "tcp://127.0.0.1:99", "--insecure-tcp"]).unwrap();
+        assert_eq!((local.hosts.len(), local.tls), (2, None));
+        assert!(settings(&["-H", "tcp://127.0.0.1"]).is_err());
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -19,7 +18,9 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::Settings;
-use super::{listen, private_directory, unserved};
+use super::host::{self, Host};
+use super::listen::Listener;
+use super::{private_directory, unserved};
 
 /// An engine that lived shorter than this has failed rather than been killed.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
@@ -46,22 +47,24 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     let _lock = DirLock::try_acquire(&settings.paths.run, "keeper.lock")
         .context("another engine serves this run directory")?;
     let mut listeners = Vec::new();
-    for socket in &settings.sockets {
-        listeners.push(listen::listen(socket, settings.group.as_deref())?);
+    for host in &settings.hosts {
+        listeners.push(Listener::open(host, settings.group.as_deref())?);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?;
     let result = runtime.block_on(keep(settings, &listeners));
-    for socket in &settings.sockets {
-        // Nobody will answer there any more.
-        let _ = std::fs::remove_file(socket);
+    for host in &settings.hosts {
+        if let Host::Unix(path) = host {
+            // Nobody will answer there any more.
+            let _ = std::fs::remove_file(path);
+        }
     }
     result
 }
 
-async fn keep(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<()> {
+async fn keep(settings: &Settings, listeners: &[Listener]) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut reload = signal(SignalKind::hangup())?;
@@ -256,11 +259,11 @@ async fn stop(mut engine: Child) -> anyhow::Result<()> {
 }
 
 /// Starts an engine; also returns what it will be heard on.
-fn spawn(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<(Child, UnixStream)> {
+fn spawn(settings: &Settings, listeners: &[Listener]) -> anyhow::Result<(Child, UnixStream)> {
     let mut numbers = Vec::new();
     for listener in listeners {
         inherit(listener)?;
-        numbers.push(listener.as_raw_fd().to_string());
+        numbers.push(listener.as_fd().as_raw_fd().to_string());
     }
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     inherit(&theirs)?;
@@ -275,11 +278,7 @@ fn spawn(settings: &Settings, listeners: &[UnixListener]) -> anyhow::Result<(Chi
         .args(settings.layers.arguments())
         .args(["--listener-descriptors", &numbers.join(",")])
         .args(["--keeper-descriptor", &theirs.as_raw_fd().to_string()]);
-    for socket in &settings.sockets {
-        command
-            .arg("--host")
-            .arg(format!("unix://{}", socket.display()));
-    }
+    command.args(host::arguments(&settings.hosts, settings.tls.as_ref()));
     if let Some(group) = &settings.group {
         command.args(["--group", group]);
     }
@@ -322,14 +321,14 @@ pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
             .arg(&settings.paths.run)
             .args(["--log-level", &settings.log_level])
             .args(settings.layers.arguments());
-        for socket in &settings.sockets {
-            // It listens anew in their place; who waits in the old queue is
-            // refused and tries again.
-            drop(std::fs::remove_file(socket));
-            command
-                .arg("--host")
-                .arg(format!("unix://{}", socket.display()));
+        for host in &settings.hosts {
+            if let Host::Unix(path) = host {
+                // It listens anew in their place; who waits in the old queue is
+                // refused and tries again.
+                drop(std::fs::remove_file(path));
+            }
         }
+        command.args(host::arguments(&settings.hosts, settings.tls.as_ref()));
         if let Some(group) = &settings.group {
             command.args(["--group", group]);
         }

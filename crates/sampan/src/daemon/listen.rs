@@ -1,17 +1,49 @@
 //! The sockets that clients connect to.
 
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use anyhow::Context;
 
+use super::host::Host;
+
 /// Groups that may use the socket, in order of preference.
 const USUAL_GROUPS: [&str; 2] = ["sampan", "docker"];
 
+/// A socket on which clients are waited for.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Listens where `host` says. See [`listen`].
+    pub(super) fn open(host: &Host, group: Option<&str>) -> anyhow::Result<Self> {
+        match host {
+            Host::Unix(path) => listen(path, group).map(Self::Unix),
+            Host::Tcp(address) => TcpListener::bind(address)
+                .map(Self::Tcp)
+                .with_context(|| format!("cannot listen on {host}")),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
 /// Listens on `path`, in place of a socket that nobody listens on any more.
 /// Members of `group` may connect, else only root.
-pub(super) fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
+fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         anyhow::bail!("an engine is already listening on {}", path.display());
     }

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod hello;
+mod host;
 mod keeper;
 mod listen;
 mod registries;

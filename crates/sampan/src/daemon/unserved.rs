@@ -1,12 +1,13 @@
 //! What clients hear while there is no engine to answer them.
 
-use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use super::listen::Listener;
 
 /// A client says what it wants within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -17,13 +18,17 @@ const LONGEST_REQUEST: usize = 64 << 10;
 
 /// Answers every request with `sentence` and status 503, for a while.
 pub(super) async fn answer(
-    listeners: &[UnixListener],
+    listeners: &[Listener],
     sentence: &str,
     time: Duration,
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut accepting = JoinSet::new();
     for listener in listeners {
+        // By TCP they wait: what is said there would be said in the clear.
+        let Listener::Unix(listener) = listener else {
+            continue;
+        };
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener.try_clone()?)?;
         accepting.spawn(answer_at(listener, sentence.to_owned(), stop.clone()));
@@ -99,7 +104,9 @@ mod tests {
         use std::io::{Read, Write};
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let listeners = [UnixListener::bind(&path).unwrap()];
+        let listeners = [Listener::Unix(
+            std::os::unix::net::UnixListener::bind(&path).unwrap(),
+        )];
         let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         client.write_all(b"GET /info HTTP/1.1\r\n\r\n").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()

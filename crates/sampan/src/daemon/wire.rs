@@ -2,17 +2,18 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, RawFd};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use sampan_engine::{Bundled, Config, Engine};
+use sampan_server::Tls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Mode, Settings};
 use super::keeper::{Ear, Heard, KeeperLink};
+use super::listen::Listener;
 use super::registries::{self, Files};
 use super::{hello, keeper, private_directory, unpack};
 
@@ -58,7 +59,7 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
 
 /// Takes what the engine needs before anything of it runs: the sockets, and the file of its pid,
 /// which is locked as long as it is open.
-fn prepare(settings: &Settings, listeners: &[RawFd]) -> anyhow::Result<(Vec<UnixListener>, File)> {
+fn prepare(settings: &Settings, listeners: &[RawFd]) -> anyhow::Result<(Vec<Listener>, File)> {
     tracing_subscriber::fmt()
         .with_env_filter(format!("warn,sampan={0},sampan_engine={0},sampan_server={0},sampan_images={0},sampan_registry_client={0}", settings.log_level))
         .with_writer(std::io::stderr)
@@ -73,7 +74,7 @@ fn prepare(settings: &Settings, listeners: &[RawFd]) -> anyhow::Result<(Vec<Unix
 
 async fn serve(
     settings: &Settings,
-    listeners: Vec<UnixListener>,
+    listeners: Vec<Listener>,
     keeper: Option<&KeeperLink>,
 ) -> anyhow::Result<End> {
     let mut reload = signal(SignalKind::hangup())?;
@@ -101,15 +102,42 @@ async fn serve(
             .await
             .context("cannot open the engine")?,
     );
+    let tls = settings
+        .tls
+        .clone()
+        .map(Tls::open)
+        .transpose()?
+        .map(Arc::new);
+    let reread = || {
+        registries.reload();
+        if let Some(tls) = &tls
+            && let Err(error) = tls.reload()
+        {
+            tracing::error!(%error, "the certificates stay as they are");
+        }
+    };
     let stop = CancellationToken::new();
     let mut edges = tokio::task::JoinSet::new();
     for listener in listeners {
-        edges.spawn(sampan_server::serve(
-            listener,
-            engine.clone(),
-            sampan_server::Limits::default(),
-            stop.clone(),
-        ));
+        let (engine, stop) = (engine.clone(), stop.clone());
+        let limits = sampan_server::Limits::default();
+        match (listener, &tls) {
+            (Listener::Unix(listener), _) => {
+                edges.spawn(sampan_server::serve(listener, engine, limits, stop));
+            }
+            (Listener::Tcp(listener), Some(tls)) => {
+                let tls = tls.clone();
+                edges.spawn(sampan_server::serve_tls(
+                    listener, tls, engine, limits, stop,
+                ));
+            }
+            (Listener::Tcp(listener), None) => {
+                tracing::warn!(
+                    "all programs and users of this machine can reach the engine by TCP"
+                );
+                edges.spawn(sampan_server::serve_tcp(listener, engine, limits, stop));
+            }
+        }
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -121,9 +149,9 @@ async fn serve(
         tokio::select! {
             _ = terminate.recv() => break End::Asked,
             _ = interrupt.recv() => break End::Asked,
-            _ = reload.recv() => registries.reload(),
+            _ = reload.recv() => reread(),
             heard = hear(ear.as_mut()) => match heard {
-                Heard::Reload => registries.reload(),
+                Heard::Reload => reread(),
                 Heard::Gone => break End::KeeperLost,
             },
             Some(ended) = edges.join_next() => {
@@ -147,17 +175,19 @@ async fn hear(ear: Option<&mut Ear>) -> Heard {
     }
 }
 
-fn adopt(numbers: &[RawFd]) -> anyhow::Result<Vec<UnixListener>> {
-    let adopt = |number: &RawFd| -> anyhow::Result<UnixListener> {
+fn adopt(numbers: &[RawFd]) -> anyhow::Result<Vec<Listener>> {
+    let adopt = |number: &RawFd| -> anyhow::Result<Listener> {
         let descriptor = sampan_kernel::inherited::take(*number)
             .with_context(|| format!("descriptor {number} was not passed"))?;
         rustix::net::sockopt::socket_acceptconn(descriptor.as_fd())
             .ok()
             .filter(|listening| *listening)
             .with_context(|| format!("descriptor {number} is not a listening socket"))?;
-        let listener = UnixListener::from(descriptor);
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+        let family = rustix::net::sockopt::socket_domain(descriptor.as_fd())?;
+        Ok(match family {
+            rustix::net::AddressFamily::UNIX => Listener::Unix(descriptor.into()),
+            _ => Listener::Tcp(descriptor.into()),
+        })
     };
     numbers.iter().map(adopt).collect()
 }
