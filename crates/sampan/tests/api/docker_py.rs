@@ -7,6 +7,7 @@ use std::process::Command;
 use crate::engine_with_busybox;
 
 const SESSION: &str = include_str!("session.py");
+const METHODS: &str = include_str!("methods.py");
 
 /// A directory with docker-py, fetched once.
 fn library() -> PathBuf {
@@ -26,14 +27,13 @@ fn library() -> PathBuf {
     directory
 }
 
-#[test]
-fn docker_py_plays_a_whole_session() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+/// Runs a script with the library against an engine of its own.
+fn play(script: &str) {
     let engine = engine_with_busybox();
     let mut python = Command::new("python3");
     engine.environment(&mut python);
     let ran = python
-        .args(["-c", SESSION])
+        .args(["-c", script])
         .env("PYTHONPATH", library())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
@@ -44,4 +44,16 @@ fn docker_py_plays_a_whole_session() {
         String::from_utf8_lossy(&ran.stdout),
         String::from_utf8_lossy(&ran.stderr)
     );
+}
+
+#[test]
+fn docker_py_plays_a_whole_session() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    play(SESSION);
+}
+
+#[test]
+fn docker_py_calls_all_of_its_methods() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    play(METHODS);
 }

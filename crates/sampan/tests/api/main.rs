@@ -9,6 +9,7 @@ mod http;
 mod images;
 mod shapes;
 mod streams;
+mod websocket;
 
 use sampan_testing::TestEngine;
 
