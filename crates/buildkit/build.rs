@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_transport(false)
         .bytes(".fsutil.types.Packet.data")
         .bytes(".moby.buildkit.v1.BytesMessage.data")
+        .bytes(".containerd.services.content.v1")
         .include_file("mod.rs")
         .compile_fds(set)?;
     Ok(())

@@ -205,7 +205,7 @@ impl GitSource {
             program,
             scratch,
             images,
-            header: header.map(|header| (host(&self.url).to_owned(), header.to_owned())),
+            header: header.map(|header| (origin(&self.url), header.to_owned())),
             cancel,
         };
         let mut count = 0;
@@ -248,6 +248,12 @@ fn host(url: &str) -> &str {
     authority.rsplit('@').next().unwrap_or_default()
 }
 
+/// Scheme and host, as git compares addresses with.
+fn origin(url: &str) -> String {
+    let scheme = url.split_once("://").map_or("https", |(scheme, _)| scheme);
+    format!("{scheme}://{}", host(url))
+}
+
 /// An address without what authenticates.
 fn hidden(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -282,7 +288,7 @@ struct Fetching<'a> {
     program: &'a Path,
     scratch: &'a Path,
     images: &'a ImageStore,
-    /// A host, and the header that authenticates there.
+    /// Scheme and host, and the header that authenticates there.
     header: Option<(String, String)>,
     cancel: &'a CancellationToken,
 }
@@ -309,7 +315,15 @@ impl Fetching<'_> {
         let name = "refs/sampan/wanted";
         let exact = format!("+{wanted}:{name}");
         let shallow = [&fetch[..], &["--depth=1", "--", url, &exact]].concat();
-        let mut commit = match self.run(at, &shallow) {
+        let fetched = match self.run(at, &shallow) {
+            // A server that knows nothing of git and only has its files.
+            Err(Error::Step(why)) if why.contains("does not support shallow") => {
+                let whole = [&fetch[..], &["--", url, &exact]].concat();
+                self.run(at, &whole)
+            }
+            fetched => fetched,
+        };
+        let mut commit = match fetched {
             Ok(_) => self.commit(at, name),
             // What is no name there may still be the beginning of a commit's.
             Err(Error::Step(why)) if is_commit(&wanted) => {
@@ -498,9 +512,9 @@ impl Fetching<'_> {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
-        if let Some((host, header)) = &self.header {
+        if let Some((origin, header)) = &self.header {
             settings.push((
-                format!("http.https://{host}/.extraHeader"),
+                format!("http.{origin}/.extraHeader"),
                 format!("Authorization: {header}"),
             ));
         }

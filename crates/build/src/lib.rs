@@ -66,7 +66,7 @@ pub use git::GitSource;
 pub use history::{BuildRecord, History, Pinned};
 pub use output::{Output, OutputEntry, OutputKind};
 pub use owner::find_owner;
-pub use progress::{Event, EventSink, Failure, InOrder, Place};
+pub use progress::{BaseNews, Event, EventSink, Failure, InOrder, Place};
 pub use prune::{CacheKind, CacheRecord, PrunePolicy, Pruned};
 pub use remote::Remote;
 pub use sandbox::{
@@ -77,5 +77,6 @@ pub use secrets::{NoSecrets, Secrets};
 pub use solve::{
     Base, Build, Built, Entitlement, Failed, NamedContext, NoCache, Settings, Written,
 };
+pub use times::SOURCE_DATE_EPOCH;
 pub use tokio_util::sync::CancellationToken;
 pub use web::Web;

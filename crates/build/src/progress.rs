@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sampan_dockerfile::Location;
+
 /// A piece of news.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -38,7 +40,34 @@ pub enum Event {
     /// Nothing more comes of the stage.
     Ended,
     /// The stage could not be built. Nothing more comes of it.
-    Failed(Failure),
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Which instruction of the Dockerfile it was.
+        location: Option<Location>,
+    },
+    /// News of an image that stages begin with, by its name.
+    Base(String, BaseNews),
+}
+
+/// What happens to an image that stages begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BaseNews {
+    /// It is looked for.
+    Wanted,
+    /// A layer of it is fetched.
+    Layer {
+        /// The first digits of its digest.
+        id: String,
+        /// What happens to it: its bytes come, or are unpacked.
+        doing: &'static str,
+        /// Bytes that came, or are unpacked.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// It is here, or the reason why not.
+    Found(Option<String>),
 }
 
 /// Why a stage could not be built.
@@ -102,7 +131,7 @@ impl<S: Fn(Event)> InOrder<S> {
             Event::Stages(order) => state.order = order.into(),
             Event::Ended => self.end(&mut state, stage),
             // All of it is told, also when others in front of it have not ended.
-            Event::Failed(_) => {
+            Event::Failed { .. } => {
                 self.release(&mut state, stage);
                 state.order.clear();
             }

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use sampan_dockerfile::{Dockerfile, Ignore, Input, Options, Plan};
+use sampan_dockerfile::{Dockerfile, Ignore, Input, Location, Options, Plan};
 use sampan_images::{HeldLayer, Image, ImageStore, NewImage};
 use sampan_oci::config::{ImageConfig, RootFs};
 use sampan_oci::{DiffId, Digest, ImageId, Platform, Reference};
@@ -275,7 +275,11 @@ impl Build<'_> {
             };
             let platform = plan.stages[stage].platform.as_ref();
             let platform = platform.unwrap_or(&self.settings.options.target_platform);
-            let image = (self.base)(name, platform)?;
+            let image = (self.base)(name, platform).inspect_err(|error| {
+                let failure = error.to_failure();
+                let location = Some(file.stages[stage].location);
+                sink(stage, Event::Failed { failure, location });
+            })?;
             let triggers = &image.config.config.on_build;
             if !triggers.is_empty() {
                 plan.add_triggers(&file, stage, triggers).map_err(mistake)?;
@@ -416,7 +420,9 @@ impl Solver<'_> {
     fn work(&self) {
         while let Some(stage) = self.next_stage() {
             // Whoever waits for this stage must hear of it, whatever happens.
-            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| self.run_stage(stage)));
+            let mut location = None;
+            let ran = AssertUnwindSafe(|| self.run_stage(stage, &mut location));
+            let ran = std::panic::catch_unwind(ran);
             let result = ran.unwrap_or(Err(Error::Panicked));
             let mut progress = self.progress();
             match result {
@@ -428,7 +434,8 @@ impl Solver<'_> {
                     // The first mistake is the one to tell of.
                     if progress.failed.is_none() {
                         if self.imports().broken() == self.broken {
-                            self.tell(stage, Event::Failed(error.to_failure()));
+                            let failure = error.to_failure();
+                            self.tell(stage, Event::Failed { failure, location });
                         }
                         progress.failed = Some(error);
                     }
@@ -479,10 +486,12 @@ impl Solver<'_> {
         base.into_iter().chain(planned.needs.iter().copied())
     }
 
-    fn run_stage(&self, index: usize) -> Result<State> {
+    /// Runs the steps of a stage; `at` is the instruction that it has come to.
+    fn run_stage(&self, index: usize, at: &mut Option<Location>) -> Result<State> {
         self.check()?;
         let planned = &self.plan.stages[index];
         let stage = &self.file.stages[index];
+        *at = Some(stage.location);
         let outside = match &planned.base {
             Input::Image(name) => Some(match name.parse::<Reference>() {
                 Ok(reference) => format!("FROM {}", reference.or_latest()),
@@ -527,7 +536,11 @@ impl Solver<'_> {
                 stages.contains(&planned.name) || stages.contains(&index.to_string())
             }
         };
-        for step in planned.triggers.iter().chain(&stage.steps) {
+        // A trigger stands in no Dockerfile: its place is that of what set it off.
+        let triggers = planned.triggers.iter().map(|step| (step, stage.location));
+        let own = stage.steps.iter().map(|step| (step, step.location));
+        for (step, location) in triggers.chain(own) {
+            *at = Some(location);
             let makes_files = step.instruction.makes_files();
             let place = makes_files.then(|| places.next(on_one_line(&step.source)));
             let done = self.step(index, &shell, step, place, &mut state);
@@ -608,7 +621,8 @@ impl Solver<'_> {
             config,
             blobs,
             manifest: None,
-            parent,
+            // One of a client's was never an image of the engine.
+            parent: parent.filter(|id| self.build.images.get(id).is_some()),
             names,
         };
         Ok(Built {

@@ -6,7 +6,7 @@ use crate::cache::KeyMaker;
 use crate::{Error, Result};
 
 /// The build argument that names the time of a build.
-pub(crate) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// How times are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

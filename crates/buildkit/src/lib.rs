@@ -41,6 +41,7 @@ pub mod ops {
 
 /// The services of a client's session.
 pub mod session {
+    pub use crate::generated::containerd::services::content::v1 as content;
     pub use crate::generated::fsutil::types as files;
     pub use crate::generated::grpc::health::v1 as health;
     pub use crate::generated::moby::buildkit::secrets::v1 as secrets;

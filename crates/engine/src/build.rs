@@ -1,6 +1,7 @@
 //! Builds: their commands run in containers that nobody else sees the end of.
 
 mod agent;
+mod blobs;
 mod cache;
 mod emulation;
 mod mounts;
@@ -10,14 +11,19 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use blobs::BlobStore;
+pub use cache::CacheSource;
 use jiff::{SignedDuration, Timestamp};
 use sampan_build::{
-    Build, Built, CacheMount, CacheRecord, CancellationToken, Confinement, Context, Contexts,
-    Event as News, Fetcher, History, NamedContext, Network, NoSecrets, PrunePolicy, Pruned, Ran,
-    RunStep, Sandbox, SandboxError, Secrets, Settings, Web, Written,
+    BaseNews, Build, Built, CacheMount, CacheRecord, CancellationToken, Confinement, Context,
+    Contexts, Event as News, Fetcher, History, NamedContext, Network, NoSecrets, PrunePolicy,
+    Pruned, Ran, RunStep, Sandbox, SandboxError, Secrets, Settings, Web, Written,
 };
-use sampan_images::{Credentials, HeldLayer, Image, Mark, ProgressSink, PullOptions};
-use sampan_oci::{DiffId, Platform, Reference};
+use sampan_images::{
+    Credentials, HeldLayer, Image, LayerStatus, Mark, Progress as PullNews, ProgressSink,
+    PullOptions,
+};
+use sampan_oci::{DiffId, Digest, Platform, Reference};
 use tokio::runtime::Handle;
 
 use crate::container::config::{
@@ -54,9 +60,20 @@ pub struct BuildRequest {
     /// Where the files are: an address. What the client sends is not looked at then.
     pub remote: Option<String>,
     /// Caches of other builders: images with a cache in them, or caches by themselves.
-    pub cache_from: Vec<Reference>,
+    pub cache_from: Vec<CacheSource>,
     /// Named contexts that are fetched: addresses by their names.
     pub remote_contexts: BTreeMap<String, String>,
+    /// Images in stores of the client, by the names under which the settings' contexts have them.
+    pub layouts: BTreeMap<String, Layout>,
+}
+
+/// An image in a store of the client.
+#[derive(Clone)]
+pub struct Layout {
+    /// The digest of its manifest, or of an index.
+    pub digest: Digest,
+    /// The store.
+    pub store: Arc<dyn BlobStore>,
 }
 
 impl Default for BuildRequest {
@@ -70,6 +87,7 @@ impl Default for BuildRequest {
             remote: None,
             cache_from: Vec::new(),
             remote_contexts: BTreeMap::new(),
+            layouts: BTreeMap::new(),
         }
     }
 }
@@ -417,7 +435,9 @@ fn solve(
         inner,
         runtime,
         request,
+        sink,
         found: Mutex::default(),
+        held: Mutex::default(),
     };
     let (from, logins) = (&request.cache_from, &request.logins);
     let imports = cache::import(store, runtime, from, logins, sink, cancel);
@@ -436,7 +456,9 @@ fn solve(
         archives: Mutex::new(made),
     };
     let built = build.run(sink, cancel);
-    drop_made(inner, build.into_leftovers());
+    let mut leftovers = build.into_leftovers();
+    leftovers.extend(bases.into_leftovers());
+    drop_made(inner, leftovers);
     built.map_err(|error| failure(&error))
 }
 
@@ -501,10 +523,20 @@ struct Bases<'a> {
     inner: &'a Arc<Inner>,
     runtime: &'a Handle,
     request: &'a BuildRequest,
+    sink: &'a (dyn Fn(usize, News) + Send + Sync),
     found: Mutex<BTreeMap<(String, String), Arc<Image>>>,
+    /// Layers of images that the engine does not have.
+    held: Mutex<Vec<HeldLayer>>,
 }
 
 impl Bases<'_> {
+    /// The layers that were only there for this build.
+    fn into_leftovers(self) -> Vec<DiffId> {
+        let held = self.held.into_inner();
+        let held = held.unwrap_or_else(PoisonError::into_inner);
+        held.iter().map(HeldLayer::diff_id).collect()
+    }
+
     fn find(&self, name: &str, platform: &Platform) -> sampan_build::Result<Arc<Image>> {
         // Held meanwhile: who wants the same waits for it.
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -512,15 +544,36 @@ impl Bases<'_> {
         if let Some(image) = found.get(&key) {
             return Ok(image.clone());
         }
-        let image = self.look(name, platform)?;
+        let shown = match name.parse::<Reference>() {
+            Ok(reference) => reference.or_latest().to_string(),
+            Err(_) => name.to_owned(),
+        };
+        let tell = |news| (self.sink)(0, News::Base(shown.clone(), news));
+        tell(BaseNews::Wanted);
+        let image = self.look(name, platform, &tell);
+        let why = image.as_ref().err();
+        tell(BaseNews::Found(why.map(sampan_build::Error::with_causes)));
+        let image = image?;
         found.insert(key, image.clone());
         Ok(image)
     }
 
-    fn look(&self, name: &str, platform: &Platform) -> sampan_build::Result<Arc<Image>> {
+    fn look(
+        &self,
+        name: &str,
+        platform: &Platform,
+        tell: &dyn Fn(BaseNews),
+    ) -> sampan_build::Result<Arc<Image>> {
         let images = &self.inner.images;
         let store = images.store();
         let wrong = |error: String| sampan_build::Error::Base(error);
+        if let Some(layout) = self.request.layouts.get(name) {
+            let image = blobs::image(store, &*layout.store, &layout.digest, platform);
+            let (image, layers) = image.map_err(|error| wrong(error.message().to_owned()))?;
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.extend(layers);
+            return Ok(image);
+        }
         let here = store.find(name);
         if let Ok(image) = &here
             && !self.request.pull
@@ -549,8 +602,17 @@ impl Bases<'_> {
             {
                 return Ok(image);
             }
-            let (silent, _news) = ProgressSink::channel();
-            let pulled = store.pull(&reference, &options, &silent).await;
+            let (progress, mut news) = ProgressSink::channel();
+            let mut pull = std::pin::pin!(store.pull(&reference, &options, &progress));
+            let pulled = loop {
+                tokio::select! {
+                    pulled = &mut pull => break pulled,
+                    Some(news) = news.recv() => told(news, tell),
+                }
+            };
+            while let Ok(news) = news.try_recv() {
+                told(news, tell);
+            }
             let pulled = pulled.map_err(|error| match &here {
                 Ok(image) if !is_for(image, platform) => wrong(format!(
                     "{name} is here for {}, not for {platform} (FROM --platform chooses), and cannot \
@@ -563,6 +625,26 @@ impl Bases<'_> {
             images.tell_pulled(&pulled.image, &reference);
             Ok(pulled.image)
         })
+    }
+}
+
+/// Tells what a builder wants to hear of a pull.
+fn told(news: PullNews, tell: &dyn Fn(BaseNews)) {
+    let PullNews::Layer { id, status } = news else {
+        return;
+    };
+    let doing = match status {
+        LayerStatus::Downloading { .. } => "downloading",
+        LayerStatus::Extracting { .. } => "extracting",
+        _ => return,
+    };
+    if let Some((current, total)) = status.amount() {
+        tell(BaseNews::Layer {
+            id,
+            doing,
+            current,
+            total,
+        });
     }
 }
 

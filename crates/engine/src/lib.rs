@@ -45,7 +45,9 @@ mod signal;
 mod system;
 mod volume;
 
-pub use build::{BuildRequest, BuildService, CacheFilter, Logins, Sent};
+pub use build::{
+    BlobStore, BuildRequest, BuildService, CacheFilter, CacheSource, Layout, Logins, Sent,
+};
 pub use collector::{CollectRequest, CollectorConfig};
 pub use config::Config;
 pub use container::archive::{ExtractOptions, ExtractOwner, FileArchive, PathStat};

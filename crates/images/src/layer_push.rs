@@ -213,42 +213,54 @@ impl LayerPush {
         let (store, diff_id, kind) = (self.store.clone(), self.diff_id(), self.compression);
         let (image, progress, id) = (self.image.id, self.progress.clone(), id.to_owned());
         blocking(move || {
-            let failed = |source| Error::Layer {
-                layer: diff_id.0,
-                source,
-            };
-            let total = store
-                .0
-                .layers
-                .get(&diff_id)
-                .map_or(0, |layer| layer.tar_size);
-            let tar = store.0.layers.open_tar(&diff_id).map_err(failed)?;
-            let mut writer = store.0.content.writer()?;
-            let (mut current, mut reported) = (0, Instant::now());
-            sampan_archive::pack(kind, tar, &mut writer, processors(), |read| {
-                current += read;
+            let mut reported = Instant::now();
+            let (blob, content) = pack_layer(&store, &diff_id, kind, |current, total| {
                 if reported.elapsed() >= REPORT {
                     reported = Instant::now();
                     progress.layer(&id, LayerStatus::Packing { current, total });
                 }
-            })
-            .map_err(Error::io("pack layer"))?;
-            // What a power cut spoils packs to the same again.
-            let blob = writer.commit(None, None, Sync::Volatile)?;
-            let media_type = match kind {
-                Compression::None => MediaType::OciLayer,
-                Compression::Gzip => MediaType::DockerLayerGzip,
-                Compression::Zstd => MediaType::OciLayerZstd,
-            };
-            let blob = Descriptor::new(media_type, blob.digest, blob.size);
-            // Opened at once: the collector may want its space.
-            let file = store.0.content.open_blob(&blob.digest)?;
-            let content = Content::File(Arc::new(file), blob.size);
+            })?;
             store.note(&image, &[(diff_id, blob.clone())], None, None)?;
             Ok((blob, content))
         })
         .await
     }
+}
+
+/// Packs a layer and keeps the blob. `report` hears of the bytes that were packed, and of all.
+/// Blocks.
+pub(crate) fn pack_layer(
+    store: &ImageStore,
+    diff_id: &DiffId,
+    kind: Compression,
+    mut report: impl FnMut(u64, u64) + Send,
+) -> Result<(Descriptor, Content)> {
+    let failed = |source| Error::Layer {
+        layer: diff_id.0,
+        source,
+    };
+    let layers = &store.0.layers;
+    let total = layers.get(diff_id).map_or(0, |layer| layer.tar_size);
+    let tar = layers.open_tar(diff_id).map_err(failed)?;
+    let mut writer = store.0.content.writer()?;
+    let mut current = 0;
+    sampan_archive::pack(kind, tar, &mut writer, processors(), |read| {
+        current += read;
+        report(current, total);
+    })
+    .map_err(Error::io("pack layer"))?;
+    // What a power cut spoils packs to the same again.
+    let blob = writer.commit(None, None, Sync::Volatile)?;
+    let media_type = match kind {
+        Compression::None => MediaType::OciLayer,
+        Compression::Gzip => MediaType::DockerLayerGzip,
+        Compression::Zstd => MediaType::OciLayerZstd,
+    };
+    let blob = Descriptor::new(media_type, blob.digest, blob.size);
+    // Opened at once: the collector may want its space.
+    let file = store.0.content.open_blob(&blob.digest)?;
+    let content = Content::File(Arc::new(file), blob.size);
+    Ok((blob, content))
 }
 
 fn processors() -> usize {

@@ -54,7 +54,9 @@ mod tree;
 mod unpack;
 mod verify;
 
-pub use artifact::{ArtifactDocument, RemoteArtifact};
+pub use artifact::{
+    Artifact, ArtifactDocument, MAX_DOCUMENT, PackedLayer, Packing, RemoteArtifact,
+};
 pub use collect::{Budget, Collection, Item, Kept, Mark, Policy, Subject, Why};
 pub use commit::Commit;
 pub use diff::{Change, Changed, ImageDiff};

@@ -19,7 +19,7 @@ use sampan_engine::building::{
     self, CancellationToken, Event, InOrder, Limits, NamedContext, Network, NoCache, PrunePolicy,
     Settings, Ulimit,
 };
-use sampan_engine::{BuildRequest, CacheFilter, Logins, Sent};
+use sampan_engine::{BuildRequest, CacheFilter, CacheSource, Logins, Sent};
 use sampan_images::Credentials;
 use sampan_oci::{Platform, Reference};
 use serde::de::DeserializeOwned;
@@ -201,7 +201,11 @@ fn message(event: Event) -> Option<Message> {
             ..
         } => format!("Step {number}/{total} : {text}\n"),
         Event::Cached => " ---> Using cache\n".to_owned(),
-        Event::Running | Event::Stages(_) | Event::Ended | Event::Failed(_) => return None,
+        Event::Running
+        | Event::Stages(_)
+        | Event::Ended
+        | Event::Failed { .. }
+        | Event::Base(..) => return None,
         Event::Output(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Event::Done { state, .. } => format!(" ---> {state}\n"),
         Event::Warning(text) => format!("{text}\n"),
@@ -258,6 +262,7 @@ fn request(headers: &HeaderMap, query: &Query) -> Result<BuildRequest, ApiError>
     let cache_from: Option<Vec<String>> = object(query, "cachefrom")?;
     let cache_from = cache_from.unwrap_or_default().into_iter().map(|name| {
         let read = name.parse::<Reference>().map(Reference::or_latest);
+        let read = read.map(CacheSource::Registry);
         read.map_err(|error| ApiError::invalid(format!("invalid cachefrom {name:?}: {error}")))
     });
     let cache_from = cache_from.collect::<Result<_, _>>()?;

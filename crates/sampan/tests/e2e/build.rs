@@ -346,6 +346,42 @@ fn the_time_of_a_build_can_be_given() {
 }
 
 #[test]
+fn limits_of_the_classic_builder_hold_in_its_steps() {
+    let engine = engine_with_busybox();
+    // With control groups of version 1 and 2.
+    let file = "FROM busybox\n\
+        RUN cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory.max 2>/dev/null > /memory; \
+        cat cpu/cpu.cfs_quota_us cpu.max 2>/dev/null > /cpu; ulimit -n > /files; \
+        df -k /dev/shm | tail -1 | awk '{print $2}' > /shm\n";
+    let directory = context(&engine, "limits", &[("Dockerfile", file)]);
+    let more = [
+        "--memory",
+        "64m",
+        "--cpu-quota",
+        "30000",
+        "--ulimit",
+        "nofile=99:99",
+        "--shm-size",
+        "3m",
+    ];
+    let _ = docker_build(&engine, "limits", &directory, &more).ok();
+    let read = [
+        "run", "--rm", "limits", "cat", "/memory", "/cpu", "/files", "/shm",
+    ];
+    let seen = engine.sampan(&read).ok();
+    let seen: Vec<&str> = seen.split_whitespace().collect();
+    assert_eq!(seen[..2], ["67108864", "30000"], "{seen:?}");
+    assert_eq!(seen[seen.len() - 2..], ["99", "3072"], "{seen:?}");
+    // What takes more memory is killed.
+    let file = "FROM busybox\nRUN tail /dev/zero\n";
+    let directory = context(&engine, "greedy", &[("Dockerfile", file)]);
+    let more = ["--memory", "16m", "--memory-swap", "16m"];
+    let failed = docker_build(&engine, "greedy", &directory, &more).failed(1);
+    assert!(failed.contains("non-zero code: 137"), "{failed}");
+    engine.ledger().assert_no_container();
+}
+
+#[test]
 fn images_are_built_for_other_machines() {
     let engine = engine_with_busybox();
     let file = "FROM --platform=$BUILDPLATFORM busybox AS here\nARG TARGETARCH\n\

@@ -10,20 +10,20 @@ use sampan_testing::{Answer, Asked, Ran, ScriptedServer, TestEngine, free_port, 
 use crate::build::{context, sampan_build};
 use crate::engine_with_busybox;
 
-fn build(engine: &TestEngine, directory: &Path, file: &str, more: &[&str]) -> Ran {
+pub(crate) fn build(engine: &TestEngine, directory: &Path, file: &str, more: &[&str]) -> Ran {
     fs::create_dir_all(directory).unwrap();
     fs::write(directory.join("Dockerfile"), file).unwrap();
     sampan_build(engine, "built", directory, more)
 }
 
-fn sh(engine: &TestEngine, script: &str) -> String {
+pub(crate) fn sh(engine: &TestEngine, script: &str) -> String {
     engine
         .sampan(&["run", "--rm", "built", "sh", "-c", script])
         .ok()
 }
 
 /// One entry of a tar, whatever its name.
-fn entry(kind: tar::EntryType, name: &str, link: &str, text: &[u8]) -> Vec<u8> {
+pub(crate) fn entry(kind: tar::EntryType, name: &str, link: &str, text: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -129,23 +129,15 @@ fn archives_that_want_out_stay_inside_and_bombs_are_refused() {
             assert_eq!(seen, "", "{number}");
         }
     }
-    // More than 1 GiB of nothing.
-    let bomb = directory.join("bomb.tar.bz2");
-    let line = format!(
-        "(printf '%s\\0' bomb; head -c 1200000000 /dev/zero) | tail -c +6 | bzip2 -1 > {}",
-        bomb.display()
-    );
+    // More than 1 GiB of nothing: streams that follow each other are one.
     let head = entry(Regular, "bomb", "", b"");
     let mut header = tar::Header::from_byte_slice(&head[..512]).clone();
     header.set_size(1_200_000_000);
     header.set_cksum();
-    let start = directory.join("start");
-    fs::write(&start, header.as_bytes()).unwrap();
-    let line = line.replace(
-        "printf '%s\\0' bomb",
-        &format!("printf 12345; cat {}", start.display()),
-    );
-    let _ = run("sh", &["-c", &line]).ok();
+    fs::write(directory.join("start"), header.as_bytes()).unwrap();
+    let pack = "bzip2 -1 < start > bomb.tar.bz2 && head -c 10000000 /dev/zero | bzip2 > piece && rm start && \
+                for i in $(seq 120); do cat piece; done >> bomb.tar.bz2 && rm piece";
+    let _ = run_in(&directory, "sh", &["-c", pack]).ok();
     let file = "FROM busybox\nADD bomb.tar.bz2 /in/\n";
     let failed = build(&engine, &directory, file, &[]).failed(1);
     assert!(failed.contains("larger than"), "{failed}");
@@ -253,7 +245,7 @@ fn contexts_are_named_and_fetched() {
         &["--build-context", "files=oci-layout:///x"],
     )
     .failed(1);
-    assert!(failed.contains("files=oci-layout:///x"), "{failed}");
+    assert!(failed.contains("/x: "), "{failed}");
 }
 
 /// `git daemon` on loopback; ended with this.
@@ -300,7 +292,7 @@ impl Drop for GitServer {
     }
 }
 
-fn git(directory: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(directory: &Path, arguments: &[&str]) -> String {
     let identity = [
         "-c",
         "user.name=t",
@@ -324,7 +316,7 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
 }
 
 /// A repository with two commits, a tag, a branch and attributes that leave things out.
-fn repository(base: &Path) -> PathBuf {
+pub(crate) fn repository(base: &Path) -> PathBuf {
     let at = base.join("r");
     fs::create_dir_all(at.join("sub/deep")).unwrap();
     git(&at, &["init", "-q"]);

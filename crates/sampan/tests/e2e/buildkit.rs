@@ -206,6 +206,12 @@ fn a_step_that_fails_is_told_and_leaves_nothing() {
     let message = "failed to solve: process \"/bin/sh -c echo before && exit 7\" \
                    did not complete successfully: exit code: 7";
     assert!(told.contains("before") && told.contains(message), "{told}");
+    let lines = "Dockerfile:2\n--------------------\n   1 |     FROM busybox\n   \
+                 2 | >>> RUN echo before && exit 7\n";
+    assert!(told.contains(lines), "{told}");
+    let buildx = ["buildx", "build", directory.to_str().unwrap()];
+    let told = builder.docker(&buildx).failed(1);
+    assert!(told.contains(lines) && told.contains(message), "{told}");
     let wrong = builder.context("wrong", &[("Dockerfile", "FROM busybox\nRNU x\n")]);
     let told = builder.try_build(&wrong, &[]).failed(1);
     assert!(told.contains("unknown instruction: RNU"), "{told}");
@@ -294,6 +300,46 @@ fn every_output_holds_what_was_built() {
         directory.to_str().unwrap(),
     ]);
     assert_eq!(quiet.ok(), id);
+}
+
+#[test]
+fn an_output_can_have_no_file_younger_than_the_build() {
+    let Some(builder) = Builder::start() else {
+        return;
+    };
+    let file = "FROM busybox\nRUN echo new > /new && touch -d @100 /old\n";
+    let directory = builder.context("dated", &[("Dockerfile", file)]);
+    let epoch = ["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1000000000"];
+    let output = ["--output", "type=docker,name=dated,rewrite-timestamp=true"];
+    builder.build(&directory, &[&epoch[..], &output].concat());
+    let look = "stat -c %Y /new /old";
+    assert_eq!(builder.run("dated", look), "1000000000\n100");
+    let id = builder.inspect("dated", "{{.Id}}");
+    builder.build(&directory, &[&epoch[..], &output].concat());
+    assert_eq!(builder.inspect("dated", "{{.Id}}"), id);
+}
+
+#[test]
+fn attestations_are_left_out_by_default_and_refused_when_they_are_wanted() {
+    let Some(builder) = Builder::start() else {
+        return;
+    };
+    let directory = builder.context("plain", &[("Dockerfile", "FROM busybox\n")]);
+    builder.build(&directory, &["-t", "plain"]);
+    builder.build(
+        &directory,
+        &["-t", "plain", "--provenance=false", "--sbom=false"],
+    );
+    for wish in ["--provenance=mode=max", "--sbom=true", "--attest=type=sbom"] {
+        let refused = builder.try_build(&directory, &[wish]).failed(1);
+        assert!(
+            refused.to_lowercase().contains("attestation"),
+            "{wish}: {refused}"
+        );
+    }
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    let refused = builder.try_build(&directory, &[platforms]).failed(1);
+    assert!(refused.to_lowercase().contains("platform"), "{refused}");
 }
 
 #[test]

@@ -6,8 +6,10 @@
 mod build;
 mod build_cache;
 mod build_client;
+mod build_fetch;
 mod build_hostile;
 mod build_kills;
+mod build_layouts;
 mod build_mounts;
 mod build_real;
 mod build_secrets;

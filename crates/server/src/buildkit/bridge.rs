@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use sampan_buildkit::gateway as wire;
 use sampan_buildkit::gateway::llb_bridge_server::LlbBridge;
 use sampan_buildkit::gateway::result;
@@ -88,7 +89,9 @@ impl LlbBridge for Bridge {
         let request = request.into_inner();
         let outcome = match (request.error, request.result) {
             (Some(error), _) if error.code != 0 || !error.message.is_empty() => {
-                Err(Status::new(Code::from_i32(error.code), error.message))
+                let details = error.encode_to_vec().into();
+                let code = Code::from_i32(error.code);
+                Err(Status::with_details(code, error.message, details))
             }
             (_, Some(result)) => chosen(&job, result),
             (_, None) => Ok(Outcome::default()),

@@ -11,15 +11,16 @@ use sampan_buildkit::ops::Platform as WirePlatform;
 use sampan_buildkit::worker::{BuildkitVersion, WorkerRecord};
 use sampan_engine::CacheFilter;
 use sampan_engine::building::{CacheKind, CacheRecord, PrunePolicy};
-use sampan_oci::{Platform, Reference};
+use sampan_oci::Platform;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::BuildKit;
+use super::caches::{CacheSource, CacheTarget};
 use super::export;
 use super::frontend;
 use super::history::Note;
-use super::jobs::{Opened, Outcome};
-use super::options::{CacheTarget, Exporter, cache_source};
+use super::jobs::{Opened, Outcome, Terms};
+use super::options::Exporter;
 
 /// The version of BuildKit whose interface this is.
 const INTERFACE: &str = "v0.25.0";
@@ -122,14 +123,8 @@ impl Control {
                 response.extend(told);
             }
             for target in caches {
-                if let CacheTarget::Registry {
-                    reference,
-                    mode,
-                    ignore_error,
-                } = target
-                {
-                    let exported = export::cache(&self.0, &job, &built, reference, *mode).await;
-                    match exported {
+                if let CacheTarget::Alone { ignore_error, .. } = target {
+                    match export::cache(&self.0, &job, &built, target).await {
                         Ok(told) => response.extend(told),
                         Err(_) if *ignore_error => {}
                         Err(error) => return Err(error),
@@ -190,7 +185,8 @@ struct Wanted {
     /// Where caches for other builders are made.
     caches: Vec<CacheTarget>,
     /// Where caches of other builders are.
-    sources: Vec<Reference>,
+    sources: Vec<CacheSource>,
+    rewrites_times: bool,
 }
 
 /// What cannot be done is refused before anything is.
@@ -204,7 +200,7 @@ fn check(request: &wire::SolveRequest) -> Result<Wanted, Status> {
     let caches = cache.exports.iter();
     let caches = caches.map(|export| CacheTarget::read(&export.r#type, &export.attrs));
     let sources = cache.imports.iter();
-    let sources = sources.map(|import| cache_source(&import.r#type, &import.attrs));
+    let sources = sources.map(|import| CacheSource::read(&import.r#type, &import.attrs));
     if !cache.export_ref_deprecated.is_empty() || !cache.import_refs_deprecated.is_empty() {
         return Err(missing("exporting or importing a cache"));
     }
@@ -216,10 +212,14 @@ fn check(request: &wire::SolveRequest) -> Result<Wanted, Status> {
         [] => first.into_iter().collect(),
         exporters => exporters.to_vec(),
     };
+    let rewrites_times = exporters
+        .iter()
+        .any(|exporter| Exporter::rewrites_times(&exporter.attrs));
     let exporters = exporters
         .iter()
         .map(|exporter| Exporter::read(&exporter.r#type, &exporter.attrs));
     Ok(Wanted {
+        rewrites_times,
         exporters: exporters.collect::<Result<_, _>>()?,
         caches: caches.collect::<Result<_, _>>()?,
         sources: sources.collect::<Result<_, _>>()?,
@@ -238,10 +238,14 @@ impl control_server::Control for Control {
         request: Request<wire::SolveRequest>,
     ) -> Result<Response<wire::SolveResponse>, Status> {
         let request = request.into_inner();
-        let wanted = check(&request)?;
+        let wanted = check(&request).inspect_err(|_| self.0.jobs.refuse(&request.r#ref))?;
         let (name, session) = (&request.r#ref, &request.session);
-        let mut opened =
-            (self.0.jobs).open(name, session, &request.entitlements, wanted.sources.clone())?;
+        let terms = Terms {
+            entitlements: request.entitlements.clone(),
+            cache_from: wanted.sources.clone(),
+            rewrites_times: wanted.rewrites_times,
+        };
+        let mut opened = self.0.jobs.open(name, session, terms)?;
         // Noted also when this future is dropped, because the client has given up.
         let mut note = Note::begin(&self.0, &opened.job, &request);
         let _slot = self.0.slots.acquire().await;

@@ -10,7 +10,7 @@ use sampan_buildkit::go_mode::{self, Kind};
 use sampan_buildkit::session::files::packet::PacketType;
 use sampan_buildkit::session::files::{Packet, Stat};
 use sampan_buildkit::session::filesync::BytesMessage;
-use sampan_engine::building::{Built, ExportMode, Output, OutputEntry, OutputKind};
+use sampan_engine::building::{Built, Output, OutputEntry, OutputKind};
 use sampan_images::{Progress as PushProgress, ProgressSink, PushOptions};
 use sampan_oci::{Descriptor, ImageConfig, Reference};
 use tokio::runtime::Handle;
@@ -18,11 +18,13 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::BuildKit;
+use super::caches::{CachePlace, CacheTarget};
 use super::frontend::{blocking, logins, status};
 use super::jobs::Job;
 use super::options::Exporter;
 use super::progress::Doing;
 use super::session::{Session, Transfer};
+use super::stores::ClientStore;
 
 /// Bytes sent at once.
 const PIECE: usize = 1 << 20;
@@ -70,21 +72,50 @@ pub(super) async fn export(
     }
 }
 
-/// Sends a cache for other builders to a registry; answers what clients are told of it.
+/// Makes a cache for other builders where it is wanted by itself; answers what clients are told.
 pub(super) async fn cache(
     kit: &BuildKit,
     job: &Job,
     built: &Arc<Built>,
-    reference: &Reference,
-    mode: ExportMode,
+    target: &CacheTarget,
 ) -> Result<Told, Status> {
-    let doing = job.progress.begin("exporting cache to registry");
+    let CacheTarget::Alone {
+        place,
+        mode,
+        packing,
+        ..
+    } = target
+    else {
+        return Ok(Told::new());
+    };
+    let name = match place {
+        CachePlace::Registry(_) => "exporting cache to registry",
+        CachePlace::Directory(_) => "exporting cache to client directory",
+    };
+    let doing = Arc::new(job.progress.begin(name));
     let send = async {
         let session = kit.sessions.find(&job.session).await?;
         let builds = kit.engine.builds();
-        let sent =
-            builds.export_cache(Arc::clone(built), mode, reference.clone(), logins(&session));
-        let manifest = sent.await.map_err(|error| status(&error))?;
+        let built = Arc::clone(built);
+        let made = match place {
+            CachePlace::Registry(reference) => {
+                let logins = logins(&session);
+                builds
+                    .export_cache(built, *mode, *packing, reference.clone(), logins)
+                    .await
+            }
+            CachePlace::Directory(directory) => {
+                let store = ClientStore::of_directory(&session, directory, &job.cancel)?;
+                let told = Arc::clone(&doing);
+                let told = move |blob: &Descriptor| {
+                    told.at(&format!("writing {}", blob.digest), blob.size, true);
+                };
+                builds
+                    .store_cache(built, *mode, *packing, store, told)
+                    .await
+            }
+        };
+        let manifest = made.map_err(|error| status(&error))?;
         doing.at(
             &format!("writing cache manifest {}", manifest.digest),
             0,

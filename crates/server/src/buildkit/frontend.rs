@@ -8,17 +8,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sampan_buildkit::session::upload::BytesMessage;
 use sampan_engine::building::{self, CancellationToken, NamedContext, Secrets, Written};
-use sampan_engine::{BuildRequest, BuildService, Logins, Sent};
+use sampan_engine::{BuildRequest, BuildService, Layout, Logins, Sent};
 use sampan_images::ImageStore;
 use tokio::runtime::Handle;
 use tonic::{Status, Streaming};
 
 use super::BuildKit;
+use super::caches::CacheSource;
+use super::details::Source;
 use super::jobs::{Job, Outcome};
 use super::options::{Asked, Context};
 use super::progress::{Doing, Progress};
 use super::receive::{Small, Synced, receive};
 use super::session::{Session, Wish};
+use super::stores::ClientStore;
 use super::subrequest;
 use super::wanted::{Wanted, wanted};
 
@@ -52,7 +55,7 @@ pub(super) async fn solve(
         builds: kit.engine.builds(),
         store: kit.engine.images().store().clone(),
     };
-    let entitlements = job.entitlements.clone();
+    let entitlements = job.terms.entitlements.clone();
     let entitlements = entitlements.iter().map(|name| name.parse());
     let entitlements = entitlements.collect::<Result<_, String>>();
     let entitlements = entitlements.map_err(Status::invalid_argument)?;
@@ -70,8 +73,32 @@ pub(super) async fn solve(
         });
     }
     let logins = logins(&session);
+    let cache_from = job.terms.cache_from.iter().map(|source| {
+        Ok(match source {
+            CacheSource::Registry(reference) => {
+                sampan_engine::CacheSource::Registry(reference.clone())
+            }
+            CacheSource::Directory(directory, digest) => sampan_engine::CacheSource::Store {
+                name: directory.clone(),
+                digest: *digest,
+                store: ClientStore::of_directory(&session, directory, &cancel)?,
+            },
+        })
+    });
+    let cache_from = cache_from.collect::<Result<_, Status>>()?;
+    let layouts = asked.layouts.iter().map(|(name, (store, digest))| {
+        let layout = Layout {
+            digest: *digest,
+            store: ClientStore::of_image(&session, store, &cancel)?,
+        };
+        Ok((name.clone(), layout))
+    });
+    let layouts = layouts.collect::<Result<_, Status>>()?;
     let mut settings = asked.settings;
     settings.entitlements = entitlements;
+    let dated = settings.options.build_args.get(building::SOURCE_DATE_EPOCH);
+    let is_dated = dated.is_some_and(|epoch| !epoch.is_empty());
+    settings.reproducible |= job.terms.rewrites_times && is_dated;
     settings.contexts.extend(files.named);
     let request = BuildRequest {
         settings,
@@ -86,10 +113,15 @@ pub(super) async fn solve(
             Context::Remote(address) => Some(address),
             Context::Directory(_) | Context::Upload(_) => None,
         },
-        cache_from: job.cache_from.clone(),
+        cache_from,
         remote_contexts: asked.addresses,
+        layouts,
     };
     let failed = request.settings.failed.clone();
+    let source = Source {
+        name: asked.filename,
+        text: request.written.as_ref().map(|written| written.text.clone()),
+    };
     let progress = job.progress.clone();
     let sink = move |stage, event| progress.hear(stage, event);
     let builds = kit.engine.builds();
@@ -104,9 +136,9 @@ pub(super) async fn solve(
     let built = match built {
         Ok(built) => built,
         Err(error) => {
-            let mut told = match job.progress.failure() {
+            let mut told = match job.progress.failed() {
                 // The builder cancels what else runs when a step fails.
-                Some(message) if !job.cancel.is_cancelled() => Status::unknown(message),
+                Some(failed) if !job.cancel.is_cancelled() => source.explain(failed),
                 _ => status(&error),
             };
             if let Some(left) = failed.and_then(|failed| failed.take()) {

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sampan_engine::building::{Built, CancellationToken};
-use sampan_oci::Reference;
 use tokio::sync::{Notify, oneshot};
 use tonic::Status;
 
+use super::caches::CacheSource;
 use super::progress::Progress;
 
 /// How long a call waits for the build that it names.
@@ -27,7 +27,7 @@ pub(super) struct Jobs(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     running: Mutex<HashMap<String, Arc<Job>>>,
-    /// Builds that have just ended: clients may ask only now what they told.
+    /// Builds that have just ended, or did not begin: clients may ask only now what they told.
     ended: Mutex<VecDeque<(String, Progress)>>,
     changed: Notify,
 }
@@ -40,14 +40,22 @@ pub(super) struct Outcome {
     pub(super) metadata: BTreeMap<String, Vec<u8>>,
 }
 
+/// What a client says of a build before the frontend hears of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    /// What the client allows the build.
+    pub(super) entitlements: Vec<String>,
+    /// Where caches of other builders are.
+    pub(super) cache_from: Vec<CacheSource>,
+    /// No file is younger than the build argument `SOURCE_DATE_EPOCH` says, if it is given.
+    pub(super) rewrites_times: bool,
+}
+
 /// One build.
 pub(super) struct Job {
     pub(super) name: String,
     pub(super) session: String,
-    /// What the client allows the build.
-    pub(super) entitlements: Vec<String>,
-    /// Where caches of other builders are.
-    pub(super) cache_from: Vec<Reference>,
+    pub(super) terms: Terms,
     pub(super) progress: Progress,
     /// RFC 3339.
     pub(super) created: String,
@@ -65,13 +73,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Jobs {
     /// Begins a build. It is forgotten, and cancelled, when what is returned is dropped.
-    pub(super) fn open(
-        &self,
-        name: &str,
-        session: &str,
-        entitlements: &[String],
-        cache_from: Vec<Reference>,
-    ) -> Result<Opened, Status> {
+    pub(super) fn open(&self, name: &str, session: &str, terms: Terms) -> Result<Opened, Status> {
         if name.is_empty() || name.len() > NAME {
             return Err(Status::invalid_argument("a build needs a short name"));
         }
@@ -79,8 +81,7 @@ impl Jobs {
         let job = Arc::new(Job {
             name: name.to_owned(),
             session: session.to_owned(),
-            entitlements: entitlements.to_vec(),
-            cache_from,
+            terms,
             progress: Progress::default(),
             created: jiff::Timestamp::now().to_string(),
             options: Mutex::default(),
@@ -112,36 +113,54 @@ impl Jobs {
                 let changed = self.0.changed.notified();
                 let mut changed = std::pin::pin!(changed);
                 changed.as_mut().enable();
-                if let Some(job) = self.get(name) {
-                    return job;
+                match self.get(name) {
+                    Some(job) => return Some(job),
+                    // It never begins again.
+                    None if self.ended(name).is_some() => return None,
+                    None => changed.await,
                 }
-                changed.await;
             }
         };
         let found = tokio::time::timeout(PATIENCE, found).await;
-        found.map_err(|_| Status::not_found(format!("no such build {name}")))
+        let found = found.ok().flatten();
+        found.ok_or_else(|| Status::not_found(format!("no such build {name}")))
+    }
+
+    /// Says that a build does not begin, so that nobody waits for it.
+    pub(super) fn refuse(&self, name: &str) {
+        let progress = Progress::default();
+        progress.end();
+        self.remember(name, progress);
+        self.0.changed.notify_waiters();
+    }
+
+    fn ended(&self, name: &str) -> Option<Progress> {
+        let ended = lock(&self.0.ended);
+        let (_, progress) = ended.iter().find(|(ended, _)| ended == name)?;
+        Some(progress.clone())
     }
 
     /// Finds what a build tells that runs, is about to, or has just ended.
     pub(super) async fn progress(&self, name: &str) -> Result<Progress, Status> {
-        {
-            let ended = lock(&self.0.ended);
-            if let Some((_, progress)) = ended.iter().find(|(ended, _)| ended == name) {
-                return Ok(progress.clone());
-            }
+        if let Some(progress) = self.ended(name) {
+            return Ok(progress);
         }
-        Ok(self.find(name).await?.progress.clone())
+        match self.find(name).await {
+            Ok(job) => Ok(job.progress.clone()),
+            // Meanwhile it may have ended, or was refused.
+            Err(error) => self.ended(name).ok_or(error),
+        }
     }
 
-    fn remember(&self, job: &Job) {
+    fn remember(&self, name: &str, progress: Progress) {
         {
             let mut ended = lock(&self.0.ended);
-            ended.push_back((job.name.clone(), job.progress.clone()));
+            ended.push_back((name.to_owned(), progress));
             if ended.len() > MOST_ENDED {
                 ended.pop_front();
             }
         }
-        let (jobs, name) = (self.clone(), job.name.clone());
+        let (jobs, name) = (self.clone(), name.to_owned());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(ENDED).await;
@@ -170,7 +189,8 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.job.cancel.cancel();
         self.job.progress.end();
-        self.jobs.remember(&self.job);
+        self.jobs
+            .remember(&self.job.name, self.job.progress.clone());
         lock(&self.jobs.0.running).remove(&self.job.name);
     }
 }
@@ -209,5 +229,27 @@ impl Job {
             // Whoever waited may have left.
             let _ = waiting.send(outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_build_that_was_refused_or_has_ended() {
+        let jobs = Jobs::default();
+        let waiting = jobs.find("refused");
+        let refuse = async { jobs.refuse("refused") };
+        let (found, ()) = tokio::join!(waiting, refuse);
+        assert!(found.is_err());
+        let at_once = |name| jobs.find(name).now_or_never();
+        assert!(at_once("refused").unwrap().is_err());
+        assert!(jobs.progress("refused").now_or_never().unwrap().is_ok());
+        drop(jobs.open("ended", "session", Terms::default()).unwrap());
+        assert!(at_once("ended").unwrap().is_err());
+        assert!(at_once("unknown").is_none());
     }
 }

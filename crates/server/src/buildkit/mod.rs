@@ -4,12 +4,16 @@
 //! * `switch`: from HTTP/1 to HTTP/2 on the socket.
 //! * `session`: the client's own connection, on which the engine calls it for files and secrets.
 //! * `control`, `bridge`: the two services that clients call.
+//! * `stores`: directories of the client with caches or images in them; `caches`: which are meant.
 //! * `jobs`, `progress`: builds under way and what they tell.
+//! * `details`: what is told of a failure beside its message.
 //! * `frontend`: from options and files to an image; `export`: from there to where it is wanted.
 
 mod bridge;
+mod caches;
 mod capabilities;
 mod control;
+mod details;
 mod export;
 mod frontend;
 mod history;
@@ -18,6 +22,7 @@ mod options;
 mod progress;
 mod receive;
 mod session;
+mod stores;
 mod subrequest;
 mod switch;
 mod wanted;

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sampan_engine::building::{
-    ExportMode, Failed, NamedContext, Network, NoCache, Settings, Ulimit,
-};
-use sampan_oci::{Platform, Reference};
+use sampan_engine::building::{Failed, NamedContext, Network, NoCache, Settings, Ulimit};
+use sampan_oci::{Digest, Platform};
 use tonic::Status;
 
 /// How the files to build from come.
@@ -34,12 +32,17 @@ pub(super) struct Asked {
     pub(super) directories: BTreeMap<String, String>,
     /// Named contexts that are addresses.
     pub(super) addresses: BTreeMap<String, String>,
+    /// Named contexts that are images in stores of the client: the store's name and the digest.
+    pub(super) layouts: BTreeMap<String, (String, Digest)>,
     /// Something else than a build is wanted.
     pub(super) request: Option<String>,
 }
 
 /// Where a client's uploads are.
 const UPLOADS: &str = "http://buildkit-session/";
+
+/// Images in stores of the client.
+const LAYOUT: &str = "oci-layout://";
 
 /// Options that say nothing about what is built.
 const SILENT: &[&str] = &[
@@ -51,11 +54,11 @@ const SILENT: &[&str] = &[
 ];
 const SILENT_GROUPS: &[&str] = &["vcs:", "local-sessionid:", "sharedkey:", "input-metadata:"];
 
-fn refused(what: &str) -> Status {
+pub(super) fn refused(what: &str) -> Status {
     Status::unimplemented(format!("{what} is not supported by this engine yet"))
 }
 
-fn invalid(message: String) -> Status {
+pub(super) fn invalid(message: String) -> Status {
     Status::invalid_argument(message)
 }
 
@@ -91,6 +94,7 @@ impl Asked {
             filename,
             directories: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             request: text("requestid").map(str::to_owned),
         };
         for (name, value) in options {
@@ -198,6 +202,19 @@ impl Asked {
             self.settings.contexts.insert(name.to_owned(), image);
             return Ok(());
         }
+        if let Some(layout) = value.strip_prefix(LAYOUT) {
+            let read = layout.split_once('@').and_then(|(store, digest)| {
+                // A tag was looked up by the client.
+                Some((store.split(':').next()?, digest.parse().ok()?))
+            });
+            let (store, digest): (&str, Digest) =
+                read.ok_or_else(|| invalid(format!("invalid build context {name}={value}")))?;
+            self.layouts
+                .insert(value.to_owned(), (store.to_owned(), digest));
+            let image = NamedContext::Image(value.to_owned());
+            self.settings.contexts.insert(name.to_owned(), image);
+            return Ok(());
+        }
         if let Some(directory) = value.strip_prefix("local:") {
             let directory = directory.to_owned();
             self.directories.insert(name.to_owned(), directory);
@@ -260,98 +277,7 @@ fn platform(text: &str) -> Result<Platform, Status> {
     Ok(platform)
 }
 
-/// Where a build has a cache made for other builders.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum CacheTarget {
-    /// In the image itself.
-    Inline,
-    /// At a registry.
-    Registry {
-        reference: Reference,
-        mode: ExportMode,
-        /// A failure is told of and is none of the build's.
-        ignore_error: bool,
-    },
-}
-
-impl CacheTarget {
-    pub(super) fn read(kind: &str, attributes: &HashMap<String, String>) -> Result<Self, Status> {
-        let of = format!("exporting the cache to type={kind}");
-        let is = |name: &str, default: bool| match attributes.get(name) {
-            None => Ok(default),
-            Some(value) => truth(value).ok_or_else(|| invalid(format!("invalid {name}={value}"))),
-        };
-        let known = match kind {
-            "inline" => &[][..],
-            "registry" => &[
-                "ref",
-                "mode",
-                "ignore-error",
-                "oci-mediatypes",
-                "image-manifest",
-                "compression",
-                "force-compression",
-            ],
-            _ => return Err(refused(&of)),
-        };
-        if let Some((name, value)) = attributes.iter().find(|(name, _)| {
-            let name = name.as_str();
-            name != "mode" && !known.contains(&name)
-        }) {
-            return Err(refused(&format!("{of} with {name}={value}")));
-        }
-        let mode = match attributes.get("mode").map(String::as_str) {
-            None | Some("" | "min") => ExportMode::Min,
-            Some("max") if kind == "inline" => {
-                return Err(refused("mode=max of an inline cache: use type=registry"));
-            }
-            Some("max") => ExportMode::Max,
-            Some(other) => return Err(invalid(format!("invalid mode={other}: min or max"))),
-        };
-        if kind == "inline" {
-            return Ok(Self::Inline);
-        }
-        for name in ["oci-mediatypes", "image-manifest"] {
-            if !is(name, true)? {
-                return Err(refused(&format!("{of} with {name}=false")));
-            }
-        }
-        match attributes.get("compression").map_or("gzip", String::as_str) {
-            "" | "gzip" => {}
-            other => return Err(refused(&format!("{of} with compression={other}"))),
-        }
-        if is("force-compression", false)? {
-            return Err(refused(&format!("{of} with force-compression=true")));
-        }
-        Ok(Self::Registry {
-            reference: cache_reference(attributes)?,
-            mode,
-            ignore_error: is("ignore-error", false)?,
-        })
-    }
-}
-
-/// Reads where a cache of another builder is.
-pub(super) fn cache_source(
-    kind: &str,
-    attributes: &HashMap<String, String>,
-) -> Result<Reference, Status> {
-    match kind {
-        "registry" => cache_reference(attributes),
-        _ => Err(refused(&format!("importing the cache from type={kind}"))),
-    }
-}
-
-fn cache_reference(attributes: &HashMap<String, String>) -> Result<Reference, Status> {
-    let text = attributes.get("ref").filter(|text| !text.is_empty());
-    let text = text.ok_or_else(|| invalid("a cache at a registry needs ref=NAME".to_owned()))?;
-    let reference: Reference = text
-        .parse()
-        .map_err(|error| invalid(format!("invalid cache reference {text}: {error}")))?;
-    Ok(reference.or_latest())
-}
-
-fn truth(text: &str) -> Option<bool> {
+pub(super) fn truth(text: &str) -> Option<bool> {
     match text {
         "" | "true" | "1" | "t" | "TRUE" | "True" | "T" => Some(true),
         "false" | "0" | "f" | "FALSE" | "False" | "F" => Some(false),
@@ -376,7 +302,16 @@ pub(super) enum Exporter {
     Directory,
 }
 
+/// Has no file of the image younger than the time that is given for the build.
+const REWRITE: &str = "rewrite-timestamp";
+
 impl Exporter {
+    /// Whether no file of the output may be younger than the build's time.
+    pub(super) fn rewrites_times(attributes: &HashMap<String, String>) -> bool {
+        let value = attributes.get(REWRITE);
+        value.is_some_and(|value| truth(value) == Some(true))
+    }
+
     pub(super) fn read(kind: &str, attributes: &HashMap<String, String>) -> Result<Self, Status> {
         let attributes: BTreeMap<&str, &str> = attributes
             .iter()
@@ -414,7 +349,9 @@ impl Exporter {
                     "store",
                     "unpack",
                     "prefer-image-digest",
+                    REWRITE,
                 ])?;
+                is(REWRITE, false)?;
                 Self::Image {
                     names: names(),
                     push: is("push", false)?,
@@ -428,7 +365,9 @@ impl Exporter {
                     "prefer-image-digest",
                     "oci-mediatypes",
                     "dest",
+                    REWRITE,
                 ])?;
+                is(REWRITE, false)?;
                 if !is("tar", true)? {
                     return Err(refused("the output's tar=false"));
                 }
@@ -534,6 +473,10 @@ mod tests {
         };
         assert_eq!(image.unwrap(), expected);
         assert!(Exporter::read("local", &map(&[])).is_ok());
+        let rewritten = map(&[("rewrite-timestamp", "true")]);
+        assert!(Exporter::rewrites_times(&rewritten));
+        assert!(Exporter::read("oci", &rewritten).is_ok());
+        assert!(Exporter::read("local", &rewritten).is_err());
         assert!(Exporter::read("oci", &map(&[("compression", "zstd")])).is_err());
         assert!(Exporter::read("gha", &map(&[])).is_err());
     }

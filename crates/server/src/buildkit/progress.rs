@@ -7,7 +7,8 @@ use futures_util::Stream;
 use prost::Message;
 use prost_types::Timestamp;
 use sampan_buildkit::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
-use sampan_engine::building::{Event, Failure};
+use sampan_dockerfile::Location;
+use sampan_engine::building::{BaseNews, Event, Failure};
 use sampan_oci::digest::Digest;
 use tokio::sync::Notify;
 use tonic::Status;
@@ -38,8 +39,23 @@ struct Told {
     logged: HashMap<String, usize>,
     /// The vertex of the step that a stage is at.
     current: HashMap<usize, String>,
-    failure: Option<Failure>,
+    /// The vertices of images that stages begin with, by their names.
+    bases: HashMap<String, String>,
+    /// When their layers began to come.
+    parts: HashMap<String, Timestamp>,
+    failed: Option<Failed>,
     warnings: usize,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// Why, in BuildKit's words.
+    pub(crate) message: String,
+    /// Its vertex.
+    pub(crate) vertex: Option<String>,
+    /// Where it is in the Dockerfile.
+    pub(crate) location: Option<Location>,
 }
 
 /// How many steps there were.
@@ -84,6 +100,62 @@ impl Told {
         }
     }
 
+    /// Begins something that is no step of the Dockerfile; answers its vertex.
+    fn begin(&mut self, name: &str) -> String {
+        let digest = identity(&format!("{} {name}", self.vertices.len()));
+        self.push_vertex(Vertex {
+            digest: digest.clone(),
+            name: name.to_owned(),
+            started: Some(now()),
+            ..Vertex::default()
+        });
+        digest
+    }
+
+    /// Tells of an image that stages begin with.
+    fn base(&mut self, name: String, news: BaseNews) {
+        match news {
+            BaseNews::Wanted => {
+                let vertex = self.begin(&format!("[internal] load metadata for {name}"));
+                self.bases.insert(name, vertex);
+            }
+            BaseNews::Layer {
+                id,
+                doing,
+                current,
+                total,
+            } => {
+                let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+                let Some(vertex) = self.bases.get(&name) else {
+                    return;
+                };
+                let now = now();
+                let part = format!("{doing} {id}");
+                let started = *self.parts.entry(part.clone()).or_insert(now);
+                let status = VertexStatus {
+                    id: part.clone(),
+                    vertex: vertex.clone(),
+                    name: part,
+                    current: signed(current),
+                    total: signed(total),
+                    timestamp: Some(now),
+                    started: Some(started),
+                    completed: (current >= total).then_some(now),
+                };
+                let message = StatusResponse {
+                    statuses: vec![status],
+                    ..StatusResponse::default()
+                };
+                self.push(message, false);
+            }
+            BaseNews::Found(error) => {
+                if let Some(vertex) = self.bases.remove(&name) {
+                    self.finish(&vertex, error.as_deref().unwrap_or_default());
+                }
+            }
+        }
+    }
+
     fn log(&mut self, vertex: &str, bytes: Vec<u8>) {
         let logged = self.logged.entry(vertex.to_owned()).or_default();
         if *logged > LOG {
@@ -121,16 +193,7 @@ impl Progress {
 
     /// Begins something that is no step of the Dockerfile.
     pub(crate) fn begin(&self, name: &str) -> Doing {
-        let digest = self.change(|told| {
-            let digest = identity(&format!("{} {name}", told.vertices.len()));
-            told.push_vertex(Vertex {
-                digest: digest.clone(),
-                name: name.to_owned(),
-                started: Some(now()),
-                ..Vertex::default()
-            });
-            digest
-        });
+        let digest = self.change(|told| told.begin(name));
         Doing {
             progress: self.clone(),
             digest,
@@ -177,12 +240,19 @@ impl Progress {
                     told.finish(&vertex, "");
                 }
             }
-            Event::Failed(failure) => {
-                if let Some(vertex) = told.current.remove(&stage) {
-                    told.finish(&vertex, &describe(&failure));
+            Event::Failed { failure, location } => {
+                let message = describe(&failure);
+                let vertex = told.current.remove(&stage);
+                if let Some(vertex) = &vertex {
+                    told.finish(vertex, &message);
                 }
-                told.failure.get_or_insert(failure);
+                told.failed.get_or_insert(Failed {
+                    message,
+                    vertex,
+                    location,
+                });
             }
+            Event::Base(name, news) => told.base(name, news),
             Event::Warning(text) => warn(
                 told,
                 VertexWarning {
@@ -200,9 +270,9 @@ impl Progress {
         self.change(|told| warn(told, warning));
     }
 
-    /// Why the build of the Dockerfile failed, in BuildKit's words.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.told().failure.as_ref().map(describe)
+    /// The step that the build of the Dockerfile failed at.
+    pub(crate) fn failed(&self) -> Option<Failed> {
+        self.told().failed.clone()
     }
 
     /// Says that nothing more comes. What is not done yet was given up.
@@ -302,7 +372,7 @@ impl Doing {
     }
 
     /// Says how it ended.
-    pub(crate) fn end<T, E: std::fmt::Display>(self, result: Result<T, E>) -> Result<T, E> {
+    pub(crate) fn end<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Result<T, E> {
         let error = match &result {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),
@@ -377,10 +447,13 @@ mod tests {
         progress.hear(0, Event::Output(b"out".to_vec()));
         progress.hear(
             0,
-            Event::Failed(Failure::Command {
-                command: "/bin/sh -c x".to_owned(),
-                code: 7,
-            }),
+            Event::Failed {
+                failure: Failure::Command {
+                    command: "/bin/sh -c x".to_owned(),
+                    code: 7,
+                },
+                location: None,
+            },
         );
         progress.begin("given up").at("part", 5, false);
         progress.end();
@@ -397,7 +470,12 @@ mod tests {
         );
         assert_eq!(failed.inputs, [last("[base 1/2] RUN x").digest.clone()]);
         assert_eq!(last("given up").error, "context canceled");
-        assert_eq!(progress.failure().as_deref(), Some(failed.error.as_str()));
+        let expected = Failed {
+            message: failed.error.clone(),
+            vertex: Some(failed.digest.clone()),
+            location: None,
+        };
+        assert_eq!(progress.failed(), Some(expected));
         let counts = progress.counts();
         assert_eq!((counts.total, counts.completed, counts.cached), (3, 3, 1));
     }

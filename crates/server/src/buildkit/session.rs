@@ -188,7 +188,7 @@ impl Drop for Entry<'_> {
     }
 }
 
-fn origin() -> Uri {
+pub(super) fn origin() -> Uri {
     Uri::from_static("http://session")
 }
 
@@ -213,12 +213,17 @@ impl Session {
         self.gone.cancelled().await;
     }
 
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Whether the client offers a method.
     pub(crate) fn offers(&self, method: &str) -> bool {
         self.methods.contains(&method.to_ascii_lowercase())
     }
 
-    fn needs(&self, method: &str, what: &str) -> Result<(), Status> {
+    /// Fails where the client does not offer a method; `what` names it to a person.
+    pub(super) fn needs(&self, method: &str, what: &str) -> Result<(), Status> {
         match self.offers(method) {
             true => Ok(()),
             false => Err(Status::unimplemented(format!(
@@ -466,7 +471,7 @@ impl Session {
     }
 }
 
-fn stream<T: Send + 'static>(
+pub(super) fn stream<T: Send + 'static>(
     receiver: mpsc::Receiver<T>,
 ) -> impl futures_util::Stream<Item = T> + Send + 'static {
     futures_util::stream::unfold(receiver, async |mut receiver| {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::context::{Source, is_address};
 use super::files::{Directories, Directory};
 use super::lend::Input;
+use super::stores::Stores;
 use crate::cli::command::Parsed;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{integer, size, ulimit};
@@ -21,6 +22,7 @@ pub(super) struct Asked {
     pub(super) cache: CacheOptions,
     pub(super) entitlements: Vec<String>,
     pub(super) directories: Directories,
+    pub(super) stores: Stores,
     pub(super) input: Input,
     pub(super) dockerfile: Option<(String, String)>,
     pub(super) shared_key: String,
@@ -256,6 +258,7 @@ pub(super) fn read(
             }
         }
     }
+    let mut stores = Stores::default();
     for text in parsed.texts("build-context") {
         let (name, value) = text
             .split_once('=')
@@ -264,6 +267,10 @@ pub(super) fn read(
                 Failure::message(format!("invalid context value: {text}, expected key=value"))
             })?;
         let name = name.to_ascii_lowercase();
+        if let Some(layout) = value.strip_prefix("oci-layout://") {
+            put(&format!("context:{name}"), stores.image(layout)?);
+            continue;
+        }
         if is_address(value) {
             put(&format!("context:{name}"), value.to_owned());
             continue;
@@ -286,7 +293,16 @@ pub(super) fn read(
         let entries = texts.iter().map(|text| cache_entry(text));
         entries.collect::<Result<Vec<_>, _>>()
     };
-    let (imports, exports) = (entries("cache-from")?, entries("cache-to")?);
+    let exports = entries("cache-to")?;
+    for entry in &exports {
+        stores.export(entry)?;
+    }
+    let mut imports = Vec::new();
+    for mut entry in entries("cache-from")? {
+        if stores.import(&mut entry)? {
+            imports.push(entry);
+        }
+    }
     let entitlements = parsed.texts("allow").into_iter();
     let entitlements = entitlements.flat_map(|names| names.split(','));
     Ok(Asked {
@@ -298,6 +314,7 @@ pub(super) fn read(
         entitlements: entitlements.map(str::to_owned).collect(),
         attributes,
         directories: Directories(directories.into()),
+        stores,
         input: Input::new(input),
         dockerfile,
         shared_key,

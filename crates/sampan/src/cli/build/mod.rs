@@ -2,7 +2,7 @@
 //! and the like on a connection of its own.
 //!
 //! * `context`: what is built from; `attributes`: what is asked of it; `outputs`: what is made.
-//! * `files`, `lend`: what the engine may ask for. `session`: the two connections.
+//! * `files`, `stores`, `lend`: what the engine may ask for. `session`: the two connections.
 //! * `told`, `plain`, `screen`: what the engine tells, as text.
 //! * `failure`: a step that failed, `shell`: a shell in its files. `history`: builds of before.
 
@@ -17,6 +17,7 @@ mod plain;
 mod screen;
 mod session;
 mod shell;
+mod stores;
 mod told;
 mod view;
 
@@ -259,6 +260,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let offered = session::Offered {
         shared_key: asked.shared_key,
         directories: asked.directories,
+        stores: asked.stores.service(),
         input: asked.input,
         outputs,
         lent,
@@ -303,6 +305,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     if let Some(call) = call {
         return call.print(&response);
     }
+    asked.stores.finish(&response)?;
     let id = ["containerimage.config.digest", "containerimage.digest"];
     let id = id.iter().find_map(|name| response.get(*name));
     let id = id.map(String::as_str).unwrap_or_default();

@@ -6,6 +6,7 @@ use http::{HeaderName, Method, Uri};
 use sampan_api::Client;
 use sampan_buildkit::MAX_MESSAGE;
 use sampan_buildkit::control::control_client::ControlClient;
+use sampan_buildkit::session::content::content_server::ContentServer;
 use sampan_buildkit::session::filesync::auth_server::AuthServer;
 use sampan_buildkit::session::filesync::file_sync_server::FileSyncServer;
 use sampan_buildkit::session::health::health_server::HealthServer;
@@ -20,12 +21,13 @@ use tonic::service::Routes;
 use super::files::Directories;
 use super::lend::{Alive, Credentials, Input, Lent, Question};
 use super::outputs::{Output, Receiver};
+use super::stores::Service;
 use crate::cli::credentials::{self, Login};
 use crate::cli::failure::{Failure, chain};
 use crate::cli::session::Session;
 
 /// Calls that the engine may make.
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 11] = [
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.filesync.v1.FileSend/DiffCopy",
     "/moby.filesync.v1.Auth/Credentials",
@@ -33,6 +35,9 @@ const METHODS: [&str; 8] = [
     "/moby.sshforward.v1.SSH/CheckAgent",
     "/moby.sshforward.v1.SSH/ForwardAgent",
     "/moby.upload.v1.Upload/Pull",
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Read",
+    "/containerd.services.content.v1.Content/Write",
     "/grpc.health.v1.Health/Check",
 ];
 
@@ -40,6 +45,7 @@ const METHODS: [&str; 8] = [
 pub(super) struct Offered {
     pub(super) shared_key: String,
     pub(super) directories: Directories,
+    pub(super) stores: Service,
     pub(super) input: Input,
     pub(super) outputs: Vec<Output>,
     pub(super) lent: Lent,
@@ -85,12 +91,14 @@ pub(super) async fn open(
         client.request(Method::POST, "/grpc").upgrade("h2c").await
     })?;
     let (sender, questions) = mpsc::channel(1);
+    let stores = ContentServer::new(offered.stores).max_decoding_message_size(MAX_MESSAGE);
     let services = Routes::new(FileSyncServer::new(offered.directories))
         .add_service(Receiver::new(&offered.outputs))
         .add_service(AuthServer::new(Credentials(sender)))
         .add_service(SecretsServer::new(offered.lent.secrets))
         .add_service(SshServer::new(offered.lent.agents))
         .add_service(UploadServer::new(offered.input))
+        .add_service(stores)
         .add_service(HealthServer::new(Alive));
     let serving = transport::serve(session.into_stream(), services, CancellationToken::new());
     tokio::spawn(serving);
