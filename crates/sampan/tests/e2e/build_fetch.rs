@@ -168,12 +168,12 @@ fn a_private_base_image_is_fetched_with_the_credentials_of_dockers_client() {
     let directory = builder.context("private", &[("Dockerfile", &file)]);
     let refused = builder.try_build(&directory, &["-t", "private"]).failed(1);
     for expected in [
-        &format!("[internal] load metadata for {base}"),
-        "no basic auth credentials",
-        "Dockerfile:1\n",
-        &format!(">>> FROM {base}\n"),
+        format!("[internal] load metadata for {base}"),
+        "no basic auth credentials".to_owned(),
+        "Dockerfile:1\n".to_owned(),
+        format!(">>> FROM {base}\n"),
     ] {
-        assert!(refused.contains(expected), "{expected}: {refused}");
+        assert!(refused.contains(&expected), "{expected}: {refused}");
     }
     let auth = STANDARD.encode(format!("{}:{}", login.user, login.password));
     let config = builder.engine.scratch().join("docker/config.json");

@@ -21,7 +21,7 @@ fn beginnings(layout: &Path) -> Vec<Vec<u8>> {
     let blobs = fs::read_dir(layout.join("blobs/sha256")).unwrap();
     let blobs = blobs.map(|entry| fs::read(entry.unwrap().path()).unwrap());
     blobs
-        .map(|bytes| bytes[..4.min(bytes.len())].to_vec())
+        .map(|bytes| bytes[..bytes.len().min(4)].to_vec())
         .collect()
 }
 
