@@ -376,7 +376,7 @@ fn limits_of_the_classic_builder_hold_in_its_steps() {
     let file = "FROM busybox\nRUN tail /dev/zero\n";
     let directory = context(&engine, "greedy", &[("Dockerfile", file)]);
     let more = ["--memory", "16m", "--memory-swap", "16m"];
-    let failed = docker_build(&engine, "greedy", &directory, &more).failed(1);
+    let failed = docker_build(&engine, "greedy", &directory, &more).failed(137);
     assert!(failed.contains("non-zero code: 137"), "{failed}");
     engine.ledger().assert_no_container();
 }

@@ -193,7 +193,10 @@ fn caches_that_cannot_be_made_are_refused() {
     };
     let directory = context(&builder, "FROM scratch\nCOPY text /\n");
     for (to, why) in [
-        ("type=s3,region=r,bucket=b", "type=s3"),
+        (
+            "type=local,dest=cache,image-manifest=false",
+            "image-manifest=false",
+        ),
         (
             "type=registry,ref=127.0.0.1:1/x,compression=estargz",
             "compression=estargz",

@@ -81,7 +81,7 @@ fn repositories_are_fetched_by_http_also_from_servers_that_know_nothing_of_git()
             "FROM busybox\nADD {url} /head\nADD {url}#v1 /v1\nADD {url}#{commit}:sub/deep /deep\n"
         );
         let _ = build(&engine, &directory, &file, &["--no-cache"]).ok();
-        let seen = sh(&engine, "cat /head/a /v1/a /deep/b; ls -d /*/.git");
+        let seen = sh(&engine, "cat /head/a /v1/a /deep/b; test ! -e /head/.git");
         assert_eq!(seen, "second\nfirst\ndeep");
         let _ = engine.sampan(&["build", "-t", "built", &url]).ok();
         assert_eq!(sh(&engine, "cat /in/a"), "second");
@@ -163,7 +163,7 @@ fn a_private_base_image_is_fetched_with_the_credentials_of_dockers_client() {
         password: "correct horse".to_owned(),
     };
     let registry = Registry::with_login(login.clone());
-    let base = registry.push(&fixture(Fixture::Busybox));
+    let base = registry.push(&fixture(Fixture::Whiteouts));
     let file = format!("FROM {base}\nRUN echo private > /p\n");
     let directory = builder.context("private", &[("Dockerfile", &file)]);
     let refused = builder.try_build(&directory, &["-t", "private"]).failed(1);
