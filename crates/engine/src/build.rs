@@ -25,6 +25,7 @@ use sampan_images::{
 };
 use sampan_oci::{DiffId, Digest, Platform, Reference};
 use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 use crate::container::config::{
     ContainerConfig, HostConfig, LogConfig, NetworkMode, Resources, Ulimit,
@@ -441,7 +442,11 @@ fn solve(
     };
     let (from, logins) = (&request.cache_from, &request.logins);
     let imports = cache::import(store, runtime, from, logins, sink, cancel);
-    let sandbox = Containers { inner, runtime };
+    let sandbox = Containers {
+        inner,
+        runtime,
+        going: TaskTracker::new(),
+    };
     let build = Build {
         images: store,
         cache: &inner.steps,
@@ -456,8 +461,15 @@ fn solve(
         archives: Mutex::new(made),
     };
     let built = build.run(sink, cancel);
+    let has_archives = build.has_archives();
     let mut leftovers = build.into_leftovers();
-    leftovers.extend(bases.into_leftovers());
+    let of_bases = bases.into_leftovers();
+    if has_archives || !of_bases.is_empty() {
+        // A container that is still there would keep them.
+        sandbox.going.close();
+        runtime.block_on(sandbox.going.wait());
+    }
+    leftovers.extend(of_bases);
     drop_made(inner, leftovers);
     built.map_err(|error| failure(&error))
 }
@@ -658,6 +670,8 @@ fn is_for(image: &Image, platform: &Platform) -> bool {
 struct Containers<'a> {
     inner: &'a Arc<Inner>,
     runtime: &'a Handle,
+    /// The removals that are under way: the next step does not wait for them.
+    going: TaskTracker,
 }
 
 impl Sandbox for Containers<'_> {
@@ -688,19 +702,21 @@ impl Sandbox for Containers<'_> {
             .map_err(|error| SandboxError(error.message().to_owned()))?;
         let container = made.id.to_string();
         let ran = self.run_with(&container, step, secrets, output, cancel);
-        let options = RemoveOptions {
-            running: RemoveRunning::Kill,
-            volumes: RemoveVolumes::Anonymous,
-        };
         let service = ContainerService::new(self.inner.clone());
-        let removed = self.runtime.block_on(service.remove(&container, options));
-        if let Err(error) = removed {
-            tracing::warn!(
-                container,
-                error = error.message(),
-                "could not remove the container of a build"
-            );
-        }
+        let removal = async move {
+            let options = RemoveOptions {
+                running: RemoveRunning::Kill,
+                volumes: RemoveVolumes::Anonymous,
+            };
+            if let Err(error) = service.remove(&container, options).await {
+                tracing::warn!(
+                    container,
+                    error = error.message(),
+                    "could not remove the container of a build"
+                );
+            }
+        };
+        self.going.spawn_on(removal, self.runtime);
         ran.map_err(|error| SandboxError(error.message().to_owned()))
     }
 }

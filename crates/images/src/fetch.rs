@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use sampan_content::Writer;
 use sampan_fs::Sync;
-use sampan_layers::Layer;
+use sampan_layers::{Ingest, Layer};
 use sampan_oci::Descriptor;
 use sampan_oci::digest::DiffId;
 use sampan_registry_client::{Client, Piece, Source};
@@ -306,6 +306,7 @@ fn unpack_layer(
         root: &store.0.root,
         limits: &store.0.options.limits,
         layer: layer.digest,
+        commit: Ingest::commit,
     };
     unpack.run(
         reader,

@@ -4,6 +4,7 @@ use std::io::{BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sampan_layers::Ingest;
 use sampan_oci::config::{History, ImageConfig, RootFs};
 use sampan_oci::digest::Digest;
 use sampan_oci::{Platform, Reference};
@@ -60,6 +61,7 @@ impl ImageStore {
             root: &self.0.root,
             limits: &self.0.options.limits,
             layer: Digest::of(options.source.as_bytes()),
+            commit: Ingest::commit,
         };
         let layer = unpack.run(
             BufReader::with_capacity(256 << 10, counted),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sampan_archive::{ArchivedImage, Contents, Kind, MAX_DOCUMENT, Reader};
 use sampan_content::{Blob, Writer};
 use sampan_fs::Sync;
+use sampan_layers::Ingest;
 use sampan_oci::digest::{DiffId, Digest};
 use sampan_oci::media_type::Compression;
 use sampan_oci::{Descriptor, ImageConfig, Platform, Reference};
@@ -161,6 +162,7 @@ impl ImageStore {
             root: &self.0.root,
             limits: &self.0.options.limits,
             layer: Digest::of(path.as_bytes()),
+            commit: Ingest::commit,
         };
         // Counted at the outside: the archive may be packed and its layers again.
         let packed_bytes = || packed_bytes.get();
@@ -324,6 +326,7 @@ impl ImageStore {
             root: &self.0.root,
             limits: &self.0.options.limits,
             layer: Digest::of(bytes),
+            commit: Ingest::commit,
         };
         let size = bytes.len() as u64;
         let layer = unpack.run(bytes, &|| size, None, || Ok(()))?;

@@ -97,7 +97,8 @@ impl ImageStore {
     }
 
     /// Takes a tar, plain or packed, as a layer: files that somebody sends are then looked at where
-    /// the kernel shows them read-only, and none of them is ever created on the host. Blocks.
+    /// the kernel shows them read-only, and none of them is ever created on the host. It is durable
+    /// with the first image that has it. Blocks.
     pub fn take_archive(&self, reader: impl Read, what: &str) -> Result<HeldLayer> {
         let read = AtomicU64::new(0);
         let unpack = Unpack {
@@ -105,6 +106,7 @@ impl ImageStore {
             root: &self.0.root,
             limits: &self.0.options.limits,
             layer: Digest::of(what.as_bytes()),
+            commit: Ingest::commit_unsynced,
         };
         let counted = Counted {
             inner: reader,

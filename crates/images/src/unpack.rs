@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use sampan_archive::Decoder;
-use sampan_layers::{Layer, LayerStore};
+use sampan_layers::{Ingest, Layer, LayerStore};
 use sampan_oci::digest::{DiffId, Digest};
 
 use crate::store::Limits;
@@ -25,6 +25,8 @@ pub(crate) struct Unpack<'a> {
     pub(crate) limits: &'a Limits,
     /// What errors name.
     pub(crate) layer: Digest,
+    /// Makes what was read a layer: [`Ingest::commit`] or its like.
+    pub(crate) commit: fn(Ingest, Option<&DiffId>) -> sampan_layers::Result<Layer>,
 }
 
 impl Unpack<'_> {
@@ -62,9 +64,7 @@ impl Unpack<'_> {
                 .map_err(|source| self.layer_error(source))?;
         }
         before_commit()?;
-        ingest
-            .commit(expected)
-            .map_err(|source| self.layer_error(source))
+        (self.commit)(ingest, expected).map_err(|source| self.layer_error(source))
     }
 
     fn check(&self, written: u64, packed: u64) -> Result<()> {

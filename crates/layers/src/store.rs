@@ -203,18 +203,21 @@ impl LayerStore {
     }
 
     /// Removes several layers as [`remove`](Self::remove) does one, and waits
-    /// for the disk once. Returns how many of them the store had.
+    /// for the disk once, if a power cut could not take them anyway. Returns
+    /// how many of them the store had.
     pub fn remove_all(&self, diff_ids: &[DiffId]) -> Result<usize> {
         // Renamed first: a layer is there or not, never half.
         let mut renamed = Vec::new();
+        let mut was_durable = false;
         for diff_id in diff_ids {
             let name = self.temporary_name();
             // With the lock held, so that nobody publishes the same layer
             // between the two and sees it vanish.
             let mut records = self.records();
-            if !records.contains_key(diff_id) {
+            let Some(record) = records.get(diff_id) else {
                 continue;
-            }
+            };
+            was_durable |= record.unsynced.is_none();
             rustix::fs::renameat(self.dir(), diff_id.hex(), self.dir(), &name)
                 .map_err(|e| Error::io("rename", self.0.path.join(diff_id.hex()), e))?;
             records.remove(diff_id);
@@ -222,7 +225,7 @@ impl LayerStore {
             self.mounts().forget(diff_id);
             renamed.push(name);
         }
-        if !renamed.is_empty() {
+        if was_durable {
             self.sync()?;
         }
         for name in &renamed {

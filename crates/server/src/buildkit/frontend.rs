@@ -27,8 +27,6 @@ use super::wanted::{Wanted, wanted};
 
 /// The frontend's name.
 pub(super) const NAME: &str = "dockerfile.v0";
-/// The length of a tar of nothing.
-const EMPTY: u64 = 1024;
 /// Where the client is told which image has what a failed step left.
 const FAILED: &str = "sampan-failed-image";
 const IGNORE: &str = ".dockerignore";
@@ -253,7 +251,7 @@ impl Client {
             Context::Directory(name) => match self.wanted(asked, written.as_ref()) {
                 // Nothing of it.
                 Wanted::Paths(paths) if paths.is_empty() => {
-                    Sent::Archive(Box::new(io::repeat(0).take(EMPTY)))
+                    Sent::Files(building::Context::of_layers(Vec::new()))
                 }
                 wanted => {
                     let doing = self.progress.begin("[internal] load build context");
