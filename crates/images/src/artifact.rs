@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::{Buf, Bytes};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sampan_fs::Sync;
+use sampan_layers::Ingest;
 use sampan_oci::digest::{DiffId, Digest};
 use sampan_oci::media_type::Compression;
 use sampan_oci::{Descriptor, Document, Manifest, MediaType, Reference};
@@ -270,6 +271,7 @@ impl ImageStore {
                 root: &self.0.root,
                 limits: &self.0.options.limits,
                 layer: layer.digest,
+                commit: Ingest::commit_unsynced,
             };
             let blob = BufReader::with_capacity(BUFFER, blob);
             unpack.run(blob, &|| layer.size, Some(diff_id), || Ok(()))?;
