@@ -20,7 +20,13 @@ pub(crate) enum Mode {
 /// rows, and on those of its own row that stand to its right; an arrow may
 /// never point up or to the left.
 const ROWS: &[&[&str]] = &[
-    &["sampan", "sampan-shim", "xtask", "sampan-testing"],
+    &[
+        "sampan",
+        "sampan-oci-runtime",
+        "sampan-shim",
+        "xtask",
+        "sampan-testing",
+    ],
     &[
         "sampan-server",
         "sampan-api",

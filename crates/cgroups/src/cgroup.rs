@@ -37,6 +37,15 @@ pub(crate) struct Directory {
     descriptor: OwnedFd,
 }
 
+/// In which v1 hierarchies a cgroup has a directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CgroupReach {
+    /// Where its limits and what is counted need one.
+    Needed,
+    /// In all, where other tools look for it.
+    All,
+}
+
 /// What a child needs to put itself into a cgroup.
 #[derive(Debug)]
 pub struct AttachPlan {
@@ -72,12 +81,25 @@ impl Cgroup {
         path: &CgroupPath,
         resources: &LinuxResources,
     ) -> Result<Self, Error> {
+        Self::create_with(hierarchies, path, resources, CgroupReach::Needed)
+    }
+
+    /// As [`Cgroup::create`], in more hierarchies than are needed where `reach` says so.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub fn create_with(
+        hierarchies: &Hierarchies,
+        path: &CgroupPath,
+        resources: &LinuxResources,
+        reach: CgroupReach,
+    ) -> Result<Self, Error> {
         let mut cgroup = Self {
             path: path.clone(),
             layout: hierarchies.layout(),
             directories: Vec::new(),
         };
-        let made = cgroup.make(hierarchies, resources);
+        let made = cgroup.make(hierarchies, resources, reach);
         if let Err(error) = made {
             // The first error is the one that explains; this is tidying up.
             drop(cgroup.delete());
@@ -86,10 +108,15 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    fn make(&mut self, hierarchies: &Hierarchies, resources: &LinuxResources) -> Result<(), Error> {
+    fn make(
+        &mut self,
+        hierarchies: &Hierarchies,
+        resources: &LinuxResources,
+        reach: CgroupReach,
+    ) -> Result<(), Error> {
         let wanted = controllers(resources);
         for hierarchy in hierarchies.all() {
-            if joins(hierarchies, hierarchy, &wanted) {
+            if reach == CgroupReach::All || joins(hierarchies, hierarchy, &wanted) {
                 self.directories
                     .push(Directory::make(hierarchy, &self.path)?);
             }
@@ -172,6 +199,7 @@ impl Cgroup {
         hierarchies: &Hierarchies,
         resources: &LinuxResources,
     ) -> Result<(), Error> {
+        self.check_memory(resources)?;
         let wanted = controllers(resources);
         for hierarchy in hierarchies.all() {
             let known = self.directories.iter().any(|d| d.hierarchy == *hierarchy);
@@ -194,6 +222,31 @@ impl Cgroup {
         self.apply(resources)
     }
 
+    /// Whether a lower limit would kill what runs, where the request asks to look.
+    fn check_memory(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let Some(memory) = &resources.memory else {
+            return Ok(());
+        };
+        let (Some(true), Some(limit)) = (memory.check_before_update, memory.limit) else {
+            return Ok(());
+        };
+        let Some(directory) = self.with(Controller::Memory) else {
+            return Ok(());
+        };
+        let file = if directory.hierarchy.unified {
+            "memory.current"
+        } else {
+            "memory.usage_in_bytes"
+        };
+        let used: i64 = directory.read(file)?.trim().parse().unwrap_or(0);
+        if limit > 0 && limit < used {
+            return Err(Error::InvalidLimit(format!(
+                "memory limit {limit} would be below the {used} bytes in use"
+            )));
+        }
+        Ok(())
+    }
+
     fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
         let version = match self.layout {
             Layout::V2 => Version::V2,
@@ -214,6 +267,12 @@ impl Cgroup {
     fn set(&self, directory: &Directory, setting: &Setting) -> Result<(), Error> {
         let written = directory.write(&setting.file, &setting.value);
         match written {
+            Err(Error::Write { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && setting.otherwise.is_some() =>
+            {
+                let (file, value) = setting.otherwise.as_ref().expect("the guard has seen it");
+                directory.write(file, value)
+            }
             Err(Error::Write { source, .. })
                 if setting.optional && source.kind() == io::ErrorKind::NotFound =>
             {

@@ -23,6 +23,14 @@ pub enum Controller {
     Io,
     /// Stop and continue (v1 only; built in on v2).
     Freezer,
+    /// Huge pages.
+    HugePages,
+    /// Remote direct memory access.
+    Rdma,
+    /// Class of network packets (v1 only).
+    NetworkClass,
+    /// Priority of network packets by interface (v1 only).
+    NetworkPriority,
 }
 
 impl Controller {
@@ -37,6 +45,10 @@ impl Controller {
             Self::Devices => "devices",
             Self::Io => "blkio",
             Self::Freezer => "freezer",
+            Self::HugePages => "hugetlb",
+            Self::Rdma => "rdma",
+            Self::NetworkClass => "net_cls",
+            Self::NetworkPriority => "net_prio",
         }
     }
 
@@ -49,11 +61,17 @@ impl Controller {
             Self::Memory => Some("memory"),
             Self::Pids => Some("pids"),
             Self::Io => Some("io"),
-            Self::CpuAccounting | Self::Devices | Self::Freezer => None,
+            Self::HugePages => Some("hugetlb"),
+            Self::Rdma => Some("rdma"),
+            Self::CpuAccounting
+            | Self::Devices
+            | Self::Freezer
+            | Self::NetworkClass
+            | Self::NetworkPriority => None,
         }
     }
 
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Cpu,
         Self::CpuAccounting,
         Self::CpuSet,
@@ -62,6 +80,10 @@ impl Controller {
         Self::Devices,
         Self::Io,
         Self::Freezer,
+        Self::HugePages,
+        Self::Rdma,
+        Self::NetworkClass,
+        Self::NetworkPriority,
     ];
 }
 
@@ -117,6 +139,13 @@ impl Hierarchies {
                 let path = hierarchy.mount_point.join("cgroup.controllers");
                 let names = fs::read_to_string(path).map_err(Error::Detect)?;
                 hierarchy.controllers = v2_controllers(&names);
+            }
+        }
+        if found.layout() == Layout::Hybrid {
+            // There limits are written in v1's words, which the v2 tree does not take.
+            for hierarchy in found.hierarchies.iter_mut().filter(|h| h.unified) {
+                let foreign = [Controller::HugePages, Controller::Rdma];
+                hierarchy.controllers.retain(|c| !foreign.contains(c));
             }
         }
         if found.hierarchies.is_empty() {
@@ -212,8 +241,10 @@ impl Hierarchies {
     /// or, on v2, by what is built in.
     #[must_use]
     pub fn supports(&self, controller: Controller) -> bool {
+        use Controller::{CpuAccounting, Devices, Freezer};
         self.with(controller).is_some()
-            || (controller.v2_name().is_none() && self.layout() == Layout::V2)
+            || (matches!(controller, CpuAccounting | Devices | Freezer)
+                && self.layout() == Layout::V2)
     }
 }
 
@@ -304,7 +335,7 @@ mod tests {
         assert!(found.supports(Controller::Io));
         assert_eq!(
             subtree_control(&found.hierarchies[0].controllers),
-            "+cpu +cpuset +memory +pids +io"
+            "+cpu +cpuset +memory +pids +io +hugetlb"
         );
     }
 

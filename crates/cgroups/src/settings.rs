@@ -1,6 +1,8 @@
 //! From resource limits to control files: pure tables of what is written
 //! where (Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst).
 
+mod devices;
+
 use sampan_oci::runtime::LinuxResources;
 
 use crate::{Controller, Error};
@@ -14,6 +16,8 @@ pub(crate) struct Setting {
     /// A file that some kernels do not have, and whose absence changes
     /// nothing that the user asked for by name.
     pub(crate) optional: bool,
+    /// Another file and value that say the same where there is no such file.
+    pub(crate) otherwise: Option<(String, String)>,
 }
 
 impl Setting {
@@ -23,6 +27,14 @@ impl Setting {
             file: file.to_owned(),
             value: value.to_string(),
             optional: false,
+            otherwise: None,
+        }
+    }
+
+    fn or(self, file: &str, value: impl ToString) -> Self {
+        Self {
+            otherwise: Some((file.to_owned(), value.to_string())),
+            ..self
         }
     }
 
@@ -68,7 +80,7 @@ pub(crate) fn settings(
 ) -> Result<Vec<Setting>, Error> {
     let mut out = Vec::new();
     memory(resources, version, &mut out)?;
-    cpu(resources, version, &mut out);
+    cpu(resources, version, &mut out)?;
     if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
         out.push(Setting::new(
             Controller::Pids,
@@ -76,15 +88,21 @@ pub(crate) fn settings(
             limit_or_max(limit),
         ));
     }
-    if resources.block_io.is_some() {
+    if let Some(block_io) = &resources.block_io {
+        devices::block_io(block_io, version, &mut out);
+    }
+    devices::huge_pages(&resources.hugepage_limits, version, &mut out)?;
+    devices::rdma(&resources.rdma, &mut out);
+    if let Some(network) = &resources.network {
+        devices::network(network, version, &mut out)?;
+    }
+    if version == Version::V1 && !resources.unified.is_empty() {
         return Err(Error::InvalidLimit(
-            "block input and output limits are not supported yet".into(),
+            "invalid configuration: cannot use unified on cgroup v1".into(),
         ));
     }
-    if version == Version::V2 {
-        for (file, value) in &resources.unified {
-            out.push(unified(file, value)?);
-        }
+    for (file, value) in &resources.unified {
+        out.push(unified(file, value)?);
     }
     Ok(out)
 }
@@ -135,6 +153,10 @@ fn memory(
                     swappiness,
                 ));
             }
+            if let Some(limit) = memory.kernel_tcp.filter(|limit| *limit != 0) {
+                let file = "memory.kmem.tcp.limit_in_bytes";
+                out.push(Setting::new(Controller::Memory, file, limit));
+            }
             if memory.disable_oom_killer == Some(true) {
                 out.push(Setting::new(Controller::Memory, "memory.oom_control", 1));
             }
@@ -169,9 +191,9 @@ fn memory(
     Ok(())
 }
 
-fn cpu(resources: &LinuxResources, version: Version, out: &mut Vec<Setting>) {
+fn cpu(resources: &LinuxResources, version: Version, out: &mut Vec<Setting>) -> Result<(), Error> {
     let Some(cpu) = &resources.cpu else {
-        return;
+        return Ok(());
     };
     let shares = cpu.shares.filter(|shares| *shares > 0);
     let period = cpu.period.filter(|period| *period > 0);
@@ -187,6 +209,15 @@ fn cpu(resources: &LinuxResources, version: Version, out: &mut Vec<Setting>) {
             if let Some(quota) = quota {
                 out.push(Setting::new(Controller::Cpu, "cpu.cfs_quota_us", quota));
             }
+            if let Some(burst) = cpu.burst {
+                out.push(Setting::new(Controller::Cpu, "cpu.cfs_burst_us", burst));
+            }
+            if let Some(period) = cpu.realtime_period.filter(|period| *period > 0) {
+                out.push(Setting::new(Controller::Cpu, "cpu.rt_period_us", period));
+            }
+            if let Some(runtime) = cpu.realtime_runtime.filter(|runtime| *runtime != 0) {
+                out.push(Setting::new(Controller::Cpu, "cpu.rt_runtime_us", runtime));
+            }
         }
         Version::V2 => {
             if let Some(shares) = shares {
@@ -201,13 +232,26 @@ fn cpu(resources: &LinuxResources, version: Version, out: &mut Vec<Setting>) {
                     format!("{quota} {period}"),
                 ));
             }
+            if let Some(burst) = cpu.burst {
+                out.push(Setting::new(Controller::Cpu, "cpu.max.burst", burst));
+            }
+            let real_time = (cpu.realtime_period, cpu.realtime_runtime);
+            if real_time.0.unwrap_or(0) != 0 || real_time.1.unwrap_or(0) != 0 {
+                return Err(Error::InvalidLimit(
+                    "limits of real-time CPU use are for cgroup v1 only".into(),
+                ));
+            }
         }
+    }
+    if let Some(idle) = cpu.idle {
+        out.push(Setting::new(Controller::Cpu, "cpu.idle", idle));
     }
     for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
         if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
             out.push(Setting::new(Controller::CpuSet, file, value));
         }
     }
+    Ok(())
 }
 
 /// The v2 weight (1 to 10000) for v1 shares (2 to 262144), as the runtime

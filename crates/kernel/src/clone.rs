@@ -68,6 +68,21 @@ pub(crate) struct CloneArgs {
     pub(crate) cgroup: u64,
 }
 
+impl CloneArgs {
+    fn of(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Self {
+        let mut arguments = Self {
+            flags: namespaces.bits(),
+            exit_signal: libc::SIGCHLD as u64,
+            ..Self::default()
+        };
+        if let Some(cgroup) = cgroup {
+            arguments.flags |= CLONE_INTO_CGROUP;
+            arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+        }
+        arguments
+    }
+}
+
 /// Starts a copy of the calling process in new `namespaces`, born into the v2
 /// `cgroup` where one is given, and runs `run` in it; what `run` returns is
 /// the child's exit code. See the module for the rule that `run` keeps to.
@@ -85,16 +100,9 @@ where
     F: FnOnce() -> u8,
 {
     let mut pidfd: libc::c_int = -1;
-    let mut arguments = CloneArgs {
-        flags: namespaces.bits() | CLONE_PIDFD,
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-    }
+    let mut arguments = CloneArgs::of(namespaces, cgroup);
+    arguments.flags |= CLONE_PIDFD;
+    arguments.pidfd = (&raw mut pidfd) as u64;
     // SAFETY: without CLONE_VM the child gets its own copy of this memory and
     // stack, so that returning twice is sound; `arguments` and the `pidfd` it
     // points to live until the call is over.
@@ -133,6 +141,39 @@ where
     // SAFETY: without CLONE_VM the child gets its own copy of this memory and
     // stack, so that returning twice is sound; the pointers are null and unused.
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if result == 0 {
+        let _leave = LeaveAlways;
+        exit_now(run());
+    }
+    let pid = i32::try_from(check(result)?).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// As [`spawn_sibling`], in new `namespaces` and born into the v2 `cgroup` where one is given, by
+/// clone3(2). The id that is returned is the one in the caller's namespace of process ids.
+///
+/// # Errors
+/// As [`spawn_copy`].
+pub fn spawn_sibling_in<F>(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    run: F,
+) -> io::Result<Pid>
+where
+    F: FnOnce() -> u8,
+{
+    let mut arguments = CloneArgs::of(namespaces, cgroup);
+    arguments.flags |= u64::from(libc::CLONE_PARENT.unsigned_abs());
+    // The sibling has the caller's own exit signal, and the kernel wants none said.
+    arguments.exit_signal = 0;
+    // SAFETY: as in `spawn_copy`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<CloneArgs>(),
+        )
+    };
     if result == 0 {
         let _leave = LeaveAlways;
         exit_now(run());

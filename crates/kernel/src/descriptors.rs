@@ -28,6 +28,16 @@ pub fn place(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     check(i64::from(done)).map(drop)
 }
 
+/// As [`place`], but execve closes the number.
+///
+/// # Errors
+/// As [`place`].
+pub fn place_until_exec(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: as in `place`.
+    let done = unsafe { libc::dup3(descriptor.as_raw_fd(), number, libc::O_CLOEXEC) };
+    check(i64::from(done)).map(drop)
+}
+
 /// Child code: closes this process' copy of a descriptor that only the parent
 /// goes on to use. Values that own it in the copied memory must never be
 /// dropped, which in a child that ends by execve or exit they are not.

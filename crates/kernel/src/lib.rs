@@ -8,8 +8,8 @@
 //! * [`clone`]: a copy of the caller in new namespaces, and the rule that code
 //!   in such a child keeps to;
 //! * [`spawn`]: another program, without copying the caller's memory;
-//! * [`signals`], [`exec`], [`descriptors`], [`seccomp`], [`mount`]: what a child does on
-//!   its way to the program;
+//! * [`signals`], [`exec`], [`descriptors`], [`seccomp`], [`mount`], [`scheduling`]: what a
+//!   child does on its way to the program;
 //! * [`pidfd`], [`ancillary`], [`memfd`], [`bpf`]: descriptors of processes,
 //!   over sockets, of sealed memory, of device programs;
 //! * [`inherited`]: what a supervisor takes over from who started it;
@@ -33,6 +33,7 @@ pub mod memory;
 pub mod mount;
 pub mod pidfd;
 pub mod requires;
+pub mod scheduling;
 pub mod seccomp;
 pub mod signalfd;
 pub mod signals;

@@ -25,6 +25,12 @@ macro_rules! bitflags_like {
                 self.0
             }
 
+            /// The flags that the kernel wrote so, those that have no name included.
+            #[must_use]
+            pub const fn from_bits(bits: $bits) -> Self {
+                Self(bits)
+            }
+
             /// Whether all flags of `other` are set.
             #[must_use]
             pub const fn contains(self, other: Self) -> bool {
@@ -48,6 +54,13 @@ macro_rules! bitflags_like {
             type Output = Self;
             fn bitor(self, other: Self) -> Self {
                 Self(self.0 | other.0)
+            }
+        }
+
+        impl std::ops::BitAnd for $name {
+            type Output = Self;
+            fn bitand(self, other: Self) -> Self {
+                Self(self.0 & other.0)
             }
         }
 

@@ -108,6 +108,31 @@ pub fn change_mount(mount: BorrowedFd<'_>, change: &MountChange, reach: Reach) -
         propagation: change.propagation.map_or(0, Propagation::bits),
         user_namespace: 0,
     };
+    set_attributes(mount, &attributes, reach)
+}
+
+/// Has a detached mount show the owners of its files as `user_namespace` maps them
+/// (`MOUNT_ATTR_IDMAP`). Does not allocate.
+///
+/// # Errors
+/// As mount_setattr(2): `EINVAL` when the file system cannot do that, or the mount is in use
+/// already; `EPERM` when it is mapped already.
+pub fn map_owners(
+    mount: BorrowedFd<'_>,
+    user_namespace: BorrowedFd<'_>,
+    reach: Reach,
+) -> io::Result<()> {
+    const IDMAP: u64 = 0x0010_0000;
+    let attributes = MountAttr {
+        set: IDMAP,
+        clear: 0,
+        propagation: 0,
+        user_namespace: u64::from(user_namespace.as_raw_fd().unsigned_abs()),
+    };
+    set_attributes(mount, &attributes, reach)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &MountAttr, reach: Reach) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH
         | match reach {
             Reach::Mount => 0,
@@ -121,7 +146,7 @@ pub fn change_mount(mount: BorrowedFd<'_>, change: &MountChange, reach: Reach) -
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     };

@@ -1,6 +1,12 @@
 //! Installs system call filters (seccomp(2)).
 
 use std::io;
+use std::os::fd::RawFd;
+
+/// `SECCOMP_FILTER_FLAG_TSYNC`: it means nothing where there is one thread.
+const ALL_THREADS: u32 = 1;
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+const NEW_LISTENER: u32 = 1 << 3;
 
 /// One classic BPF instruction, as the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -84,13 +90,31 @@ impl SeccompProgram {
         self.flags
     }
 
+    /// Whether the filter asks an agent.
+    #[must_use]
+    pub fn has_listener(&self) -> bool {
+        self.flags & NEW_LISTENER != 0
+    }
+
+    /// The filter with an agent to ask: [`SeccompProgram::install`] gives a descriptor to hear
+    /// of the calls by.
+    #[must_use]
+    pub fn with_listener(self) -> Self {
+        // The kernel cannot give both a descriptor and the id of a thread that could not follow.
+        Self {
+            flags: (self.flags | NEW_LISTENER) & !ALL_THREADS,
+            ..self
+        }
+    }
+
     /// Puts the calling thread, and all that it will start, under the filter.
-    /// There is no way back. Does not allocate.
+    /// There is no way back. Does not allocate. Gives the number of the agent's
+    /// descriptor, close-on-exec, where the filter has one.
     ///
     /// # Errors
     /// `EACCES` when the thread has neither `CAP_SYS_ADMIN` nor
     /// `no_new_privs`, `EINVAL` when the kernel refuses the program.
-    pub fn install(&self) -> io::Result<()> {
+    pub fn install(&self) -> io::Result<Option<RawFd>> {
         let program = Program {
             length: u16::try_from(self.instructions.len())
                 .map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
@@ -101,11 +125,11 @@ impl SeccompProgram {
         // call, which copies them; `length` is the number of instructions.
         let done =
             unsafe { libc::syscall(libc::SYS_seccomp, operation, self.flags, &raw const program) };
-        if done == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        let done = crate::check(done)?;
+        Ok(self
+            .has_listener()
+            .then_some(done)
+            .and_then(|number| RawFd::try_from(number).ok()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! Unknown fields are ignored, so that bundles of newer tools still parse.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -96,6 +97,21 @@ pub struct Process {
     /// I/O scheduling class and priority.
     #[serde(skip_serializing_if = "Option::is_none", rename = "ioPriority")]
     pub io_priority: Option<IoPriority>,
+    /// Processors of a further process of a container.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "execCPUAffinity")]
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// On which processors a process runs, as lists such as `0-3,7`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuAffinity {
+    /// Until it has entered the container's cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial: Option<String>,
+    /// From then on.
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
 }
 
 /// Size of a terminal in characters.
@@ -431,6 +447,24 @@ pub struct Linux {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub time_offsets: BTreeMap<String, TimeOffset>,
+    /// Shares of the processors' caches and of memory bandwidth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<IntelRdt>,
+}
+
+/// Resource Director Technology, resctrl(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IntelRdt {
+    /// Class of service.
+    #[serde(rename = "closID", skip_serializing_if = "Option::is_none")]
+    pub clos_id: Option<String>,
+    /// Schema of the L3 cache.
+    #[serde(rename = "l3CacheSchema", skip_serializing_if = "Option::is_none")]
+    pub l3_cache_schema: Option<String>,
+    /// Schema of memory bandwidth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mem_bw_schema: Option<String>,
 }
 
 /// A contiguous range of mapped ids.
@@ -445,6 +479,71 @@ pub struct IdMapping {
     pub host_id: u32,
     /// Number of ids.
     pub size: u32,
+}
+
+/// Where a container is in its life, as the specification says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is being made.
+    Creating,
+    /// It is made and its program does not run yet.
+    Created,
+    /// Its program runs.
+    Running,
+    /// All its processes are stopped; no part of the specification, and what every runtime says.
+    Paused,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// The state of a container, as hooks and agents are told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Version of the specification.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Its first process in the runtime's namespace; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// The specification's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the agent of a system call filter is told beside the descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerProcessState {
+    /// Version of the specification.
+    pub oci_version: String,
+    /// Names of the descriptors, in their order.
+    pub fds: Vec<String>,
+    /// The process that the filter is on.
+    pub pid: i32,
+    /// The specification's `listenerMetadata`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub metadata: String,
+    /// The container.
+    pub state: State,
 }
 
 /// One namespace of a container.

@@ -1,9 +1,12 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use sampan_cgroups::CgroupPath;
+use sampan_cgroups::{Cgroup, CgroupPath, CgroupReach};
 use sampan_kernel::seccomp::SeccompProgram;
-use sampan_oci::runtime::{NamespaceKind, Process, Spec};
+use sampan_oci::runtime::{NamespaceKind, Personality, Process, Spec, State};
+
+use crate::agent::Agent;
+use crate::child::{Gate, RootEntry};
 
 /// A container to start.
 #[derive(Debug)]
@@ -24,8 +27,18 @@ pub struct Bundle {
     pub seccomp: Option<SeccompProgram>,
     /// Descriptors that the program finds open from 3 on.
     pub descriptors: Vec<OwnedFd>,
-    /// What relative paths on the host are relative to.
+    /// What relative paths on the host are relative to, and what hooks are told as the bundle.
     pub directory: PathBuf,
+    /// The container's id, for hooks and agents.
+    pub id: String,
+    /// Where the process waits to be started.
+    pub gate: Gate,
+    /// How it comes into its root.
+    pub entry: RootEntry,
+    /// Whether the cgroup joins every hierarchy, for tools that look for it there.
+    pub cgroup_reach: CgroupReach,
+    /// The name of a session keyring of the container's own; none leaves it the caller's.
+    pub keyring: Option<String>,
     /// Called when a step was done, for whoever measures.
     pub on_step: fn(&'static str),
 }
@@ -43,6 +56,11 @@ impl Bundle {
             seccomp: None,
             descriptors: Vec::new(),
             directory: PathBuf::from("/"),
+            id: String::new(),
+            gate: Gate::Parent,
+            entry: RootEntry::Pivot,
+            cgroup_reach: CgroupReach::Needed,
+            keyring: None,
             on_step: |_| {},
         }
     }
@@ -91,6 +109,14 @@ pub struct ExecRequest {
     pub seccomp: Option<SeccompProgram>,
     /// Descriptors that the program finds open from 3 on.
     pub descriptors: Vec<OwnedFd>,
+    /// Who answers for calls where the filter asks, and what it is told.
+    pub agent: Option<(Agent, State)>,
+    /// The container's execution domain.
+    pub personality: Option<Personality>,
+    /// The name of the container's session keyring.
+    pub keyring: Option<String>,
+    /// The cgroup to run in, in place of the container's.
+    pub cgroup: Option<Cgroup>,
 }
 
 impl ExecRequest {
@@ -102,6 +128,10 @@ impl ExecRequest {
             stdio: Stdio::Inherit,
             seccomp: None,
             descriptors: Vec::new(),
+            agent: None,
+            personality: None,
+            keyring: None,
+            cgroup: None,
         }
     }
 }

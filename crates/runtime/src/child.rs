@@ -9,33 +9,39 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, mknodat, open};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
-use rustix::process::{fchdir, pivot_root};
+use rustix::process::{chroot, fchdir, pivot_root};
 use rustix::system::{setdomainname, sethostname};
-use sampan_kernel::clone::{Namespaces, setns, unshare};
+use sampan_kernel::clone::{Namespaces, setns, spawn_sibling_in, unshare};
 use sampan_kernel::mount::{MountAttributes, MountChange, Propagation, Reach, change_mount};
 
 use crate::Error;
+use crate::attach::{Anchors, attach_all};
 use crate::devices::{Node, make_links};
 use crate::failure::{At, Failure, Report, Step};
-use crate::mounts::{
-    Anchors, FileSystem, MountPlans, attach, attach_all, clone_descriptor, is_directory,
-};
+use crate::file_system::FileSystem;
+use crate::mounts::MountPlans;
+use crate::namespaces::{ContainerNamespaces, UserNamespace};
 use crate::process::ProcessPlan;
 use crate::resolve::{self, Links, Missing, open_or_create};
 use crate::sysctl::Sysctl;
+use crate::trees::{attach, clone_descriptor, is_directory};
+use crate::user_namespace::become_its_root;
 
 /// A container, planned down to what the system calls take.
 #[derive(Debug)]
 pub(crate) struct ContainerPlan {
-    /// Namespaces to join, besides that of process ids.
-    pub(crate) join: Vec<(Namespaces, OwnedFd)>,
-    /// Namespaces that can only be made once the cgroup is entered.
-    pub(crate) unshare: Namespaces,
+    pub(crate) namespaces: ContainerNamespaces,
     pub(crate) time_offsets: Option<Vec<u8>>,
     pub(crate) host_name: Option<Vec<u8>>,
     pub(crate) domain_name: Option<Vec<u8>>,
     /// The root, a detached mount.
     pub(crate) root: OwnedFd,
+    /// Where hooks find the root before it is all that there is to see; without hooks it never
+    /// has a place in the host's tree.
+    pub(crate) root_for_hooks: Option<CString>,
+    pub(crate) entry: RootEntry,
+    /// Where the process waits to be started.
+    pub(crate) gate: Gate,
     pub(crate) mounts: MountPlans,
     pub(crate) nodes: Vec<Node>,
     pub(crate) sysctls: Vec<Sysctl>,
@@ -46,7 +52,46 @@ pub(crate) struct ContainerPlan {
     pub(crate) process: ProcessPlan,
 }
 
+/// How a process comes into its root.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RootEntry {
+    /// By pivot_root(2): nothing of the host's tree remains.
+    Pivot,
+    /// By chroot(2), for a host that runs from its initial file system in memory, which cannot be
+    /// pivoted away from.
+    Chroot,
+}
+
+/// Where a process waits to be started.
+#[derive(Debug)]
+pub enum Gate {
+    /// At its parent's word: [`Created::start`](crate::Created::start).
+    Parent,
+    /// At this listening Unix socket, so that any process can start it:
+    /// [`start_at`](crate::start_at).
+    Socket(OwnedFd),
+}
+
 impl ContainerPlan {
+    /// Runs in a process between parent and child, for a container with users of its own: what
+    /// exists is joined with the caller's rights, and the child is born inside.
+    pub(crate) fn run_between(&self, cgroup: Option<BorrowedFd<'_>>) -> u8 {
+        let word = match self.spawn_inside(cgroup) {
+            Ok(pid) => Report::Spawned(pid),
+            Err(failure) => Report::Failed(failure),
+        };
+        // The parent may be gone; there is nobody else to tell.
+        let _ = self.process.send(word);
+        0
+    }
+
+    fn spawn_inside(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<i32, Failure> {
+        self.process.hide()?;
+        self.namespaces.enter_joined()?;
+        let child = spawn_sibling_in(self.namespaces.cloned, cgroup, || self.run());
+        Ok(child.at(Step::Spawn)?.as_raw_nonzero().get())
+    }
+
     /// Runs in the child; returns its exit code, and only on failure.
     pub(crate) fn run(&self) -> u8 {
         let Err(failure) = self.become_container();
@@ -56,13 +101,30 @@ impl ContainerPlan {
     }
 
     fn become_container(&self) -> Result<Infallible, Failure> {
+        match &self.namespaces.user {
+            UserNamespace::Callers => {}
+            // The parent writes the maps, and its word keeps this process' words behind those of
+            // the process between.
+            UserNamespace::New(_) | UserNamespace::Joined(_) => self.hear()?,
+        }
         self.process.begin()?;
         rustix::process::umask(Mode::empty());
         self.enter_namespaces()?;
-        self.enter_root()?;
         let root = self.root.as_fd();
         let mut anchors = Anchors::default();
-        attach_all(root, &self.mounts.plans, &mut anchors)?;
+        self.mounts.make_ahead()?;
+        self.attach_root()?;
+        if self.root_for_hooks.is_some() {
+            // What a hook adds to the root lies on top of the container's own mounts.
+            attach_all(root, &self.mounts.plans, &mut anchors)?;
+            self.process.send(Report::Hooks).at(Step::Prepare)?;
+            self.hear()?;
+            self.enter_root()?;
+        } else {
+            self.enter_root()?;
+            attach_all(root, &self.mounts.plans, &mut anchors)?;
+        }
+        self.process.open_terminal(self.mounts.own_terminals())?;
         self.fill_dev(root)?;
         self.set_sysctls(&anchors)?;
         self.mask_paths(root, &anchors)?;
@@ -70,7 +132,11 @@ impl ContainerPlan {
         let program = self.process.prepare_in(root, || self.seal_root(root))?;
         self.process.lead_session()?;
         self.process.send(Report::Ready).at(Step::Prepare)?;
-        if !self.process.wait_for_start() {
+        let started = match &self.gate {
+            Gate::Parent => self.process.hears(),
+            Gate::Socket(gate) => self.process.wait_at(gate.as_fd()).at(Step::Prepare)?,
+        };
+        if !started {
             return Err(Errno::PIPE).at(Step::Prepare);
         }
         self.process.place_descriptors()?;
@@ -79,11 +145,14 @@ impl ContainerPlan {
     }
 
     fn enter_namespaces(&self) -> Result<(), Failure> {
-        for (item, (kind, namespace)) in self.join.iter().enumerate() {
-            setns(namespace.as_fd(), *kind).at_item(Step::JoinNamespace, item)?;
+        if matches!(self.namespaces.user, UserNamespace::Callers) {
+            // That of process ids the parent has joined for the child.
+            for (item, (kind, namespace)) in self.namespaces.joined.iter().enumerate() {
+                setns(namespace.as_fd(), *kind).at_item(Step::JoinNamespace, item)?;
+            }
         }
-        if !self.unshare.is_empty() {
-            unshare(self.unshare).at(Step::NewNamespace)?;
+        if !self.namespaces.unshared.is_empty() {
+            unshare(self.namespaces.unshared).at(Step::NewNamespace)?;
         }
         if let Some(offsets) = &self.time_offsets {
             let file = rustix::fs::openat(
@@ -109,12 +178,26 @@ impl ContainerPlan {
         if let Some(name) = &self.domain_name {
             setdomainname(name).at(Step::DomainName)?;
         }
-        Ok(())
+        if !matches!(self.namespaces.user, UserNamespace::Callers) {
+            become_its_root()?;
+        }
+        if self.namespaces.made_by_root.is_empty() {
+            return Ok(());
+        }
+        unshare(self.namespaces.made_by_root).at(Step::NewNamespace)
     }
 
-    /// Makes the container's root the root of everything and lets go of the
-    /// host's tree. From here on no path leads out.
-    fn enter_root(&self) -> Result<(), Failure> {
+    /// Waits for the parent to have done its part.
+    fn hear(&self) -> Result<(), Failure> {
+        if self.process.hears() {
+            Ok(())
+        } else {
+            Err(Errno::PIPE).at(Step::Prepare)
+        }
+    }
+
+    /// Gives the root a place in this process' own tree of mounts.
+    fn attach_root(&self) -> Result<(), Failure> {
         let host = open(
             c"/",
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -127,15 +210,24 @@ impl ContainerPlan {
         };
         change_mount(host.as_fd(), &private, Reach::Tree).at(Step::Privatise)?;
         drop(host);
+        let place = self.root_for_hooks.as_deref().unwrap_or(c"/");
         move_mount(
             &self.root,
             c"",
             CWD,
-            c"/",
+            place,
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
         )
-        .at(Step::AttachRoot)?;
+        .at(Step::AttachRoot)
+    }
+
+    /// Makes the container's root the root of everything and lets go of the
+    /// host's tree. From here on no path leads out.
+    fn enter_root(&self) -> Result<(), Failure> {
         fchdir(&self.root).at(Step::AttachRoot)?;
+        if self.entry == RootEntry::Chroot {
+            return chroot(c".").at(Step::PivotRoot);
+        }
         // With one directory for both, the old root ends up on top of the new
         // one, and the name below finds it there (pivot_root(2)).
         pivot_root(c".", c".").at(Step::PivotRoot)?;
@@ -253,6 +345,7 @@ impl ContainerPlan {
             | Step::MountTarget
             | Step::MountOverProc
             | Step::MountOrdinary
+            | Step::MountAttributes
             | Step::AttachMount => match self.mounts.plans.get(item) {
                 Some(plan) => plan.failed(failure),
                 None => Error::of_step(step, errno),

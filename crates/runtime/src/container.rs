@@ -1,122 +1,34 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::net::SendFlags;
-use rustix::process::{Pid, Signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use sampan_cgroups::{Cgroup, CgroupPath, Hierarchies};
-use sampan_kernel::clone::Child;
+use sampan_kernel::clone::{Child, Namespaces};
 use sampan_kernel::pidfd::{self, Ending};
-use sampan_oci::runtime::LinuxResources;
+use sampan_kernel::seccomp::SeccompProgram;
+use sampan_oci::runtime::{Hook, LinuxResources, Process, State};
 
-use crate::child::ContainerPlan;
-use crate::create::{Answer, ContainerNamespaces, died, receive};
+use crate::created::run_start_hooks;
+use crate::namespaces::foreign;
+use crate::trees::open_directory;
 use crate::{Error, ExecRequest, exec};
-
-/// A container whose first process waits to become its program.
-///
-/// Dropped, it is ended and its cgroup removed.
-#[derive(Debug)]
-pub struct Created {
-    parts: Option<Parts>,
-    terminal: Option<OwnedFd>,
-    socket: OwnedFd,
-    plan: ContainerPlan,
-}
 
 /// What a container consists of, seen from here.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) child: Child,
     pub(crate) cgroup: Option<Cgroup>,
-    pub(crate) namespaces: ContainerNamespaces,
+    /// Those that are not the caller's.
+    pub(crate) namespaces: Namespaces,
     pub(crate) lookup_root: OwnedFd,
     pub(crate) terminals: Option<OwnedFd>,
-}
-
-impl Created {
-    pub(crate) fn new(
-        parts: Parts,
-        terminal: Option<OwnedFd>,
-        socket: OwnedFd,
-        plan: ContainerPlan,
-    ) -> Self {
-        Self {
-            parts: Some(parts),
-            terminal,
-            socket,
-            plan,
-        }
-    }
-
-    pub(crate) fn wait_until_ready(&mut self) -> Result<(), Error> {
-        match receive(self.socket.as_fd())? {
-            Answer::Ready => Ok(()),
-            Answer::Failed(failure) => Err(self.plan.failed(failure)),
-            Answer::Closed | Answer::Spawned(_) => Err(died(&self.parts().child)),
-        }
-    }
-
-    fn parts(&self) -> &Parts {
-        self.parts
-            .as_ref()
-            .expect("only start takes them, and start consumes this value")
-    }
-
-    /// The process' id in the caller's namespace.
-    #[must_use]
-    pub fn pid(&self) -> Pid {
-        self.parts().child.pid
-    }
-
-    /// The process' descriptor.
-    #[must_use]
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.parts().child.pidfd.as_fd()
-    }
-
-    /// The caller's end of the terminal; resize it with tcsetwinsize(3).
-    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
-        self.terminal.take()
-    }
-
-    /// The container's cgroup.
-    #[must_use]
-    pub fn cgroup(&self) -> Option<&Cgroup> {
-        self.parts().cgroup.as_ref()
-    }
-
-    /// Lets the process run its program. Returns when the kernel has accepted
-    /// it.
-    ///
-    /// # Errors
-    /// What execve answered, or a step right before it; nothing is left.
-    pub fn start(mut self) -> Result<Running, Error> {
-        match rustix::net::send(&self.socket, &[1], SendFlags::NOSIGNAL) {
-            Ok(_) => {}
-            Err(_) => return Err(died(&self.parts().child)),
-        }
-        match receive(self.socket.as_fd())? {
-            Answer::Failed(failure) => Err(self.plan.failed(failure)),
-            Answer::Closed | Answer::Ready | Answer::Spawned(_) => {
-                let parts = self.parts.take();
-                let parts = parts.expect("taken here only, and this value is consumed");
-                Ok(Running { parts })
-            }
-        }
-    }
-}
-
-impl Drop for Created {
-    fn drop(&mut self) {
-        if let Some(parts) = &self.parts {
-            parts.destroy();
-        }
-    }
 }
 
 impl Parts {
     /// Ends and removes everything; what fails is noted by nobody, because an
     /// earlier error explains.
-    fn destroy(&self) {
+    pub(crate) fn destroy(&self) {
         let pidfd = self.child.pidfd.as_fd();
         let _ = pidfd::send_signal(pidfd, Signal::KILL);
         let _ = pidfd::wait(pidfd);
@@ -136,6 +48,73 @@ pub struct Running {
 }
 
 impl Running {
+    /// Takes up a container that another process has started: its first process, which started
+    /// at that time (field 22 of /proc/PID/stat), and its cgroup. None when it has ended.
+    ///
+    /// # Errors
+    /// When the kernel does not let the caller look.
+    pub fn open(
+        hierarchies: &Hierarchies,
+        pid: Pid,
+        start_time: u64,
+        cgroup: Option<&CgroupPath>,
+    ) -> Result<Option<Self>, Error> {
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            other => other.map_err(Error::step("open the container's process"))?,
+        };
+        // The id may be another process' by now; what is looked at from here on is checked to
+        // belong to the one behind the descriptor.
+        let process = match process_status(pid)? {
+            Some(status) if status.start_time == start_time && !status.is_dead => pid,
+            _ => return Ok(None),
+        };
+        let root = format!("/proc/{}/root", process.as_raw_nonzero());
+        let lookup_root = match open_directory(Path::new(&root)) {
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
+            other => other.map_err(Error::step("open the container's root"))?,
+        };
+        let namespaces = foreign(process)?;
+        match process_status(pid)? {
+            Some(status) if status.start_time == start_time => {}
+            _ => return Ok(None),
+        }
+        let cgroup = match cgroup {
+            Some(path) => match Cgroup::open(hierarchies, path) {
+                Err(sampan_cgroups::Error::Open { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    None
+                }
+                other => Some(other?),
+            },
+            None => None,
+        };
+        Ok(Some(Self {
+            parts: Parts {
+                child: Child { pid, pidfd },
+                cgroup,
+                namespaces,
+                lookup_root,
+                terminals: None,
+            },
+        }))
+    }
+
+    /// Runs hooks of the point `startContainer` in a container that waits to be started.
+    ///
+    /// # Errors
+    /// [`Error::Hook`] with the first that fails.
+    pub fn run_start_hooks(
+        &self,
+        hooks: &[Hook],
+        state: &State,
+        process: &Process,
+        seccomp: Option<&SeccompProgram>,
+    ) -> Result<(), Error> {
+        run_start_hooks(&self.parts, hooks, state, process, seccomp)
+    }
+
     /// The first process' id in the caller's namespace.
     #[must_use]
     pub fn pid(&self) -> Pid {
@@ -251,6 +230,42 @@ impl Running {
         self.cgroup()
             .ok_or_else(|| Error::Unsupported(format!("{what} a container without a cgroup")))
     }
+}
+
+/// What /proc/PID/stat says of a process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ProcessStatus {
+    /// When it started, in ticks since the machine did.
+    pub start_time: u64,
+    /// Whether it has ended and only waits to be reaped.
+    pub is_dead: bool,
+}
+
+/// Reads what becomes of a process; none when there is none of this id.
+///
+/// # Errors
+/// Reading /proc.
+pub fn process_status(pid: Pid) -> Result<Option<ProcessStatus>, Error> {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(Error::io_step(format!("read {path}"))(error)),
+    };
+    // The name in parentheses may have anything in it, parentheses too.
+    let fields = text.rsplit_once(") ").map(|(_, fields)| fields);
+    let mut fields = fields.unwrap_or_default().split(' ');
+    let state = fields.next();
+    let start_time = fields.nth(18).and_then(|field| field.parse().ok());
+    Ok(start_time.map(|start_time| ProcessStatus {
+        start_time,
+        is_dead: matches!(state, Some("Z" | "X" | "x")),
+    }))
+}
+
+fn gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// Removes what a container of this cgroup has left, whoever started it and

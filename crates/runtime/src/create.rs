@@ -1,30 +1,40 @@
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Signal;
 use sampan_cgroups::{Cgroup, Hierarchies};
 use sampan_kernel::clone::{Child, Namespaces, setns, spawn_copy};
 use sampan_kernel::descriptors::close_copy;
-use sampan_kernel::mount::{MountAttributes, MountChange, Propagation, Reach, change_mount};
+use sampan_kernel::mount::{MountAttributes, MountChange};
 use sampan_kernel::pidfd;
-use sampan_oci::runtime::{Linux, NamespaceKind, Spec};
+use sampan_oci::runtime::{Hooks, Linux, Spec};
 
+use crate::agent::Agent;
+use crate::attributes::has_selinux;
 use crate::bundle::{Bundle, Root};
 use crate::child::ContainerPlan;
 use crate::command::c_string;
-use crate::container::{Created, Parts};
-use crate::failure::{Failure, REPORT_SIZE, Report};
-use crate::mounts::{
-    MountContext, MountPlans, clean, clone_descriptor, clone_path, open_directory,
-};
+use crate::container::Parts;
+use crate::created::{About, Created};
+use crate::devices::Origin;
+use crate::exec::open_child;
+use crate::mounts::{MountContext, MountPlans, clean};
+use crate::namespaces::{ContainerNamespaces, UserNamespace, name_to_set, time_offsets};
 use crate::process::{MissingDirectory, Planned, ProcessContext, ProcessPlan};
+use crate::report::{Answer, died, receive, report_socket, tell};
+use crate::root::{RootPropagation, open_root};
+use crate::streams::Terminals;
 use crate::{Error, devices, sysctl};
 
 /// Makes a container up to the point where only its program is missing: the
 /// cgroup with its limits, the namespaces, the mounts. The process waits for
 /// [`Created::start`]; dropping [`Created`] ends it and leaves nothing.
+///
+/// Hooks of the specification that belong here are run: `prestart`, `createRuntime` and
+/// `createContainer`.
 ///
 /// Blocks for some milliseconds. The caller has one thread.
 ///
@@ -33,14 +43,15 @@ use crate::{Error, devices, sysctl};
 pub fn create(hierarchies: &Hierarchies, bundle: Bundle) -> Result<Created, Error> {
     let linux = bundle.spec.linux.clone().unwrap_or_default();
     let done = bundle.on_step;
-    refuse_unsupported(&bundle.spec, &linux)?;
+    refuse_unsupported(&bundle, &linux)?;
     let cgroup = match &bundle.cgroup {
         Some(path) => {
             let mut resources = linux.resources.clone().unwrap_or_default();
             if !resources.devices.is_empty() {
                 resources.devices.extend(devices::always_allowed());
             }
-            Some(Cgroup::create(hierarchies, path, &resources)?)
+            let reach = bundle.cgroup_reach;
+            Some(Cgroup::create_with(hierarchies, path, &resources, reach)?)
         }
         None => None,
     };
@@ -54,13 +65,14 @@ pub fn create(hierarchies: &Hierarchies, bundle: Bundle) -> Result<Created, Erro
         Parts {
             child,
             cgroup: cgroup.0.take(),
-            namespaces: prepared.namespaces,
+            namespaces: prepared.plan.namespaces.all,
             lookup_root: prepared.lookup_root,
             terminals: prepared.plan.mounts.terminals.take(),
         },
         prepared.terminal,
         prepared.socket,
         prepared.plan,
+        prepared.about,
     );
     created.wait_until_ready()?;
     done("process in its root");
@@ -86,42 +98,38 @@ struct Prepared {
     /// lives in the plan.
     socket: OwnedFd,
     terminal: Option<OwnedFd>,
-    namespaces: ContainerNamespaces,
     into_cgroup: Option<OwnedFd>,
     lookup_root: OwnedFd,
+    about: About,
 }
 
-/// The namespaces of a container.
-#[derive(Debug)]
-pub(crate) struct ContainerNamespaces {
-    /// Made by clone3.
-    cloned: Namespaces,
-    /// Made by the child itself.
-    unshared: Namespaces,
-    /// Joined, besides that of process ids.
-    joined: Vec<(Namespaces, OwnedFd)>,
-    /// The joined namespace of process ids.
-    pid: Option<OwnedFd>,
-    /// All that differ from the caller's.
-    pub(crate) all: Namespaces,
-}
-
-fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), Error> {
+fn refuse_unsupported(bundle: &Bundle, linux: &Linux) -> Result<(), Error> {
     let refused = |what: &str| Err(Error::Unsupported(what.to_owned()));
-    if spec.hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()) {
-        return refused("running hooks");
+    let label = linux.mount_label.as_ref();
+    if label.is_some_and(|label| !label.is_empty()) && !has_selinux() {
+        return refused("linux.mountLabel (this kernel has no SELinux policy)");
     }
-    if !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
-        return refused("a user namespace");
+    if linux.intel_rdt.is_some() {
+        return refused(if Path::new("/sys/fs/resctrl").exists() {
+            "linux.intelRdt"
+        } else {
+            "linux.intelRdt (this kernel has no resctrl)"
+        });
     }
-    if linux
-        .mount_label
-        .as_ref()
-        .is_some_and(|label| !label.is_empty())
-    {
-        return refused("a security label for mounts");
+    if has_hooks_in_between(&bundle.spec) && matches!(bundle.root, Root::Mount(_)) {
+        return refused("a hook before the start without a root file system in a directory");
     }
     Ok(())
+}
+
+/// Whether there are hooks that see the container before it enters its root.
+fn has_hooks_in_between(spec: &Spec) -> bool {
+    let any = |hooks: &Hooks| {
+        !(hooks.prestart.is_empty()
+            && hooks.create_runtime.is_empty()
+            && hooks.create_container.is_empty())
+    };
+    spec.hooks.as_ref().is_some_and(any)
 }
 
 impl Prepared {
@@ -131,9 +139,14 @@ impl Prepared {
         linux: &Linux,
         cgroup: Option<&Cgroup>,
     ) -> Result<Self, Error> {
+        let root_for_hooks = root_for_hooks(&bundle)?;
         let spec = &bundle.spec;
-        let mut namespaces =
-            ContainerNamespaces::plan(linux, bundle.namespaces, &bundle.directory)?;
+        let starts_hooks = spec
+            .hooks
+            .as_ref()
+            .is_some_and(|hooks| !hooks.start_container.is_empty());
+        let filter_for_hooks = bundle.seccomp.clone().filter(|_| starts_hooks);
+        let namespaces = ContainerNamespaces::plan(linux, bundle.namespaces, &bundle.directory)?;
         let process = spec
             .process
             .as_ref()
@@ -144,6 +157,12 @@ impl Prepared {
             directory: &bundle.directory,
             hierarchies,
             cgroup,
+            image: lookup_root.as_fd(),
+            user: &namespaces.user,
+            label: linux
+                .mount_label
+                .as_deref()
+                .filter(|label| !label.is_empty()),
         };
         let mounts = MountPlans::new(&spec.mounts, &context)?;
         let attach = cgroup.map(Cgroup::attach_plan).transpose()?;
@@ -157,9 +176,15 @@ impl Prepared {
             bundle.descriptors,
             ProcessContext {
                 root: lookup_root.as_fd(),
-                terminals: mounts.terminals.as_ref().map(AsFd::as_fd),
+                terminals: match &mounts.terminals {
+                    Some(instance) => Terminals::Of(instance.as_fd()),
+                    None if mounts.has_own_terminals() => Terminals::Inside,
+                    None => Terminals::Missing,
+                },
                 missing_directory: MissingDirectory::Create,
                 personality: linux.personality.as_ref(),
+                keyring: bundle.keyring.as_deref(),
+                affinity: None,
                 tasks,
                 report,
             },
@@ -169,13 +194,24 @@ impl Prepared {
         };
         let read_only = spec.root.as_ref().is_some_and(|root| root.readonly);
         let own_names = namespaces.is_own(Namespaces::UTS);
+        let origin = match namespaces.user {
+            UserNamespace::Callers => Origin::Made,
+            UserNamespace::New(_) | UserNamespace::Joined(_) => Origin::Host,
+        };
+        let nodes = if mounts.foreign_dev {
+            Vec::new()
+        } else {
+            devices::plan(&linux.devices, origin)?
+        };
         let plan = ContainerPlan {
-            unshare: namespaces.unshared,
             time_offsets: time_offsets(linux, &namespaces)?,
             host_name: name_to_set(spec.hostname.as_deref(), own_names)?,
             domain_name: name_to_set(spec.domainname.as_deref(), own_names)?,
             root,
-            nodes: devices::plan(&linux.devices)?,
+            root_for_hooks,
+            entry: bundle.entry,
+            gate: bundle.gate,
+            nodes,
             sysctls: sysctl::plan(&linux.sysctl, namespaces.all)?,
             masked: paths(&linux.masked_paths)?,
             read_only: paths(&linux.readonly_paths)?,
@@ -189,7 +225,7 @@ impl Prepared {
                 propagation: propagation.shared(),
             },
             root_reach: propagation.reach_if_shared(),
-            join: std::mem::take(&mut namespaces.joined),
+            namespaces,
             mounts,
             process: plan,
         };
@@ -197,26 +233,89 @@ impl Prepared {
             plan,
             socket,
             terminal,
-            namespaces,
             into_cgroup,
             lookup_root,
+            about: About {
+                id: bundle.id,
+                agent: linux.seccomp.as_ref().and_then(Agent::of),
+                seccomp: filter_for_hooks,
+                spec: bundle.spec,
+                directory: bundle.directory,
+            },
         })
     }
 
     fn spawn(&mut self) -> Result<Child, Error> {
-        let plan = &self.plan;
+        let child = match &self.plan.namespaces.user {
+            UserNamespace::Callers => self.spawn_directly(),
+            UserNamespace::New(_) | UserNamespace::Joined(_) => self.spawn_inside(),
+        };
+        self.plan.process.close_report();
+        child
+    }
+
+    fn spawn_directly(&self) -> Result<Child, Error> {
+        let namespaces = &self.plan.namespaces;
         let cgroup = self.into_cgroup.as_ref().map(AsFd::as_fd);
-        let child = in_pid_namespace(self.namespaces.pid.as_ref().map(AsFd::as_fd), || {
-            spawn_copy(self.namespaces.cloned, cgroup, || {
+        in_pid_namespace(namespaces.pid.as_ref().map(AsFd::as_fd), || {
+            spawn_copy(namespaces.cloned, cgroup, || {
                 // So that the parent's end is the parent's alone: its death is
                 // the end of the stream.
                 close_copy(self.socket.as_fd());
-                plan.run()
+                self.plan.run()
             })
-        })?;
-        self.plan.process.close_report();
-        Ok(child)
+        })
     }
+
+    /// With users of its own: by way of a process that joins what is joined (see
+    /// [`ContainerPlan::run_between`]).
+    fn spawn_inside(&self) -> Result<Child, Error> {
+        let cgroup = self.into_cgroup.as_ref().map(AsFd::as_fd);
+        let between = spawn_copy(Namespaces::empty(), None, || {
+            close_copy(self.socket.as_fd());
+            self.plan.run_between(cgroup)
+        })
+        .map_err(Error::io_step("start the container's process"))?;
+        let answer = receive(self.socket.as_fd());
+        // It ends by itself once it has spoken.
+        let _ = pidfd::wait(between.pidfd.as_fd());
+        let child = match answer? {
+            Answer::Spawned(pid) => open_child(pid)?,
+            Answer::Failed(failure) => return Err(self.plan.failed(failure)),
+            other => return Err(Error::Died(format!("{other:?}"))),
+        };
+        let mapped = match &self.plan.namespaces.user {
+            UserNamespace::New(maps) => maps.write(child.pid),
+            UserNamespace::Callers | UserNamespace::Joined(_) => Ok(()),
+        };
+        match mapped {
+            Ok(()) if tell(self.socket.as_fd()) => Ok(child),
+            Ok(()) => Err(died(&child)),
+            Err(error) => {
+                let _ = pidfd::send_signal(child.pidfd.as_fd(), Signal::KILL);
+                let _ = pidfd::wait(child.pidfd.as_fd());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The place of the root file system in the host's tree, where hooks are to find it.
+fn root_for_hooks(bundle: &Bundle) -> Result<Option<CString>, Error> {
+    let Root::Directory(path) = &bundle.root else {
+        return Ok(None);
+    };
+    if !has_hooks_in_between(&bundle.spec) {
+        return Ok(None);
+    }
+    let path = bundle.directory.join(path);
+    let path = std::fs::canonicalize(&path).map_err(Error::io_step(format!(
+        "open the root file system {}",
+        path.display()
+    )))?;
+    let path = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::Invalid("the root's path contains a NUL byte".to_owned()))?;
+    Ok(Some(path))
 }
 
 /// Runs `spawn` with children going into another namespace of process ids, and
@@ -239,260 +338,4 @@ fn in_pid_namespace<T>(
     setns(own.as_fd(), Namespaces::PID)
         .map_err(Error::io_step("return to the namespace of process ids"))?;
     spawned.map_err(Error::io_step("start the container's process"))
-}
-
-/// The parent's and the child's end.
-pub(crate) fn report_socket() -> Result<(OwnedFd, OwnedFd), Error> {
-    socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(Error::step("make a socket pair"))
-}
-
-/// What came from the child.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Ready,
-    Spawned(i32),
-    Failed(Failure),
-    /// It runs its program, or it has died.
-    Closed,
-}
-
-/// Waits for the child's next word.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Answer, Error> {
-    let mut bytes = [0; REPORT_SIZE];
-    let mut filled = 0;
-    while filled < REPORT_SIZE {
-        match rustix::io::read(socket, &mut bytes[filled..]) {
-            // A reset is what an end with unread bytes leaves behind.
-            Ok(0) | Err(Errno::CONNRESET) => return Ok(Answer::Closed),
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::step("hear from the container's process")(errno)),
-        }
-    }
-    Ok(match Report::from_bytes(bytes) {
-        Report::Ready => Answer::Ready,
-        Report::Spawned(pid) => Answer::Spawned(pid),
-        Report::Failed(failure) => Answer::Failed(failure),
-    })
-}
-
-/// What became of a child that said nothing.
-pub(crate) fn died(child: &Child) -> Error {
-    let how = match pidfd::wait(child.pidfd.as_fd()) {
-        Ok(pidfd::Ending::Exited(code)) => format!("exit code {code}"),
-        Ok(pidfd::Ending::Killed(signal)) => format!("killed by signal {signal}"),
-        Err(error) => error.to_string(),
-    };
-    Error::Died(how)
-}
-
-impl ContainerNamespaces {
-    fn plan(
-        linux: &Linux,
-        given: Vec<(NamespaceKind, OwnedFd)>,
-        directory: &Path,
-    ) -> Result<Self, Error> {
-        let mut plan = Self {
-            cloned: Namespaces::empty(),
-            unshared: Namespaces::empty(),
-            joined: Vec::new(),
-            pid: None,
-            all: Namespaces::empty(),
-        };
-        let given_kinds: Vec<_> = given.iter().map(|(kind, _)| *kind).collect();
-        for (kind, namespace) in given {
-            plan.join(kind, namespace)?;
-        }
-        for namespace in &linux.namespaces {
-            if given_kinds.contains(&namespace.kind) {
-                continue;
-            }
-            match &namespace.path {
-                Some(path) if !path.as_os_str().is_empty() => {
-                    let path = directory.join(path);
-                    let file = File::open(&path)
-                        .map_err(Error::io_step(format!("open {}", path.display())))?;
-                    plan.join(namespace.kind, file.into())?;
-                }
-                _ => plan.make(namespace.kind, linux)?,
-            }
-        }
-        if !plan.all.contains(Namespaces::MOUNT) {
-            return Err(Error::Unsupported(
-                "a container without a mount namespace of its own".to_owned(),
-            ));
-        }
-        Ok(plan)
-    }
-
-    fn make(&mut self, kind: NamespaceKind, linux: &Linux) -> Result<(), Error> {
-        let flag = flag_of(kind)?;
-        if self.all.contains(flag) {
-            return Err(Error::Invalid(format!("namespace {kind:?} is given twice")));
-        }
-        self.all |= flag;
-        match kind {
-            // The view of the cgroup tree starts where the process is when it
-            // makes the namespace, so it must have entered its cgroup before.
-            NamespaceKind::Cgroup => self.unshared |= flag,
-            // clone3 freezes the offsets; after unshare they can be set, and
-            // execve enters the namespace (Linux 6.3).
-            NamespaceKind::Time if !linux.time_offsets.is_empty() => self.unshared |= flag,
-            _ => self.cloned |= flag,
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, kind: NamespaceKind, namespace: OwnedFd) -> Result<(), Error> {
-        let flag = flag_of(kind)?;
-        if self.all.contains(flag) {
-            return Err(Error::Invalid(format!("namespace {kind:?} is given twice")));
-        }
-        match kind {
-            NamespaceKind::Mount => {
-                return Err(Error::Unsupported("joining a mount namespace".to_owned()));
-            }
-            NamespaceKind::Pid => self.pid = Some(namespace),
-            _ => self.joined.push((flag, namespace)),
-        }
-        self.all |= flag;
-        Ok(())
-    }
-
-    fn is_own(&self, flag: Namespaces) -> bool {
-        self.all.contains(flag)
-    }
-}
-
-fn flag_of(kind: NamespaceKind) -> Result<Namespaces, Error> {
-    Ok(match kind {
-        NamespaceKind::Pid => Namespaces::PID,
-        NamespaceKind::Network => Namespaces::NETWORK,
-        NamespaceKind::Ipc => Namespaces::IPC,
-        NamespaceKind::Uts => Namespaces::UTS,
-        NamespaceKind::Mount => Namespaces::MOUNT,
-        NamespaceKind::Cgroup => Namespaces::CGROUP,
-        NamespaceKind::Time => Namespaces::TIME,
-        NamespaceKind::User => return Err(Error::Unsupported("a user namespace".to_owned())),
-    })
-}
-
-fn time_offsets(linux: &Linux, namespaces: &ContainerNamespaces) -> Result<Option<Vec<u8>>, Error> {
-    if linux.time_offsets.is_empty() {
-        return Ok(None);
-    }
-    if !namespaces.unshared.contains(Namespaces::TIME) {
-        return Err(Error::Invalid(
-            "time offsets need a new time namespace".to_owned(),
-        ));
-    }
-    let mut text = String::new();
-    for (clock, offset) in &linux.time_offsets {
-        if clock != "monotonic" && clock != "boottime" {
-            return Err(Error::Invalid(format!(
-                "no time offset for clock {clock:?}"
-            )));
-        }
-        text.push_str(&format!("{clock} {} {}\n", offset.secs, offset.nanosecs));
-    }
-    Ok(Some(text.into_bytes()))
-}
-
-/// A host or domain name, which must never become the host's.
-fn name_to_set(name: Option<&str>, own: bool) -> Result<Option<Vec<u8>>, Error> {
-    match name {
-        None | Some("") => Ok(None),
-        Some(_) if !own => Err(Error::Invalid(
-            "unable to set hostname without a private UTS namespace".to_owned(),
-        )),
-        Some(name) if name.len() > 64 => Err(Error::Invalid(format!(
-            "the host or domain name {name:?} is longer than 64 bytes"
-        ))),
-        Some(name) => Ok(Some(name.as_bytes().to_vec())),
-    }
-}
-
-/// How mounts spread between the container's root and the host.
-#[derive(Clone, Copy)]
-struct RootPropagation(Propagation, Reach);
-
-impl RootPropagation {
-    fn parse(text: Option<&str>) -> Result<Self, Error> {
-        Ok(match text {
-            None | Some("" | "rprivate") => Self(Propagation::Private, Reach::Tree),
-            Some("private") => Self(Propagation::Private, Reach::Mount),
-            Some("slave") => Self(Propagation::Slave, Reach::Mount),
-            Some("rslave") => Self(Propagation::Slave, Reach::Tree),
-            Some("shared") => Self(Propagation::Shared, Reach::Mount),
-            Some("rshared") => Self(Propagation::Shared, Reach::Tree),
-            Some("unbindable") => Self(Propagation::Unbindable, Reach::Mount),
-            Some("runbindable") => Self(Propagation::Unbindable, Reach::Tree),
-            Some(other) => {
-                return Err(Error::Invalid(format!(
-                    "unknown propagation of the root file system: {other:?}"
-                )));
-            }
-        })
-    }
-
-    /// What the detached root is set to before it is attached. A shared root
-    /// cannot be pivoted to, so that comes last; slaves keep their master.
-    fn before(self) -> Propagation {
-        match self.0 {
-            Propagation::Shared => Propagation::Private,
-            other => other,
-        }
-    }
-
-    fn shared(self) -> Option<Propagation> {
-        (self.0 == Propagation::Shared).then_some(self.0)
-    }
-
-    fn reach_if_shared(self) -> Reach {
-        self.shared().map_or(Reach::Mount, |_| self.1)
-    }
-}
-
-/// The root as a detached mount for this one start, and a descriptor for
-/// looking up users that the container's own mounts do not show through.
-fn open_root(
-    root: Root,
-    directory: &Path,
-    propagation: RootPropagation,
-) -> Result<(OwnedFd, OwnedFd), Error> {
-    let (tree, lookup) = match root {
-        Root::Mount(mount) => match clone_descriptor(mount.as_fd(), Reach::Tree) {
-            Ok(tree) => (tree, mount),
-            // Before Linux 6.15 a detached mount cannot be cloned: this start
-            // takes it, and a second one fails.
-            Err(Errno::INVAL) => {
-                let copy = rustix::io::fcntl_dupfd_cloexec(&mount, 3)
-                    .map_err(Error::step("duplicate a descriptor"))?;
-                (mount, copy)
-            }
-            Err(errno) => {
-                return Err(Error::step("clone the root file system")(errno));
-            }
-        },
-        Root::Directory(path) => {
-            let path = directory.join(path);
-            let what = || Error::step(format!("open the root file system {}", path.display()));
-            let lookup = open_directory(&path).map_err(what())?;
-            (clone_path(&path, Reach::Tree).map_err(what())?, lookup)
-        }
-    };
-    let change = MountChange {
-        propagation: Some(propagation.before()),
-        ..MountChange::default()
-    };
-    change_mount(tree.as_fd(), &change, Reach::Tree).map_err(Error::io_step(
-        "set the propagation of the root file system",
-    ))?;
-    Ok((tree, lookup))
 }

@@ -1,18 +1,22 @@
 //! Device nodes and the links of /dev.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, statat, symlinkat, unlinkat,
+    AtFlags, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, statat, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
+use sampan_kernel::mount::Reach;
 use sampan_oci::runtime::{Device, DeviceRule};
 
 use crate::Error;
 use crate::command::c_string;
 use crate::mounts::clean;
-use crate::resolve::{Links, Missing, open_or_create};
+use crate::resolve::{Links, Missing, open, open_or_create};
+use crate::trees::{attach, clone_path};
 
 /// What every container has: path below /dev, major, minor (Docker's list).
 const DEFAULT: [(&str, u32, u32); 6] = [
@@ -67,10 +71,21 @@ pub(crate) struct Node {
     mode: u32,
     device: u64,
     owner: Option<(u32, u32)>,
+    /// The host's node, bound instead of made: in a user namespace none can be made.
+    host: Option<OwnedFd>,
+}
+
+/// Where the nodes of a container come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// They are made.
+    Made,
+    /// They are the host's, bound.
+    Host,
 }
 
 /// The default nodes and those of the specification, which win.
-pub(crate) fn plan(devices: &[Device]) -> Result<Vec<Node>, Error> {
+pub(crate) fn plan(devices: &[Device], origin: Origin) -> Result<Vec<Node>, Error> {
     let mut nodes: Vec<Node> = devices.iter().map(node).collect::<Result<_, _>>()?;
     for (name, major, minor) in DEFAULT {
         let path = format!("/dev/{name}");
@@ -86,7 +101,13 @@ pub(crate) fn plan(devices: &[Device]) -> Result<Vec<Node>, Error> {
             mode: 0o666,
             device: makedev(major, minor),
             owner: None,
+            host: None,
         });
+    }
+    if origin == Origin::Host {
+        for node in nodes.iter_mut().filter(|node| node.kind != FileType::Fifo) {
+            node.bind()?;
+        }
     }
     Ok(nodes)
 }
@@ -123,11 +144,28 @@ fn node(device: &Device) -> Result<Node, Error> {
         mode: device.file_mode.unwrap_or(0o666) & 0o7777,
         device: device_number,
         owner: (owner != (0, 0)).then_some(owner),
+        host: None,
         path,
     })
 }
 
 impl Node {
+    /// Takes the host's node of the same path.
+    fn bind(&mut self) -> Result<(), Error> {
+        let tree = clone_path(&PathBuf::from(&self.path), Reach::Mount)
+            .map_err(Error::step(format!("bind the host's device {}", self.path)))?;
+        let status = fstat(&tree).map_err(Error::step(format!("look at {}", self.path)))?;
+        if FileType::from_raw_mode(status.st_mode) != self.kind || status.st_rdev != self.device {
+            return Err(Error::Invalid(format!(
+                "{} of the host is another device: in a user namespace a device is the host's of \
+                 the same path",
+                self.path
+            )));
+        }
+        self.host = Some(tree);
+        Ok(())
+    }
+
     /// Child code: makes the node. What has its name and is something else
     /// gives way.
     pub(crate) fn make(&self, root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -141,6 +179,14 @@ impl Node {
 
     fn make_in(&self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
         let name = self.name.as_c_str();
+        if let Some(host) = &self.host {
+            match mknodat(directory, name, FileType::RegularFile, Mode::RUSR, 0) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let place = open(directory, name, Links::Refuse)?;
+            return attach(host.as_fd(), place.as_fd());
+        }
         let mode = Mode::from_raw_mode(self.mode);
         let make = || mknodat(directory, name, self.kind, mode, self.device);
         match make() {
@@ -197,9 +243,9 @@ mod tests {
         assert_eq!(node.path, "/dev/net/tun");
         assert_eq!(node.directory.as_deref(), Some(c"/net"));
         assert!(node.below_dev);
-        let nodes = plan(&[device("/dev/null"), device("/devices/x")]).unwrap();
+        let nodes = plan(&[device("/dev/null"), device("/devices/x")], Origin::Made).unwrap();
         assert_eq!(nodes.len(), 7);
         assert!(!nodes[1].below_dev);
-        assert!(plan(&[device("/")]).is_err());
+        assert!(plan(&[device("/")], Origin::Made).is_err());
     }
 }

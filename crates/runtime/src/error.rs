@@ -83,6 +83,16 @@ pub enum Error {
     /// The container has ended.
     #[error("container is not running")]
     NotRunning,
+    /// A hook failed.
+    #[error("error running {point} hook #{number}: {reason}")]
+    Hook {
+        /// The point in the container's life.
+        point: &'static str,
+        /// Which of its hooks, from 0.
+        number: usize,
+        /// What it came to, with what it said.
+        reason: String,
+    },
     /// A step of the set-up failed.
     #[error("cannot {what}: {}", plain(.reason))]
     Step {
@@ -152,7 +162,7 @@ impl Error {
                     _ => ErrorKind::System,
                 }
             }
-            Self::Died(_) => ErrorKind::System,
+            Self::Hook { .. } | Self::Died(_) => ErrorKind::System,
         }
     }
 

@@ -52,6 +52,11 @@ steps! {
     RootPropagation: "set the propagation of the root file system",
     WorkingDirectory: "enter the working directory",
     Personality: "set the execution domain",
+    Keyring: "make a session keyring",
+    Scheduler: "set the scheduler",
+    IoPriority: "set the priority of input and output",
+    Affinity: "choose the processors",
+    Terminal: "allocate a terminal",
     Rlimit: "set a resource limit",
     Stdio: "set up the standard streams",
     Descriptors: "hand over descriptors",
@@ -86,6 +91,12 @@ pub(crate) struct Failure {
 pub(crate) enum Report {
     /// All is set up; it waits to be started.
     Ready,
+    /// It waits before it enters its root.
+    Hooks,
+    /// The other end of its terminal comes along.
+    Terminal,
+    /// It has a descriptor of this number for an agent, and waits until it was taken.
+    Listener(i32),
     /// It has started the process proper, of this id.
     Spawned(i32),
     /// It has given up and ends.
@@ -97,11 +108,11 @@ pub(crate) const REPORT_SIZE: usize = 8;
 impl Report {
     pub(crate) fn to_bytes(self) -> [u8; REPORT_SIZE] {
         let failure = match self {
-            Self::Ready => return [0; REPORT_SIZE],
-            Self::Spawned(pid) => {
-                let [a, b, c, d] = pid.to_ne_bytes();
-                return [2, 0, 0, 0, a, b, c, d];
-            }
+            Self::Ready => return with_number(0, 0),
+            Self::Spawned(pid) => return with_number(2, pid),
+            Self::Hooks => return with_number(3, 0),
+            Self::Terminal => return with_number(4, 0),
+            Self::Listener(number) => return with_number(5, number),
             Self::Failed(failure) => failure,
         };
         let item = failure.item.to_ne_bytes();
@@ -117,6 +128,9 @@ impl Report {
         match tag {
             0 => return Self::Ready,
             2 => return Self::Spawned(i32::from_ne_bytes(errno)),
+            3 => return Self::Hooks,
+            4 => return Self::Terminal,
+            5 => return Self::Listener(i32::from_ne_bytes(errno)),
             _ => {}
         }
         Self::Failed(Failure {
@@ -128,6 +142,11 @@ impl Report {
             errno: Errno::from_raw_os_error(i32::from_ne_bytes(errno)),
         })
     }
+}
+
+fn with_number(tag: u8, number: i32) -> [u8; REPORT_SIZE] {
+    let [a, b, c, d] = number.to_ne_bytes();
+    [tag, 0, 0, 0, a, b, c, d]
 }
 
 /// Says at which step a call failed.
@@ -177,7 +196,13 @@ mod tests {
             });
             assert_eq!(Report::from_bytes(report.to_bytes()), report);
         }
-        for report in [Report::Ready, Report::Spawned(4_194_303)] {
+        for report in [
+            Report::Ready,
+            Report::Spawned(4_194_303),
+            Report::Hooks,
+            Report::Terminal,
+            Report::Listener(9),
+        ] {
             assert_eq!(Report::from_bytes(report.to_bytes()), report);
         }
     }

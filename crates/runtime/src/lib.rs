@@ -8,7 +8,8 @@
 //!
 //! What the crate must not know: images, networks, records, the engine, the
 //! shim. It never prints, reads no environment variable of the caller, and runs
-//! no helper program. The caller has one thread (see [`sampan_kernel::clone`]).
+//! no program of the host but the hooks that the specification names. The caller
+//! has one thread (see [`sampan_kernel::clone`]).
 //!
 //! How a hostile root file system is kept from the host: the child enters the
 //! root and detaches the host's tree *before* it mounts anything, so that no
@@ -22,30 +23,47 @@
 //! * [`Created`], [`Running`], [`ExecProcess`]: the phases;
 //! * [`Error`], [`ErrorKind`]: what went wrong, with the exit code that follows.
 
+mod agent;
+mod attach;
+mod attributes;
 mod bundle;
 mod capabilities;
 mod child;
 mod command;
 mod container;
+mod copy_up;
 mod create;
+mod created;
 mod devices;
 mod error;
 mod exec;
 mod failure;
+mod file_system;
+mod hooks;
 mod identity;
 mod limits;
 mod mounts;
+mod namespaces;
 mod options;
 mod process;
+mod report;
 mod resolve;
+mod root;
+mod streams;
 mod sysctl;
 mod terminal;
+mod trees;
+mod user_namespace;
 
 pub mod seccomp;
 
+pub use agent::Agent;
 pub use bundle::{Bundle, ExecRequest, Root, Stdio};
-pub use container::{Created, ExecProcess, Running, delete};
+pub use child::{Gate, RootEntry};
+pub use container::{ExecProcess, ProcessStatus, Running, delete, process_status};
 pub use create::create;
+pub use created::{Created, start_at};
 pub use error::{Error, ErrorKind};
+pub use hooks::{run_hooks, state};
 pub use sampan_kernel::pidfd::Ending;
 pub use sampan_kernel::seccomp::SeccompProgram;

@@ -17,6 +17,10 @@ pub(crate) struct MountOptions {
     pub(crate) clear_tree: MountAttributes,
     /// Propagation, and how far it reaches.
     pub(crate) propagation: Option<(Propagation, Reach)>,
+    /// Whether owners are mapped, and how far that reaches.
+    pub(crate) id_map: Option<Reach>,
+    /// Whether a new tmpfs starts with what was there before it.
+    pub(crate) copy_up: bool,
     /// What the file system takes itself.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -45,6 +49,9 @@ impl MountOptions {
             "rshared" => self.propagation = Some((Propagation::Shared, Reach::Tree)),
             "unbindable" => self.propagation = Some((Propagation::Unbindable, Reach::Mount)),
             "runbindable" => self.propagation = Some((Propagation::Unbindable, Reach::Tree)),
+            "idmap" => self.id_map = Some(Reach::Mount),
+            "ridmap" => self.id_map = Some(Reach::Tree),
+            "tmpcopyup" | "copy-up" => self.copy_up = true,
             // Hints to mount(8) and to other engines.
             "loud" | "nofail" | "user" | "nouser" | "auto" | "noauto" | "_netdev" | "delegated"
             | "cached" | "consistent" | "z" | "Z" | "nocopy" => {}
@@ -133,6 +140,8 @@ mod tests {
         assert_eq!(options.propagation, Some((Propagation::Slave, Reach::Tree)));
         assert_eq!(options.set_tree, MountAttributes::READ_ONLY);
         assert_eq!(options.set, MountAttributes::READ_ONLY);
+        assert_eq!(parse("rbind,ridmap").id_map, Some(Reach::Tree));
+        assert!(parse("tmpcopyup,size=1m").copy_up);
         assert_eq!(parse("rw").data, []);
         assert_eq!(parse("rw").clear, MountAttributes::READ_ONLY);
         assert_eq!(parse("ro,rw").set, MountAttributes::empty());

@@ -4,29 +4,32 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, makedev, openat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
 use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, fchdir, ioctl_tiocsctty, set_dumpable_behavior, setsid};
 use rustix::stdio::stdin;
 use rustix::thread::{
     CapabilitySet, set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
-use sampan_kernel::descriptors::{close_all_from, close_from_at_exec, place};
-use sampan_kernel::exec::{execve, set_personality};
+use sampan_kernel::descriptors::{close_all_from, close_from_at_exec, place, place_until_exec};
+use sampan_kernel::exec::execve;
 use sampan_kernel::seccomp::SeccompProgram;
 use sampan_kernel::signals;
-use sampan_oci::runtime::{Personality, Process};
+use sampan_oci::runtime::{CpuAffinity, Personality, Process};
 
+use crate::Error;
+use crate::attributes::Attributes;
 use crate::bundle::Stdio;
 use crate::capabilities::Sets;
 use crate::command::{Command, c_string};
 use crate::failure::{At, Failure, Report, Step};
 use crate::identity::{HomeWanted, identify};
 use crate::limits::Limit;
-use crate::mounts::{FileSystem, clean};
-use crate::resolve::{Links, Missing, open, open_or_create, open_with};
-use crate::{Error, terminal};
+use crate::mounts::clean;
+use crate::resolve::{Links, Missing, open, open_or_create};
+use crate::streams::{Streams, Terminals, move_to};
 
 /// Descriptors that must survive the placing of others are moved from here on.
 const PARKED_FROM: RawFd = 128;
@@ -46,8 +49,7 @@ pub(crate) struct ProcessPlan {
     no_new_privileges: bool,
     seccomp: Option<SeccompProgram>,
     oom_score: Option<String>,
-    label: Option<Label>,
-    personality: Option<u64>,
+    attributes: Attributes,
     streams: Streams,
     descriptors: Vec<OwnedFd>,
     tasks: Vec<OwnedFd>,
@@ -62,28 +64,18 @@ pub(crate) enum MissingDirectory {
     Fail,
 }
 
-#[derive(Debug)]
-enum Streams {
-    Inherit,
-    Pipes([OwnedFd; 3]),
-    Terminal(OwnedFd),
-}
-
-/// A label for the program to run under, and the file that takes it.
-#[derive(Debug)]
-struct Label {
-    file: &'static CStr,
-    value: Vec<u8>,
-}
-
 /// What a plan is made of besides the process itself.
 pub(crate) struct ProcessContext<'a> {
     /// The root in which users are looked up.
     pub(crate) root: BorrowedFd<'a>,
-    /// The instance of devpts that terminals come from.
-    pub(crate) terminals: Option<BorrowedFd<'a>>,
+    /// Where terminals come from.
+    pub(crate) terminals: Terminals<'a>,
     pub(crate) missing_directory: MissingDirectory,
     pub(crate) personality: Option<&'a Personality>,
+    /// The name of the session keyring to make; none keeps the caller's.
+    pub(crate) keyring: Option<&'a str>,
+    /// The processors of a further process.
+    pub(crate) affinity: Option<&'a CpuAffinity>,
     /// v1 files to enter the cgroup by.
     pub(crate) tasks: Vec<OwnedFd>,
     /// The child's end of the socket that it reports by.
@@ -104,12 +96,6 @@ impl ProcessPlan {
         descriptors: Vec<OwnedFd>,
         context: ProcessContext<'_>,
     ) -> Result<Planned, Error> {
-        if process.scheduler.is_some() {
-            return Err(Error::Unsupported("process.scheduler".to_owned()));
-        }
-        if process.io_priority.is_some() {
-            return Err(Error::Unsupported("process.ioPriority".to_owned()));
-        }
         let directory = match process.cwd.as_str() {
             "" => "/".to_owned(),
             path if path.starts_with('/') => clean(path),
@@ -139,7 +125,7 @@ impl ProcessPlan {
         } else {
             PARKED_FROM
         };
-        let (streams, terminal) = plan_streams(stdio, context.terminals, floor)?;
+        let (streams, terminal) = Streams::plan(stdio, context.terminals, floor)?;
         let limits: Result<Vec<_>, _> = process.rlimits.iter().map(Limit::parse).collect();
         let plan = Self {
             command,
@@ -154,8 +140,12 @@ impl ProcessPlan {
             no_new_privileges: process.no_new_privileges,
             seccomp,
             oom_score: process.oom_score_adj.map(|score| score.to_string()),
-            label: plan_label(process)?,
-            personality: context.personality.map(plan_personality).transpose()?,
+            attributes: Attributes::plan(
+                process,
+                context.personality,
+                context.keyring,
+                context.affinity,
+            )?,
             streams,
             descriptors: descriptors
                 .into_iter()
@@ -175,21 +165,24 @@ impl ProcessPlan {
 
     /// The process' end of its terminal.
     pub(crate) fn terminal(&self) -> Option<BorrowedFd<'_>> {
-        match &self.streams {
-            Streams::Terminal(peer) => Some(peer.as_fd()),
-            Streams::Inherit | Streams::Pipes(_) => None,
-        }
+        self.streams.terminal()
     }
 }
 
 /// Child code, all of it: see [`sampan_kernel::clone`].
 impl ProcessPlan {
+    /// Nobody may trace this process or look into its /proc directory: it still holds descriptors
+    /// of the host.
+    pub(crate) fn hide(&self) -> Result<(), Failure> {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Prepare)
+    }
+
     /// What comes before everything else, while the host's /proc is in sight.
     pub(crate) fn begin(&self) -> Result<(), Failure> {
-        // Nobody may trace this process or look into its /proc directory: it
-        // still holds descriptors of the host.
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Prepare)?;
+        self.hide()?;
         signals::reset();
+        self.attributes.before_cgroup()?;
+        self.attributes.join_keyring()?;
         if let Some(score) = &self.oom_score {
             let file = openat(
                 CWD,
@@ -203,7 +196,7 @@ impl ProcessPlan {
         for (item, tasks) in self.tasks.iter().enumerate() {
             rustix::io::write(tasks, b"0").at_item(Step::EnterCgroup, item)?;
         }
-        Ok(())
+        self.attributes.in_cgroup()
     }
 
     /// Everything up to the point where only the filter and execve are left.
@@ -214,16 +207,11 @@ impl ProcessPlan {
         root: BorrowedFd<'_>,
         seal: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<&CStr, Failure> {
-        if let Some(domain) = self.personality {
-            set_personality(domain).at(Step::Personality)?;
-        }
-        if let Some(label) = &self.label {
-            label.apply().at(Step::Label)?;
-        }
+        self.attributes.apply()?;
         for (item, limit) in self.limits.iter().enumerate() {
             limit.apply().at_item(Step::Rlimit, item)?;
         }
-        self.place_streams()?;
+        self.streams.place(self.uid)?;
         close_from_at_exec(3).at(Step::Descriptors)?;
         let directory = self.open_directory(root).at(Step::WorkingDirectory)?;
         seal()?;
@@ -244,9 +232,9 @@ impl ProcessPlan {
     /// Leads a session, with the terminal on standard input as its own.
     pub(crate) fn lead_session(&self) -> Result<(), Failure> {
         setsid().at(Step::Session)?;
-        match &self.streams {
-            Streams::Terminal(_) => ioctl_tiocsctty(stdin()).at(Step::ControllingTerminal),
-            Streams::Inherit | Streams::Pipes(_) => Ok(()),
+        match self.streams.terminal() {
+            Some(_) => ioctl_tiocsctty(stdin()).at(Step::ControllingTerminal),
+            None => Ok(()),
         }
     }
 
@@ -280,7 +268,14 @@ impl ProcessPlan {
         let Some(filter) = &self.seccomp else {
             return Ok(());
         };
-        filter.install().at(Step::Seccomp)?;
+        let listener = filter.install().at(Step::Seccomp)?;
+        if let Some(number) = listener {
+            // The parent takes the descriptor for the agent; until then it must stay open.
+            self.send(Report::Listener(number)).at(Step::Seccomp)?;
+            if !self.hears() {
+                return Err(Errno::PIPE).at(Step::Seccomp);
+            }
+        }
         if self.held_for_filter().is_empty() {
             return Ok(());
         }
@@ -305,41 +300,6 @@ impl ProcessPlan {
                 open_or_create(root, &self.directory, Links::Follow, Missing::Directory)
             }
             MissingDirectory::Fail => open(root, &self.directory, Links::Follow),
-        }
-    }
-
-    fn place_streams(&self) -> Result<(), Failure> {
-        match &self.streams {
-            Streams::Inherit => return Ok(()),
-            Streams::Pipes(streams) => {
-                for (number, stream) in (0..).zip(streams) {
-                    self.give(stream.as_fd()).at(Step::Stdio)?;
-                    place(stream.as_fd(), number).at(Step::Stdio)?;
-                }
-            }
-            Streams::Terminal(peer) => {
-                self.give(peer.as_fd()).at(Step::Stdio)?;
-                for number in 0..3 {
-                    place(peer.as_fd(), number).at(Step::Stdio)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the process' user the owner of a stream, so that it can open it
-    /// again as /dev/stdout.
-    fn give(&self, stream: BorrowedFd<'_>) -> Result<(), Errno> {
-        let status = fstat(stream)?;
-        let device = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice;
-        let null = device && status.st_rdev == makedev(1, 3);
-        if null || status.st_uid == self.uid.as_raw() {
-            return Ok(());
-        }
-        match fchown(stream, Some(self.uid), None) {
-            // Sockets, read-only files, mapped ids: not ours to give.
-            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => Ok(()),
-            Err(errno) => Err(errno),
         }
     }
 
@@ -389,8 +349,29 @@ impl ProcessPlan {
         }
     }
 
+    /// Opens the terminal of a devpts instance that this process has made, if it is to have one.
+    pub(crate) fn open_terminal(&self, instance: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+        let socket = self.report.as_ref().ok_or(Errno::BADF).at(Step::Terminal)?;
+        self.streams.open_inside(instance, socket.as_fd())
+    }
+
+    /// Waits until somebody calls at `gate`, who from then on takes the parent's place, and gives
+    /// the word; false when the caller has gone without a word.
+    pub(crate) fn wait_at(&self, gate: BorrowedFd<'_>) -> Result<bool, Errno> {
+        let caller = loop {
+            match accept_with(gate, SocketFlags::CLOEXEC) {
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                other => break other?,
+            }
+        };
+        let socket = self.report.as_ref().ok_or(Errno::BADF)?;
+        place_until_exec(caller.as_fd(), socket.as_raw_fd())
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        Ok(self.hears())
+    }
+
     /// Waits for the parent's word; false when the parent has gone.
-    pub(crate) fn wait_for_start(&self) -> bool {
+    pub(crate) fn hears(&self) -> bool {
         let Some(socket) = &self.report else {
             return false;
         };
@@ -410,15 +391,7 @@ impl ProcessPlan {
         let Failure { step, item, errno } = failure;
         match step {
             Step::Lookup => self.command.not_found(errno),
-            Step::Execute => match errno {
-                Errno::ACCESS | Errno::PERM => {
-                    Error::CommandNotExecutable(self.command.name.clone())
-                }
-                _ => Error::Execute {
-                    command: self.command.name.clone(),
-                    reason: errno.into(),
-                },
-            },
+            Step::Execute => not_executed(&self.command.name, errno),
             Step::WorkingDirectory => Error::WorkingDirectory {
                 path: self.directory.to_string_lossy().into_owned(),
                 reason: errno.into(),
@@ -433,88 +406,13 @@ impl ProcessPlan {
     }
 }
 
-impl Label {
-    /// Child code: the file is one of a /proc made on the spot.
-    fn apply(&self) -> Result<(), Errno> {
-        let proc = FileSystem::proc().make()?;
-        let file = open_with(proc.as_fd(), self.file, Links::Follow, OFlags::WRONLY)?;
-        rustix::io::write(&file, &self.value).map(drop)
+/// Why a program that was found does not run.
+pub(crate) fn not_executed(command: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::ACCESS | Errno::PERM => Error::CommandNotExecutable(command.to_owned()),
+        _ => Error::Execute {
+            command: command.to_owned(),
+            reason: errno.into(),
+        },
     }
-}
-
-fn plan_streams(
-    stdio: Stdio,
-    terminals: Option<BorrowedFd<'_>>,
-    floor: RawFd,
-) -> Result<(Streams, Option<OwnedFd>), Error> {
-    Ok(match stdio {
-        Stdio::Inherit => (Streams::Inherit, None),
-        Stdio::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        } => {
-            let streams = [
-                move_to(stdin, floor)?,
-                move_to(stdout, floor)?,
-                move_to(stderr, floor)?,
-            ];
-            (Streams::Pipes(streams), None)
-        }
-        Stdio::Terminal { size } => {
-            let instance = terminals.ok_or_else(|| {
-                Error::Unsupported("a terminal without a devpts mount at /dev/pts".to_owned())
-            })?;
-            let terminal = terminal::open(instance, size)?;
-            let peer = move_to(terminal.peer, floor)?;
-            (Streams::Terminal(peer), Some(terminal.master))
-        }
-    })
-}
-
-/// Moves a descriptor out of the way of the numbers below `floor`.
-fn move_to(descriptor: OwnedFd, floor: RawFd) -> Result<OwnedFd, Error> {
-    if descriptor.as_raw_fd() >= floor {
-        return Ok(descriptor);
-    }
-    rustix::io::fcntl_dupfd_cloexec(&descriptor, floor)
-        .map_err(Error::step("duplicate a descriptor"))
-}
-
-fn plan_personality(personality: &Personality) -> Result<u64, Error> {
-    if !personality.flags.is_empty() {
-        return Err(Error::Unsupported("linux.personality.flags".to_owned()));
-    }
-    match personality.domain.as_str() {
-        "LINUX" => Ok(0),
-        "LINUX32" => Ok(8),
-        other => Err(Error::Invalid(format!("unknown personality {other:?}"))),
-    }
-}
-
-fn plan_label(process: &Process) -> Result<Option<Label>, Error> {
-    let set = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    if let Some(profile) = set(&process.apparmor_profile).filter(|p| p != "unconfined") {
-        if !std::path::Path::new("/sys/module/apparmor").exists() {
-            return Err(Error::Unsupported(format!(
-                "the AppArmor profile {profile:?} (this kernel has no AppArmor)"
-            )));
-        }
-        return Ok(Some(Label {
-            file: c"self/attr/apparmor/exec",
-            value: format!("exec {profile}").into_bytes(),
-        }));
-    }
-    let Some(label) = set(&process.selinux_label) else {
-        return Ok(None);
-    };
-    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
-        return Err(Error::Unsupported(format!(
-            "the SELinux label {label:?} (this kernel has no SELinux policy)"
-        )));
-    }
-    Ok(Some(Label {
-        file: c"self/attr/exec",
-        value: label.into_bytes(),
-    }))
 }

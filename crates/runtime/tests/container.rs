@@ -844,7 +844,21 @@ fn what_is_not_supported_is_refused_by_name() {
         .namespaces
         .push(sampan_oci::runtime::Namespace::new(NamespaceKind::User));
     let error = try_create(user, &image).unwrap_err();
-    assert_eq!(error.to_string(), "a user namespace is not supported");
+    assert_eq!(
+        error.to_string(),
+        "user namespaces enabled, but no uid or gid mappings found"
+    );
+    let mut host = spec(&["true"]);
+    host.linux
+        .as_mut()
+        .unwrap()
+        .namespaces
+        .retain(|n| n.kind != NamespaceKind::Mount);
+    let error = try_create(host, &image).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a container without a mount namespace of its own is not supported"
+    );
     let mut name = spec(&["true"]);
     name.linux
         .as_mut()

@@ -19,16 +19,24 @@ struct Envelope<'a> {
 
 /// Why a file is not a record.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub enum Unreadable {
+    /// Not JSON, or not of a record.
     #[error("not a record: {0}")]
     Json(#[from] serde_json::Error),
+    /// Of a later version.
     #[error("written in format {0}, which this version does not know")]
     Format(u32),
+    /// Changed or cut off since it was written.
     #[error("checksum does not match")]
     Checksum,
 }
 
-pub(crate) fn seal<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+/// The bytes of a record's file, for whoever keeps a single one without a
+/// [`Store`](crate::Store).
+///
+/// # Errors
+/// When the value cannot be written as JSON.
+pub fn seal<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
     let record = serde_json::value::to_raw_value(value)?;
     let mut bytes = serde_json::to_vec(&Envelope {
         format: FORMAT,
@@ -39,7 +47,11 @@ pub(crate) fn seal<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
+/// The record that [`seal`] has made a file of.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
     let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
     if envelope.format != FORMAT {
         return Err(Unreadable::Format(envelope.format));

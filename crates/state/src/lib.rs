@@ -25,6 +25,7 @@ mod error;
 mod journal;
 mod store;
 
+pub use envelope::{Unreadable, seal, unseal};
 pub use error::{Error, ErrorKind, Result};
 pub use journal::{Journal, JournalReader};
 pub use sampan_fs::Sync;

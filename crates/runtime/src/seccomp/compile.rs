@@ -33,6 +33,7 @@ const KILL_THREAD: u32 = 0;
 const TRAP: u32 = 0x0003_0000;
 const ERRNO: u32 = 0x0005_0000;
 const TRACE: u32 = 0x7ff0_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
 
@@ -51,6 +52,7 @@ const LONGEST: usize = 4096;
 /// # Errors
 /// [`Error`] for actions, architectures or sizes that cannot be compiled.
 pub fn compile(seccomp: &Seccomp) -> Result<SeccompProgram, Error> {
+    refuse_deadlocks(seccomp)?;
     let architectures = architectures(seccomp)?;
     let table = Table::parse();
     let mut program = vec![instruction(LOAD, ARCHITECTURE)];
@@ -70,7 +72,36 @@ pub fn compile(seccomp: &Seccomp) -> Result<SeccompProgram, Error> {
     if program.len() > LONGEST {
         return Err(Error::TooLong(program.len()));
     }
-    Ok(SeccompProgram::new(program, flags(seccomp)?))
+    let program = SeccompProgram::new(program, flags(seccomp)?);
+    Ok(if asks(seccomp) {
+        program.with_listener()
+    } else {
+        program
+    })
+}
+
+/// Whether an agent is to be asked about some call.
+fn asks(seccomp: &Seccomp) -> bool {
+    seccomp
+        .syscalls
+        .iter()
+        .any(|rule| rule.action == SeccompAction::Notify)
+}
+
+/// The process tells of the agent's descriptor by write, under the filter already.
+fn refuse_deadlocks(seccomp: &Seccomp) -> Result<(), Error> {
+    if seccomp.default_action == SeccompAction::Notify {
+        return Err(Error::NotifyAll);
+    }
+    let mut asked = seccomp
+        .syscalls
+        .iter()
+        .filter(|rule| rule.action == SeccompAction::Notify)
+        .flat_map(|rule| &rule.names);
+    match asked.find(|name| name.as_str() == "write") {
+        Some(name) => Err(Error::NotifyCall(name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// The flags of seccomp(2) by the names of the runtime specification.
@@ -80,18 +111,47 @@ fn flags(seccomp: &Seccomp) -> Result<u32, Error> {
             "SECCOMP_FILTER_FLAG_TSYNC" => 1,
             "SECCOMP_FILTER_FLAG_LOG" => 2,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
+            // It says how an agent is waited for, and the kernel wants one then.
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if asks(seccomp) => 1 << 5,
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => 0,
             _ => return Err(Error::UnknownFlag(name.clone())),
         };
         Ok(flags | flag)
     })
 }
 
+/// Architectures of other machines than those of the table.
+const ELSEWHERE: [&str; 17] = [
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_SH",
+];
+
 /// The machine's own architecture and those listed, each once.
 fn architectures(seccomp: &Seccomp) -> Result<Vec<Architecture>, Error> {
     let mut found = vec![Architecture::NATIVE];
     for name in &seccomp.architectures {
-        let architecture = Architecture::from_scmp(name)
-            .ok_or_else(|| Error::UnknownArchitecture(name.clone()))?;
+        let Some(architecture) = Architecture::from_scmp(name) else {
+            if ELSEWHERE.contains(&name.as_str()) {
+                // No process of this machine is ever one of these.
+                continue;
+            }
+            return Err(Error::UnknownArchitecture(name.clone()));
+        };
         if !found.contains(&architecture) {
             found.push(architecture);
         }
@@ -365,7 +425,7 @@ fn returned(action: SeccompAction, errno: Option<u32>) -> Result<u32, Error> {
         SeccompAction::Trace => Ok(TRACE | data),
         SeccompAction::Log => Ok(LOG),
         SeccompAction::Allow => Ok(ALLOW),
-        SeccompAction::Notify => Err(Error::NoAgent),
+        SeccompAction::Notify => Ok(NOTIFY),
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Error {
     /// numbers for.
     #[error("unknown seccomp architecture {0:?}")]
     UnknownArchitecture(String),
-    /// A flag that seccomp(2) does not have or that needs an agent.
+    /// A flag that seccomp(2) does not have.
     #[error("unknown seccomp flag {0:?}")]
     UnknownFlag(String),
     /// An argument beyond the sixth.
@@ -24,9 +24,12 @@ pub enum Error {
     /// An error number that does not fit.
     #[error("error number {0} of a seccomp rule is out of range")]
     BadErrno(u32),
-    /// `SCMP_ACT_NOTIFY` needs an agent.
-    #[error("the seccomp action SCMP_ACT_NOTIFY is not supported yet")]
-    NoAgent,
+    /// An agent that is asked about everything would be asked about its own coming to be.
+    #[error("SCMP_ACT_NOTIFY cannot be used as default action")]
+    NotifyAll,
+    /// By this call the process tells of the agent's descriptor.
+    #[error("SCMP_ACT_NOTIFY cannot be used for the {0} syscall")]
+    NotifyCall(String),
     /// More instructions than the kernel takes.
     #[error("the seccomp profile compiles to {0} instructions, the kernel takes 4096")]
     TooLong(usize),

@@ -169,6 +169,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("network", "Manage networks"),
     ("registry", "Run a registry"),
+    ("runtime", "Run containers as an OCI runtime"),
     ("system", "Manage Sampan"),
     ("volume", "Manage volumes"),
 ];
