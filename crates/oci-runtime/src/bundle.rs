@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sampan_cgroups::{CgroupPath, CgroupReach};
-use sampan_oci::runtime::{Process, Spec};
+use sampan_oci::runtime::{Hooks, Process, Spec};
 use sampan_runtime::{Bundle, Gate, Root, RootEntry, SeccompProgram, Stdio};
 
 use crate::arguments::Create;
@@ -49,6 +49,7 @@ pub(crate) fn read(directory: Option<&Path>) -> Result<OnDisk> {
     let mut spec: Spec = serde_json::from_slice(&bytes)
         .with_context(|| format!("cannot parse {}", path.display()))?;
     check_version(&spec.oci_version)?;
+    check_hooks(spec.hooks.as_ref())?;
     let root = spec.root.clone().context("root must be specified")?;
     ensure!(
         !root.path.as_os_str().is_empty(),
@@ -71,6 +72,28 @@ pub(crate) fn read(directory: Option<&Path>) -> Result<OnDisk> {
 /// looks it up in the container.
 pub(crate) fn for_linux(process: &mut Process) {
     process.user.username = None;
+}
+
+fn check_hooks(hooks: Option<&Hooks>) -> Result<()> {
+    let Some(hooks) = hooks else {
+        return Ok(());
+    };
+    let points = [
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+        &hooks.start_container,
+        &hooks.poststart,
+        &hooks.poststop,
+    ];
+    let mut hooks = points.into_iter().flatten();
+    match hooks.find(|hook| hook.timeout.is_some_and(|timeout| timeout <= 0)) {
+        Some(hook) => bail!(
+            "the timeout of the hook {} must be greater than zero",
+            hook.path.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 fn check_version(version: &str) -> Result<()> {

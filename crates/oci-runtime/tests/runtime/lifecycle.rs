@@ -297,6 +297,10 @@ fn what_is_not_there_to_be_had_is_refused_by_name() {
     );
     let version = refused(|config| config["ociVersion"] = "2.0.0".into());
     assert!(version.contains("unsupported spec version"), "{version}");
+    let hook = refused(|config| {
+        config["hooks"] = json!({"poststop": [{"path": "/bin/true", "timeout": 0}]});
+    });
+    assert!(hook.contains("must be greater than zero"), "{hook}");
     let process = refused(|config| config["process"] = Value::Null);
     assert!(
         process.contains("process property must not be empty"),

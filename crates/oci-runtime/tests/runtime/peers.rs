@@ -1,8 +1,9 @@
 //! podman and containerd with this runtime in place of their own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sampan_kernel::requires;
 use sampan_testing::{Fixture, Ran, fixture, run, until};
@@ -29,12 +30,17 @@ fn is_there(program: &str) -> bool {
 /// podman on directories of its own.
 struct Podman {
     directory: tempfile::TempDir,
+    /// All of them share one control group, which the last to leave takes away.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Podman {
     fn new() -> Self {
         let podman = Self {
             directory: tempfile::tempdir().unwrap(),
+            _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
         };
         // Its own choice is above what a machine without CAP_SYS_RESOURCE lets anybody set.
         let limits =
@@ -93,10 +99,20 @@ impl Drop for Podman {
             .flatten()
             .flatten()
         {
-            // Other engines' containers may be in it.
-            let _ = fs::remove_dir(hierarchy.path().join("libpod_parent"));
+            remove_empty(&hierarchy.path().join("libpod_parent"));
         }
     }
+}
+
+/// Removes what nobody is in: conmon's and the pods' control groups, which stay behind with runc,
+/// too. What others are in stays.
+fn remove_empty(cgroup: &Path) {
+    for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if below.path().is_dir() {
+            remove_empty(&below.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
 }
 
 #[test]
@@ -366,7 +382,7 @@ impl Drop for Containerd {
             .flatten()
             .flatten()
         {
-            let _ = fs::remove_dir(hierarchy.path().join("sampan-test"));
+            remove_empty(&hierarchy.path().join("sampan-test"));
         }
     }
 }
