@@ -313,12 +313,6 @@ impl Build<'_> {
         solver.solve()
     }
 
-    /// Whether layers were made that are only there for it.
-    pub fn has_archives(&self) -> bool {
-        let archives = self.archives.lock();
-        !archives.unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
     /// Ends the build and names the layers that were only there for it.
     pub fn into_leftovers(self) -> Vec<DiffId> {
         let archives = self.archives.into_inner();

@@ -461,15 +461,11 @@ fn solve(
         archives: Mutex::new(made),
     };
     let built = build.run(sink, cancel);
-    let has_archives = build.has_archives();
     let mut leftovers = build.into_leftovers();
-    let of_bases = bases.into_leftovers();
-    if has_archives || !of_bases.is_empty() {
-        // A container that is still there would keep them.
-        sandbox.going.close();
-        runtime.block_on(sandbox.going.wait());
-    }
-    leftovers.extend(of_bases);
+    leftovers.extend(bases.into_leftovers());
+    // A container that is still there would keep them, and be seen by whoever looks.
+    sandbox.going.close();
+    runtime.block_on(sandbox.going.wait());
     drop_made(inner, leftovers);
     built.map_err(|error| failure(&error))
 }
