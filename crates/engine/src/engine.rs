@@ -52,7 +52,7 @@ impl Engine {
     /// half done. Needs a tokio runtime. A damaged record does not stop it.
     pub async fn open(config: Config) -> Result<Self> {
         let (inner, system, lock) = blocking(move || prepare(config)).await?;
-        inner.recover().await?;
+        let lost = inner.recover().await?;
         inner.remove_left_steps().await;
         let in_use = inner
             .images
@@ -68,6 +68,7 @@ impl Engine {
                 "could not remove layers that nothing needs"
             );
         }
+        inner.start_by_policies(lost);
         let networks = inner.networks.clone();
         let warden = tokio::spawn(async move { networks.keep_firewall().await });
         let collector = inner.tasks.spawn(keep_budget(
@@ -143,6 +144,7 @@ impl Engine {
             if let Err(error) = inner.images.store().save_last_use() {
                 tracing::warn!(%error, "could not note when images were last used");
             }
+            inner.end_session();
             inner.leave_host()
         })
         .await;

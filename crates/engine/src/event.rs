@@ -87,6 +87,8 @@ pub enum Action {
     Export,
     /// Files were copied into a container.
     ExtractToDir,
+    /// Health checks have found another status: this.
+    HealthStatus(String),
     /// An image was imported.
     Import,
     /// A signal was sent.
@@ -137,6 +139,7 @@ impl fmt::Display for Action {
             Self::ExecCreate(command) => return write!(f, "exec_create: {command}"),
             Self::ExecStart(command) => return write!(f, "exec_start: {command}"),
             Self::ArchivePath => "archive-path",
+            Self::HealthStatus(status) => return write!(f, "health_status: {status}"),
             Self::Attach => "attach",
             Self::Commit => "commit",
             Self::Connect => "connect",

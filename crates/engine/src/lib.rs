@@ -69,6 +69,7 @@ pub use container::request::{
     ListOptions, LogEntries, LogOptions, Logs, RemoveOptions, RemoveRunning, RemoveVolumes,
     StopOptions, StopTimeout, TerminalSize, Wait, WaitCondition, WaitOutcome,
 };
+pub use container::restart::begin_session;
 pub use container::service::ContainerService;
 pub use container::top::Processes;
 pub use container::update::{ResourceChanges, Updated};
@@ -90,6 +91,7 @@ pub use sampan_cgroups::IoCount;
 /// The image store's own words, which [`ImageService`] speaks.
 pub use sampan_images as images;
 pub use sampan_logs::{Entry as LogEntry, Stream as LogStream};
+pub use sampan_shim_protocol::{Health, HealthStatus, Probe};
 pub use system::{DiskParts, SystemInfo, SystemService};
 pub use volume::{CreateVolume, VolumeService, VolumeView};
 

@@ -1,6 +1,6 @@
 //! Signals as requests name them.
 
-pub(crate) use sampan_oci::signal::{KILL, TERM};
+pub(crate) use sampan_oci::signal::{INT, KILL, QUIT, TERM};
 
 use crate::{Error, Result};
 

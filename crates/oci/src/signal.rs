@@ -43,6 +43,10 @@ const NAMES: [(&str, i32); 38] = [
 
 /// Ends a process at once.
 pub const KILL: i32 = 9;
+/// The number of SIGINT.
+pub const INT: i32 = 2;
+/// The number of SIGQUIT.
+pub const QUIT: i32 = 3;
 /// Asks a process to end.
 pub const TERM: i32 = 15;
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use sampan_oci::runtime::{NamespaceKind, Spec};
+use sampan_oci::runtime::{NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -66,6 +67,12 @@ pub struct Launch {
     /// The system call filter, compiled, in place of the specification's section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// When the shim starts the container again by itself.
+    #[serde(default, skip_serializing_if = "RestartPolicy::is_no")]
+    pub restart: RestartPolicy,
+    /// How the shim finds out whether the container works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
     /// Whether the shim notes when it did what ([`crate::Event::Steps`]).
     #[serde(default)]
     pub note_steps: bool,
@@ -79,6 +86,45 @@ pub struct Filter {
     pub instructions: Bytes,
     /// Flags of seccomp(2).
     pub flags: u32,
+}
+
+/// When a container whose first process has ended is started again. One that was ended by hand
+/// ([`crate::Request::Signal`]) never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// Whenever it ends.
+    Always,
+    /// When it ends with a code other than 0, at most so many times; 0 is for ever.
+    OnFailure(u32),
+}
+
+impl RestartPolicy {
+    /// Whether nothing is ever started again.
+    pub fn is_no(&self) -> bool {
+        *self == Self::No
+    }
+}
+
+/// How it is found out whether a container works: a further process in it, again and again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// The process. The container works when it ends with 0.
+    pub process: Process,
+    /// Between the end of one check and the start of the next.
+    pub interval: Duration,
+    /// After which a check is killed and counts as failed.
+    pub timeout: Duration,
+    /// After the start, in which failures do not count until a check has succeeded.
+    pub start_period: Duration,
+    /// In place of `interval` in the start period, until a check has succeeded.
+    pub start_interval: Duration,
+    /// So many failures in a row make it unhealthy; at least 1.
+    pub retries: u32,
 }
 
 /// Where the root file system of a container comes from.

@@ -26,11 +26,12 @@ pub use attach::{AttachSpec, Bytes, DetachKeys, DetachKeysError, OutputStream, f
 pub use channel::{Channel, Flushed, Frame, ProtocolError, Received};
 pub use client::{Client, ClientError, Incoming, socket_path_in};
 pub use launch::{
-    DescriptorError, Filter, Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource,
+    DescriptorError, Filter, HealthCheck, Launch, LaunchDescriptors, LogConfig, LogDriver,
+    RestartPolicy, RootSource,
 };
 pub use message::{
-    Event, ExecStart, ExecState, Failure, FailureKind, Reply, Request, StartFailure,
-    StartFailureKind, State, Status, Step,
+    Event, ExecStart, ExecState, Failure, FailureKind, Health, HealthStatus, Probe, Reply, Request,
+    StartFailure, StartFailureKind, State, Status, Step,
 };
 pub use record::{Exit, JournalEntry, JournalEvent};
 pub use server::{Server, ServerMessage};
@@ -41,6 +42,8 @@ pub const PROTOCOL: u32 = 1;
 pub const OLDEST_PROTOCOL: u32 = 1;
 /// Name of a shim's control socket inside its socket directory.
 pub const SOCKET_NAME: &str = "shim.sock";
+/// Name of the directory beside the socket where the root is mounted if it has to be.
+pub const ROOT_DIRECTORY: &str = "root";
 /// Name of the shim's directory inside the container's.
 pub const SHIM_DIRECTORY: &str = "shim";
 /// Name of the exit file inside the shim's directory.

@@ -4,7 +4,7 @@ use sampan_oci::runtime::Process;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{AttachSpec, Exit, Launch};
+use crate::{AttachSpec, Exit, Launch, RestartPolicy};
 
 /// What an engine asks of a shim. Each request gets exactly one [`Reply`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +26,15 @@ pub enum Request {
         signal: i32,
         /// Whether every process of the container gets it.
         all: bool,
+        /// Whether the container is to end for good: it is not started again, whatever its policy,
+        /// and one that waits for its next start has ended.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        last: bool,
+    },
+    /// Changes when the container is started again.
+    SetRestart {
+        /// From now on.
+        policy: RestartPolicy,
     },
     /// Freezes every process of the container.
     Pause,
@@ -135,6 +144,34 @@ pub enum Event {
         /// The exec it was attached to; absent for the container's first process.
         exec: Option<String>,
     },
+    /// A run ended and another one will follow; log and exit file are complete.
+    Restarting {
+        /// How the run ended.
+        exit: Exit,
+        /// Which restart will follow, from 1.
+        restarts: u32,
+    },
+    /// The container runs again.
+    Restarted {
+        /// Its first process, in the host's numbering.
+        pid: i32,
+        /// When (RFC 3339, nanoseconds).
+        started_at: String,
+    },
+    /// A health check began.
+    ProbeStarted {
+        /// The id of its process, as an exec has one.
+        id: String,
+    },
+    /// A health check ended.
+    ProbeEnded {
+        /// The id of its process.
+        id: String,
+        /// How the container is now; the last entry of the log is this check's.
+        health: Health,
+        /// Whether its status is another one than before.
+        changed: bool,
+    },
     /// What the shim did and when, before [`Event::Exited`], where the launch asked for it.
     Steps(Vec<Step>),
 }
@@ -228,8 +265,51 @@ pub enum Status {
     Paused,
     /// The first process has ended; what is left is being cleaned up.
     Exiting,
+    /// It has ended and waits to be started again; `State::exit` tells how.
+    Restarting,
     /// It has ended; `State::exit` tells how.
     Exited,
+}
+
+/// What health checks have found of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// In one word.
+    pub status: HealthStatus,
+    /// Failures in a row.
+    pub failing_streak: u32,
+    /// The newest checks, oldest first; at most [`Health::LOG_LENGTH`].
+    pub log: Vec<Probe>,
+}
+
+impl Health {
+    /// So many checks are remembered.
+    pub const LOG_LENGTH: usize = 5;
+}
+
+/// Whether a container works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// Nobody knows yet.
+    Starting,
+    /// It works.
+    Healthy,
+    /// It does not, or does not run any more.
+    Unhealthy,
+}
+
+/// One health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// When it began (RFC 3339, nanoseconds).
+    pub start: String,
+    /// When it ended (RFC 3339, nanoseconds).
+    pub end: String,
+    /// Its exit code; -1 where it could not be started or took too long.
+    pub exit_code: i32,
+    /// The beginning of what it wrote.
+    pub output: String,
 }
 
 /// How a container is.
@@ -248,6 +328,12 @@ pub struct State {
     /// How it ended.
     #[serde(default)]
     pub exit: Option<Exit>,
+    /// How often it was started again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// What health checks have found, where there are any.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Execs that run or whose end is still remembered.
     #[serde(default)]
     pub execs: Vec<ExecState>,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::HealthStatus;
+
 /// How a container ended; the content of its exit file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -17,6 +19,9 @@ pub struct Exit {
     pub started_at: String,
     /// When its end was seen (RFC 3339, nanoseconds).
     pub finished_at: String,
+    /// Why it could not be started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// One line of the journal.
@@ -36,7 +41,8 @@ pub struct JournalEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JournalEvent {
-    /// The first process was started; the entry's time is that of the run's start.
+    /// The first process was started; the entry's time is that of the run's start. Where a
+    /// container is started again, there is one such entry for each run.
     Started {
         /// Its process id on the host.
         pid: i32,
@@ -60,6 +66,28 @@ pub enum JournalEvent {
     LogFailed {
         /// The cause.
         message: String,
+    },
+    /// A run ended, and another one will follow.
+    Restarting {
+        /// How it ended.
+        exit: Exit,
+        /// Which restart will follow, from 1.
+        restarts: u32,
+    },
+    /// A health check began.
+    ProbeStarted {
+        /// The id of its process.
+        id: String,
+    },
+    /// A health check ended.
+    ProbeEnded {
+        /// The id of its process.
+        id: String,
+        /// Its exit code; -1 where it could not be started or took too long.
+        exit_code: i32,
+        /// How the container is now, where that is news.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changed: Option<HealthStatus>,
     },
     /// The container ended.
     Exited {

@@ -1,48 +1,45 @@
-//! From a launch to a running container.
+//! From a launch to a running container, once or again and again.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_reconfigure, fsconfig_set_flag, fsmount, fsopen, fspick, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsmount,
+    fsopen, fspick, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{Signal, kill_process};
 use sampan_cgroups::{CgroupPath, Hierarchies};
-use sampan_fs::Sync;
-use sampan_oci::runtime::{Mount, Process};
+use sampan_oci::runtime::{Mount, NamespaceKind, Process, Spec};
 use sampan_runtime::{Bundle, ErrorKind, Root, Running, SeccompProgram, Stdio};
 use sampan_shim_protocol::{
-    Filter, Launch, LaunchDescriptors, LogConfig, LogDriver, RootSource, StartFailure,
-    StartFailureKind,
+    AttachSpec, Filter, Launch, LaunchDescriptors, LogConfig, LogDriver, ROOT_DIRECTORY,
+    RootSource, StartFailure, StartFailureKind,
 };
 
 use crate::isolate;
 use crate::poller::Poller;
-use crate::record::{Record, chain, now};
+use crate::record::{chain, now};
 use crate::steps;
 use crate::streams::{Log, StdinPolicy, Streams};
 
 /// Where the init's executable appears in a container.
 const INIT_PATH: &str = "/sbin/docker-init";
-/// The number of the container's own streams.
-pub(crate) const CONTAINER_STREAMS: u32 = 0;
 
 /// A running container.
 #[derive(Debug)]
 pub(crate) struct Container {
-    pub(crate) id: String,
     pub(crate) running: Running,
     pub(crate) started_at: String,
+    pub(crate) began: Instant,
     pub(crate) paused: bool,
-    /// The filter that execs get too.
-    pub(crate) seccomp: Option<SeccompProgram>,
-    /// Kept open until the engine releases the container: its root, namespaces, host ports.
-    pub(crate) held: Vec<OwnedFd>,
+    /// The number of its own streams.
+    pub(crate) streams: u32,
 }
 
 impl Container {
@@ -61,123 +58,217 @@ impl Container {
     }
 }
 
-/// Starts the container. What was made until a failure is taken back.
-pub(crate) fn launch(
-    poller: &Rc<Poller>,
-    launch: Launch,
-    descriptors: LaunchDescriptors,
-    oom_score: i32,
-) -> Result<(Container, Record, Streams), StartFailure> {
-    let Launch { id, mut spec, .. } = launch;
-    if launch.note_steps {
-        steps::begin();
-        steps::done("launch heard");
-    }
-    let sync = if launch.auto_remove {
-        Sync::Volatile
-    } else {
-        Sync::Durable
-    };
-    let mut record = Record::open(&launch.directory, sync)
-        .map_err(|errno| system("opening the container's directory", &io::Error::from(errno)))?;
-    let hierarchies =
-        Hierarchies::detect().map_err(|error| system("looking for cgroups", &error))?;
-    let cgroup: CgroupPath = parse_cgroup(&launch.cgroup)?;
-    if let Some(path) = &launch.shim_cgroup {
-        isolate::enter_cgroup(&hierarchies, &parse_cgroup(path)?);
-    }
-    steps::done("own cgroup entered");
-    let log = open_log(&launch.log, launch.directory, &id)?;
-    let process = spec.process.get_or_insert_with(Process::default);
-    // The shim's own must not be handed down.
-    process.oom_score_adj.get_or_insert(oom_score);
-    let is_terminal = process.terminal;
-    // Held open until the mount has been made of it.
-    let mut _init = None;
-    if launch.init {
-        let init = match descriptors.init {
-            Some(init) => init,
-            None => own_copy().map_err(|error| system("copying the init", &error))?,
+/// What a run is made of, kept for the next one. It holds the root, the namespaces and the host
+/// ports until the engine releases the container.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) id: String,
+    spec: Spec,
+    root: KeptRoot,
+    hierarchies: Hierarchies,
+    cgroup: CgroupPath,
+    namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// The filter that execs get too.
+    pub(crate) seccomp: Option<SeccompProgram>,
+    log: LogConfig,
+    directory: PathBuf,
+    terminal_size: Option<(u16, u16)>,
+    stdin: StdinPolicy,
+    /// Only kept open: what is bound, the init's executable, host ports.
+    _held: Vec<OwnedFd>,
+}
+
+impl Recipe {
+    /// Takes a launch apart.
+    pub(crate) fn new(
+        launch: &mut Launch,
+        descriptors: LaunchDescriptors,
+        oom_score: i32,
+    ) -> Result<Self, StartFailure> {
+        let hierarchies =
+            Hierarchies::detect().map_err(|error| system("looking for cgroups", &error))?;
+        let cgroup: CgroupPath = parse_cgroup(&launch.cgroup)?;
+        if let Some(path) = &launch.shim_cgroup {
+            isolate::enter_cgroup(&hierarchies, &parse_cgroup(path)?);
+        }
+        steps::done("own cgroup entered");
+        let mut spec = std::mem::take(&mut launch.spec);
+        let process = spec.process.get_or_insert_with(Process::default);
+        // The shim's own must not be handed down.
+        process.oom_score_adj.get_or_insert(oom_score);
+        let mut held = descriptors.held;
+        if launch.init {
+            let init = match descriptors.init {
+                Some(init) => init,
+                None => own_copy().map_err(|error| system("copying the init", &error))?,
+            };
+            put_init_first(process, &mut spec.mounts, &init);
+            held.push(init);
+        }
+        for (destination, source) in descriptors.sources {
+            bind_descriptor(&mut spec.mounts, &destination, &source)?;
+            held.push(source);
+        }
+        let seccomp = match &launch.filter {
+            Some(filter) => Some(take_filter(filter)?),
+            None => compile_filter(&spec)?,
         };
-        put_init_first(process, &mut spec.mounts, &init);
-        _init = Some(init);
+        steps::done("filter ready");
+        let root = match (&launch.root, descriptors.root) {
+            (RootSource::Descriptor, Some(root)) if launch.restart.is_no() => KeptRoot::Mount(root),
+            (RootSource::Descriptor, Some(root)) => {
+                KeptRoot::for_many(root, &launch.socket_directory)
+                    .map_err(|error| system("keeping the root file system", &error))?
+            }
+            (RootSource::Directory(path), _) => KeptRoot::Directory(path.clone()),
+            (RootSource::Descriptor, None) => {
+                return Err(invalid("the root file system did not come along".into()));
+            }
+        };
+        Ok(Self {
+            id: std::mem::take(&mut launch.id),
+            spec,
+            root,
+            hierarchies,
+            cgroup,
+            namespaces: descriptors.namespaces,
+            seccomp,
+            log: launch.log.clone(),
+            directory: launch.directory.clone(),
+            terminal_size: launch.terminal_size,
+            stdin: match (launch.open_stdin, launch.stdin_once) {
+                (false, _) => StdinPolicy::Closed,
+                (true, false) => StdinPolicy::Open,
+                (true, true) => StdinPolicy::Once,
+            },
+            _held: held,
+        })
     }
-    for (destination, source) in &descriptors.sources {
-        bind_descriptor(&mut spec.mounts, destination, source)?;
-    }
-    let policy = match (launch.open_stdin, launch.stdin_once) {
-        (false, _) => StdinPolicy::Closed,
-        (true, false) => StdinPolicy::Open,
-        (true, true) => StdinPolicy::Once,
-    };
-    let (mut streams, stdio) = if is_terminal {
-        let streams = Streams::for_terminal(poller, CONTAINER_STREAMS, policy, log);
-        let size = launch.terminal_size;
-        (streams, Stdio::Terminal { size })
-    } else {
-        let (streams, ends) = Streams::pipes(poller, CONTAINER_STREAMS, policy, log)
-            .map_err(|error| system("making pipes", &error))?;
-        (streams, ends.into())
-    };
-    steps::done("log and pipes made");
-    let seccomp = match &launch.filter {
-        Some(filter) => Some(take_filter(filter)?),
-        None => compile_filter(&spec)?,
-    };
-    steps::done("filter ready");
-    let mut held = descriptors.held;
-    let mut hold = |descriptor: &OwnedFd| -> Result<(), StartFailure> {
-        let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
-            .map_err(|errno| system("holding a descriptor", &io::Error::from(errno)))?;
-        held.push(copy);
-        Ok(())
-    };
-    for (_, namespace) in &descriptors.namespaces {
-        hold(namespace)?;
-    }
-    let root = match (launch.root, descriptors.root) {
-        (RootSource::Descriptor, Some(root)) => {
-            hold(&root)?;
-            Root::Mount(root)
+
+    /// Whether a second run has a root.
+    pub(crate) fn can_run_again(&self) -> bool {
+        match &self.root {
+            KeptRoot::Mount(mount) => clone_mount(mount).is_ok(),
+            KeptRoot::Directory(_) | KeptRoot::Attached(_) => true,
         }
-        (RootSource::Directory(path), _) => Root::Directory(path),
-        (RootSource::Descriptor, None) => {
-            return Err(invalid("the root file system did not come along".into()));
+    }
+
+    /// Starts the container, whose streams get the number `number`. What was made until a failure
+    /// is taken back.
+    pub(crate) fn run(
+        &self,
+        poller: &Rc<Poller>,
+        number: u32,
+        clients: impl Iterator<Item = (AttachSpec, OwnedFd)>,
+    ) -> Result<(Container, Streams), StartFailure> {
+        let log = open_log(&self.log, &self.directory, &self.id)?;
+        let spec = self.spec.clone();
+        let is_terminal = spec
+            .process
+            .as_ref()
+            .is_some_and(|process| process.terminal);
+        let (mut streams, stdio) = if is_terminal {
+            let streams = Streams::for_terminal(poller, number, self.stdin, log);
+            let size = self.terminal_size;
+            (streams, Stdio::Terminal { size })
+        } else {
+            let (streams, ends) = Streams::pipes(poller, number, self.stdin, log)
+                .map_err(|error| system("making pipes", &error))?;
+            (streams, ends.into())
+        };
+        steps::done("log and pipes made");
+        let copy = |descriptor: &OwnedFd| {
+            rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
+                .map_err(|errno| system("duplicating a descriptor", &io::Error::from(errno)))
+        };
+        let namespaces = self.namespaces.iter();
+        let namespaces = namespaces.map(|(kind, namespace)| Ok((*kind, copy(namespace)?)));
+        let bundle = Bundle {
+            root: match &self.root {
+                KeptRoot::Mount(mount) => Root::Mount(copy(mount)?),
+                KeptRoot::Directory(path) => Root::Directory(path.clone()),
+                KeptRoot::Attached(place) => Root::Directory(place.0.clone()),
+            },
+            namespaces: namespaces.collect::<Result<_, StartFailure>>()?,
+            cgroup: Some(self.cgroup.clone()),
+            stdio,
+            seccomp: self.seccomp.clone(),
+            on_step: steps::done,
+            ..Bundle::new(spec, Root::Directory(PathBuf::new()))
+        };
+        let mut created =
+            sampan_runtime::create(&self.hierarchies, bundle).map_err(|error| failure(&error))?;
+        if let Some(terminal) = created.take_terminal() {
+            streams
+                .set_terminal(terminal)
+                .map_err(|error| system("taking the terminal", &error))?;
         }
-    };
-    let bundle = Bundle {
-        root,
-        namespaces: descriptors.namespaces,
-        cgroup: Some(cgroup),
-        stdio,
-        seccomp: seccomp.clone(),
-        on_step: steps::done,
-        ..Bundle::new(spec, Root::Directory(PathBuf::new()))
-    };
-    let mut created =
-        sampan_runtime::create(&hierarchies, bundle).map_err(|error| failure(&error))?;
-    if let Some(terminal) = created.take_terminal() {
-        streams
-            .set_terminal(terminal)
-            .map_err(|error| system("taking the terminal", &error))?;
+        for (spec, socket) in clients {
+            streams.attach(spec, socket);
+        }
+        streams.settle();
+        let started_at = now();
+        let running = created.start().map_err(|error| failure(&error))?;
+        steps::done("program runs");
+        let container = Container {
+            running,
+            started_at,
+            began: Instant::now(),
+            paused: false,
+            streams: number,
+        };
+        Ok((container, streams))
     }
-    for (spec, socket) in launch.attach.into_iter().zip(descriptors.attach) {
-        streams.attach(spec, socket);
+}
+
+/// Where the root of every run comes from.
+#[derive(Debug)]
+enum KeptRoot {
+    /// A detached mount; each run clones it, or the only one takes it.
+    Mount(OwnedFd),
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// A mount that had to be attached to be cloned: before Linux 6.15.
+    Attached(Attached),
+}
+
+impl KeptRoot {
+    /// Keeps a detached mount for any number of runs.
+    fn for_many(mount: OwnedFd, directory: &Path) -> io::Result<Self> {
+        if clone_mount(&mount).is_ok() {
+            return Ok(Self::Mount(mount));
+        }
+        let place = directory.join(ROOT_DIRECTORY);
+        match rustix::fs::mkdir(&place, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&mount, "", rustix::fs::CWD, &place, flags)?;
+        let place = Attached(place);
+        // Nobody else's copy of the host's mounts gets it.
+        mount_change(&place.0, MountPropagationFlags::PRIVATE)?;
+        Ok(Self::Attached(place))
     }
-    streams.settle();
-    let started_at = now();
-    let running = created.start().map_err(|error| failure(&error))?;
-    steps::done("program runs");
-    record.started(running.pid().as_raw_nonzero().get(), &started_at);
-    let container = Container {
-        id,
-        running,
-        started_at,
-        paused: false,
-        seccomp,
-        held,
-    };
-    Ok((container, record, streams))
+}
+
+/// A mount in a directory, taken away when it is dropped.
+#[derive(Debug)]
+struct Attached(PathBuf);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Best effort: the engine takes it away with the directory.
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+        let _ = rustix::fs::rmdir(&self.0);
+    }
+}
+
+fn clone_mount(mount: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(mount, "", flags)
 }
 
 fn parse_cgroup(path: &str) -> Result<CgroupPath, StartFailure> {
@@ -185,7 +276,7 @@ fn parse_cgroup(path: &str) -> Result<CgroupPath, StartFailure> {
         .map_err(|error: sampan_cgroups::Error| invalid(chain(&error)))
 }
 
-fn open_log(config: &LogConfig, directory: PathBuf, id: &str) -> Result<Option<Log>, StartFailure> {
+fn open_log(config: &LogConfig, directory: &Path, id: &str) -> Result<Option<Log>, StartFailure> {
     match config.driver {
         LogDriver::None => Ok(None),
         LogDriver::JsonFile => {
@@ -194,7 +285,7 @@ fn open_log(config: &LogConfig, directory: PathBuf, id: &str) -> Result<Option<L
                 max_file: config.max_file,
                 attrs: config.attrs.clone(),
             };
-            Log::open(&directory, format!("{id}-json.log"), &options)
+            Log::open(directory, format!("{id}-json.log"), &options)
                 .map(Some)
                 .map_err(|error| system("opening the log", &error))
         }
@@ -206,9 +297,7 @@ fn take_filter(filter: &Filter) -> Result<SeccompProgram, StartFailure> {
         .ok_or_else(|| invalid("the system call filter is cut off".into()))
 }
 
-fn compile_filter(
-    spec: &sampan_oci::runtime::Spec,
-) -> Result<Option<SeccompProgram>, StartFailure> {
+fn compile_filter(spec: &Spec) -> Result<Option<SeccompProgram>, StartFailure> {
     let filter = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     filter
         .map(sampan_runtime::seccomp::compile)

@@ -35,6 +35,8 @@ pub(crate) enum Source {
     Input(u32),
     /// A client (second number) of streams.
     Client(u32, u32),
+    /// The output of a health check.
+    Probe,
 }
 
 impl Source {
@@ -46,6 +48,7 @@ impl Source {
             Self::Output(streams, output) => (3, streams, output as u32),
             Self::Input(streams) => (4, streams, 0),
             Self::Client(streams, number) => (5, streams, number),
+            Self::Probe => (6, 0, 0),
         };
         // Numbers of streams are given out one by one; 2^28 execs of one container are out of reach.
         kind << 60 | u64::from(streams & 0x0fff_ffff) << 32 | u64::from(number)
@@ -62,6 +65,7 @@ impl Source {
             3 => Self::Output(streams, Output::Second),
             4 => Self::Input(streams),
             5 => Self::Client(streams, number),
+            6 => Self::Probe,
             _ => return None,
         })
     }
@@ -182,6 +186,7 @@ mod tests {
             Source::Output(0x0fff_ffff, Output::Second),
             Source::Input(3),
             Source::Client(9, u32::MAX),
+            Source::Probe,
         ] {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }

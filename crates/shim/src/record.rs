@@ -30,7 +30,7 @@ pub(crate) struct Record {
     length: u64,
     /// Number of the newest entry.
     newest: u64,
-    /// The first entry, which begins every journal of this run.
+    /// The first entry of the present run, with which every further journal begins.
     start: Option<Vec<u8>>,
     sync: Sync,
 }
@@ -65,16 +65,17 @@ impl Record {
         })
     }
 
-    /// Adds the first entry to the journal.
-    pub(crate) fn started(&mut self, pid: i32, at: &str) {
-        self.newest = 1;
+    /// Adds the entry that a run begins with to the journal.
+    pub(crate) fn started(&mut self, pid: i32, at: &str) -> u64 {
+        self.newest += 1;
         let entry = encode(&JournalEntry {
-            number: 1,
+            number: self.newest,
             at: at.to_owned(),
             event: JournalEvent::Started { pid },
         });
         self.write(&entry);
         self.start = Some(entry);
+        self.newest
     }
 
     /// Adds an entry to the journal and returns its number. Nobody is held up when it cannot be
@@ -110,6 +111,14 @@ impl Record {
             if let Some(start) = self.start.clone() {
                 self.write(&start);
             }
+        }
+    }
+
+    /// Takes the exit file of the run before away: the next one would be mistaken for it.
+    pub(crate) fn forget_exit(&self) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(&self.directory, EXIT_FILE, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
         }
     }
 

@@ -2,12 +2,15 @@
 //!
 //! * [`phase`]: where in its life the container is;
 //! * [`requests`]: what engines ask for; [`execs`]: further processes;
-//! * [`ending`]: from the end of the first process to the release.
+//! * [`ending`]: from the end of the first process to the release, or to the next start;
+//! * [`restart`]: which of the two; [`health`]: whether the container works.
 
 mod ending;
 mod execs;
+mod health;
 mod phase;
 mod requests;
+mod restart;
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -19,11 +22,13 @@ use rustix::process::Signal;
 use sampan_kernel::signalfd;
 use sampan_shim_protocol::{Event, Exit, JournalEvent};
 
+use self::health::Checks;
 use self::phase::Phase;
+use self::restart::Restarts;
 use crate::control::{Connection, Listener};
 use crate::exec::Execs;
 use crate::isolate::{self, Inherited};
-use crate::launch::CONTAINER_STREAMS;
+use crate::launch::Recipe;
 use crate::poller::{Poller, Readiness, Source, Watched};
 use crate::record::Record;
 use crate::streams::{Notice, Streams};
@@ -41,6 +46,11 @@ struct Supervisor {
     connections: Vec<Connection>,
     next_connection: u32,
     phase: Phase,
+    /// From the launch to the release.
+    recipe: Option<Recipe>,
+    restarts: Restarts,
+    /// Where there are any.
+    checks: Option<Checks>,
     /// From the launch on.
     record: Option<Record>,
     streams: Vec<Streams>,
@@ -78,9 +88,12 @@ impl Supervisor {
             connections: Vec::new(),
             next_connection: 0,
             phase: Phase::Waiting,
+            recipe: None,
+            restarts: Restarts::default(),
+            checks: None,
             record: None,
             streams: Vec::new(),
-            next_streams: CONTAINER_STREAMS + 1,
+            next_streams: 0,
             execs: Execs::default(),
             scratch: vec![0; SCRATCH],
         };
@@ -105,7 +118,7 @@ impl Supervisor {
         let may_end = match &self.phase {
             Phase::Waiting => self.connections.is_empty(),
             Phase::Failed => true,
-            Phase::Running(_) | Phase::Exiting { .. } => false,
+            Phase::Running(_) | Phase::Exiting { .. } | Phase::Restarting { .. } => false,
             Phase::Exited {
                 since,
                 saved,
@@ -131,6 +144,7 @@ impl Supervisor {
                 }
             }
             Source::Connection(number) => self.hear(number, readiness),
+            Source::Probe => self.probe_ready(),
             Source::Output(number, output) => {
                 if let Some(streams) = find_streams(&mut self.streams, number) {
                     streams.output_ready(output, &mut self.scratch);
@@ -156,6 +170,9 @@ impl Supervisor {
             wake = Some(wake.map_or(moment, |earlier: Instant| earlier.min(moment)));
         };
         if let Some(moment) = self.advance_execs(now) {
+            at(moment);
+        }
+        if let Some(moment) = self.advance_checks(now) {
             at(moment);
         }
         if let Some(moment) = self.advance_exit(now) {

@@ -37,6 +37,9 @@ impl Inner {
                 container.id
             )));
         }
+        if matches!(record.lifecycle, Lifecycle::Restarting(_)) {
+            return Err(super::start::restarting(&container.id));
+        }
         let tty = record.config.tty;
         let spec = AttachSpec {
             stdin: options.stdin && options.stream && record.config.open_stdin,

@@ -57,6 +57,7 @@ impl Inner {
             Lifecycle::Created { .. }
             | Lifecycle::Running(_)
             | Lifecycle::Paused(_)
+            | Lifecycle::Restarting(_)
             | Lifecycle::Exited(_) => {}
         }
         // Before anything stands still.

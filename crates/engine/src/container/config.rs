@@ -37,7 +37,7 @@ pub struct ContainerConfig {
     pub env: Vec<String>,
     /// Command, or arguments of the entry point.
     pub cmd: Option<Vec<String>>,
-    /// Health check; only remembered.
+    /// Health check; absent for the image's.
     pub healthcheck: Option<HealthCheck>,
     /// Image, as it was asked for.
     pub image: String,
@@ -177,6 +177,20 @@ pub struct Resources {
     pub cgroup_parent: String,
     /// 10 to 1000.
     pub blkio_weight: u16,
+    /// The same for some devices.
+    pub blkio_weight_device: Vec<DeviceRate>,
+    /// Bytes a second.
+    pub blkio_read_bps: Vec<DeviceRate>,
+    /// Bytes a second.
+    pub blkio_write_bps: Vec<DeviceRate>,
+    /// Operations a second.
+    pub blkio_read_iops: Vec<DeviceRate>,
+    /// Operations a second.
+    pub blkio_write_iops: Vec<DeviceRate>,
+    /// Microseconds.
+    pub cpu_realtime_period: i64,
+    /// Microseconds per period.
+    pub cpu_realtime_runtime: i64,
     /// Microseconds.
     pub cpu_period: i64,
     /// Microseconds per period.
@@ -201,6 +215,15 @@ pub struct Resources {
     pub pids_limit: Option<i64>,
     /// Resource limits of processes.
     pub ulimits: Vec<Ulimit>,
+}
+
+/// A number for one block device of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRate {
+    /// Path on the host.
+    pub path: String,
+    /// The number.
+    pub rate: u64,
 }
 
 /// A device of the host in the container.
@@ -315,7 +338,7 @@ impl From<ContainerPort> for String {
     }
 }
 
-/// When a container is started again. Only [`RestartPolicy::No`] is carried out so far.
+/// When a container is started again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {

@@ -10,7 +10,7 @@ use sampan_layers::Durability;
 use sampan_oci::config::RunConfig;
 use sampan_state::Sync;
 
-use super::config::{ContainerConfig, HealthCheck, NetworkMode};
+use super::config::{ContainerConfig, IpcMode, NetworkMode, PidMode};
 use super::id::{ContainerId, ContainerName};
 use super::lifecycle::Lifecycle;
 use super::mount::{
@@ -75,6 +75,15 @@ impl Inner {
         if let NetworkMode::Container(other) = &host.network_mode {
             self.registry.find(other)?;
         }
+        if let PidMode::Container(other) = &host.pid_mode {
+            self.registry.find(other)?;
+        }
+        if let IpcMode::Container(other) = &host.ipc_mode {
+            self.registry.find(other)?;
+        }
+        for link in &host.links {
+            self.registry.find(super::link::parse(link)?.0)?;
+        }
         if let Some(network) = network_of(&host.network_mode) {
             self.networks.check(network)?;
         }
@@ -120,6 +129,7 @@ impl Inner {
             lifecycle: Lifecycle::Created { failure: None },
             mounts,
             restart_count: 0,
+            health: None,
             stopped_by_hand: false,
             launching: false,
             of_build,
@@ -223,6 +233,12 @@ impl Inner {
             }
         }
         let wish = own.unwrap_or_default();
+        if !wish.aliases.is_empty() && network == BRIDGE {
+            return Err(Error::invalid(
+                "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped aliases are only \
+                 supported for user-defined networks",
+            ));
+        }
         if wish.wanted_address.is_some() && network == BRIDGE {
             return Err(Error::invalid(
                 "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is \
@@ -629,15 +645,22 @@ pub(crate) fn merge(config: &mut ContainerConfig, image: &RunConfig) {
     if config.shell.is_none() && !image.shell.is_empty() {
         config.shell = Some(image.shell.clone());
     }
-    if config.healthcheck.is_none() {
-        config.healthcheck = image.healthcheck.as_ref().map(|check| HealthCheck {
-            test: check.test.clone(),
-            interval: check.interval,
-            timeout: check.timeout,
-            start_period: check.start_period,
-            start_interval: check.start_interval,
-            retries: check.retries,
-        });
+    if let Some(check) = &image.healthcheck {
+        let own = config.healthcheck.get_or_insert_default();
+        if own.test.is_empty() {
+            own.test.clone_from(&check.test);
+        }
+        for (own, image) in [
+            (&mut own.interval, check.interval),
+            (&mut own.timeout, check.timeout),
+            (&mut own.start_period, check.start_period),
+            (&mut own.start_interval, check.start_interval),
+            (&mut own.retries, check.retries),
+        ] {
+            if *own == 0 {
+                *own = image;
+            }
+        }
     }
 }
 

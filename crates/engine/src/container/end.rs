@@ -44,6 +44,22 @@ impl Inner {
                         tracing::trace!(target: STEP, at = step.at, "shim: {}", step.name);
                     }
                 }
+                Event::Restarting { exit, restarts } => {
+                    self.restarting(&container, Ended::from(&exit), restarts);
+                }
+                Event::Restarted { pid, started_at } => {
+                    self.restarted(&container, pid, &started_at);
+                }
+                Event::ProbeStarted { id } => {
+                    let record = container.record();
+                    let mark = Self::mark_of(&record, entry);
+                    self.tell_probe_started(&record, mark, Timestamp::now(), &id);
+                }
+                Event::ProbeEnded {
+                    id,
+                    health,
+                    changed,
+                } => self.probe_ended(&container, entry, &id, health, changed),
                 Event::Oom => self.tell_run(&container.record(), entry, Action::Oom, []),
                 Event::ExecExited(state) => {
                     self.exec_ended(&container, entry, &state.id, state.exit_code);
@@ -63,6 +79,7 @@ impl Inner {
             None => lost(&container.record()),
         };
         self.ended(&container, ended).await;
+        self.start_instead_of_shim(container);
     }
 
     fn exec_ended(&self, container: &Container, entry: u64, id: &str, code: Option<i32>) {
@@ -97,14 +114,7 @@ impl Inner {
             for follower in live.followers.drain(..) {
                 follower.finish();
             }
-            for exec in live.execs.values_mut() {
-                if let ExecState::Running { pid } = exec.state() {
-                    exec.change(ExecState::Exited {
-                        pid,
-                        code: 128 + signal::KILL,
-                    });
-                }
-            }
+            live.end_execs();
         }
         tracing::trace!(target: STEP, "end:told");
         container.tell_end();
@@ -146,6 +156,7 @@ impl Inner {
             let lifecycle = record.lifecycle.after(Change::Ended(ended))?;
             Some(Record {
                 launching: false,
+                health: record.health_at_end(),
                 network: record.network.disconnected(),
                 ..record.with(lifecycle)
             })
@@ -180,6 +191,7 @@ impl Inner {
         };
         let cgroup = self.remove_cgroup(container.id.as_str());
         let shim = self.paths.shim(&container.id);
+        let_go_of_mounts(&shim);
         let files = match sampan_fs::remove_dir_all(&shim) {
             Err(error) if error.kind() != sampan_fs::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -210,6 +222,7 @@ impl Inner {
             let kill = Request::Signal {
                 signal: signal::KILL,
                 all: true,
+                last: true,
             };
             if let Err(error) = shim.tell(kill, Vec::new()).await {
                 tracing::debug!(container = %container.id, error = error.message(), "could not kill");
@@ -230,7 +243,22 @@ impl From<&Exit> for Ended {
                 .parse()
                 .ok()
                 .or_else(|| Some(Timestamp::now())),
-            error: None,
+            error: exit.error.clone(),
+        }
+    }
+}
+
+/// Takes away what may be mounted in a shim's directory: its root, where the shim had to attach it
+/// to keep it, and memory that others may share. Blocks.
+pub(crate) fn let_go_of_mounts(shim: &std::path::Path) {
+    for name in [
+        sampan_shim_protocol::ROOT_DIRECTORY,
+        super::join::SHARED_MEMORY,
+    ] {
+        let place = shim.join(name);
+        if place.exists() {
+            // Nothing is mounted there after a start that failed before.
+            let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH);
         }
     }
 }
@@ -240,7 +268,10 @@ pub(crate) fn lost(record: &Record) -> Ended {
     Ended {
         code: LOST,
         oom_killed: false,
-        started_at: record.lifecycle.run().map(|run| run.started_at),
+        started_at: match record.lifecycle.run() {
+            Some(run) => Some(run.started_at),
+            None => record.lifecycle.last().and_then(|last| last.started_at),
+        },
         finished_at: Some(Timestamp::now()),
         error: None,
     }

@@ -16,7 +16,7 @@ use super::registry::{Container, Exec};
 use super::request::{ClientStream, ExecConfig, ExecStartOptions, TerminalSize, detach_keys};
 use super::service::Inner;
 use super::spec;
-use super::start::terminal_size;
+use super::start::{restarting, terminal_size};
 use super::view::{ExecState, ExecView};
 use crate::shim::{refusal, unexpected};
 use crate::{Action, Error, ErrorKind, Result};
@@ -331,6 +331,7 @@ fn check_runs(container: &Container) -> Result<()> {
             "container {} is paused, unpause the container before exec",
             container.id
         ))),
+        Lifecycle::Restarting(_) => Err(restarting(&container.id)),
         Lifecycle::Created { .. }
         | Lifecycle::Exited(_)
         | Lifecycle::Removing { .. }

@@ -78,6 +78,7 @@ impl Inner {
             Lifecycle::Created { .. }
             | Lifecycle::Running(_)
             | Lifecycle::Paused(_)
+            | Lifecycle::Restarting(_)
             | Lifecycle::Exited(_) => {}
         }
         let merged = self.merged(&record)?;

@@ -229,7 +229,10 @@ impl ContainerFilter {
                     .chain(container.host.port_bindings.keys())
                     .any(|port| range.holds(*port))
             })
-            && any(&self.health, |health| health == "none")
+            && any(&self.health, |health| {
+                let own = container.health.as_ref();
+                own.map_or("none", |own| super::restart::word(own.status)) == health
+            })
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Lifecycle {
     Running(Run),
     /// Has a process, which is frozen.
     Paused(Run),
+    /// Ran, ended, and will be started again by its supervisor.
+    Restarting(Ended),
     /// Ran and ended.
     Exited(Ended),
     /// Is being removed.
@@ -70,6 +72,8 @@ pub enum Change {
     Paused,
     /// It was thawed.
     Resumed,
+    /// Its process ended, and another one will follow.
+    Restarting(Ended),
     /// Its process ended.
     Ended(Ended),
     /// Its removal began.
@@ -138,6 +142,7 @@ impl Lifecycle {
             Self::Created { .. } => Status::Created,
             Self::Running(_) => Status::Running,
             Self::Paused(_) => Status::Paused,
+            Self::Restarting(_) => Status::Restarting,
             Self::Exited(_) => Status::Exited,
             Self::Removing { .. } => Status::Removing,
             Self::Dead { .. } => Status::Dead,
@@ -148,9 +153,11 @@ impl Lifecycle {
     pub fn run(&self) -> Option<&Run> {
         match self {
             Self::Running(run) | Self::Paused(run) => Some(run),
-            Self::Created { .. } | Self::Exited(_) | Self::Removing { .. } | Self::Dead { .. } => {
-                None
-            }
+            Self::Created { .. }
+            | Self::Restarting(_)
+            | Self::Exited(_)
+            | Self::Removing { .. }
+            | Self::Dead { .. } => None,
         }
     }
 
@@ -158,21 +165,24 @@ impl Lifecycle {
     pub fn last(&self) -> Option<&Ended> {
         match self {
             Self::Created { failure } => failure.as_ref(),
-            Self::Exited(ended) => Some(ended),
+            Self::Restarting(ended) | Self::Exited(ended) => Some(ended),
             Self::Removing { last } | Self::Dead { last } => last.as_ref(),
             Self::Running(_) | Self::Paused(_) => None,
         }
     }
 
-    /// Returns whether a process exists.
+    /// Returns whether a process exists, or will again without anybody's doing.
     pub fn is_running(&self) -> bool {
-        self.run().is_some()
+        self.run().is_some() || matches!(self, Self::Restarting(_))
     }
 
     /// Returns the state after `change`, or `None` when it cannot happen in this state.
     pub fn after(&self, change: Change) -> Option<Self> {
         Some(match (self, change) {
-            (Self::Created { .. } | Self::Exited(_), Change::Started(run)) => Self::Running(run),
+            (
+                Self::Created { .. } | Self::Restarting(_) | Self::Exited(_),
+                Change::Started(run),
+            ) => Self::Running(run),
             (Self::Created { .. }, Change::StartFailed { code, error }) => Self::Created {
                 failure: Some(Ended {
                     code,
@@ -190,8 +200,20 @@ impl Lifecycle {
             (Self::Running(run), Change::Paused) => Self::Paused(run.clone()),
             (Self::Paused(run), Change::Resumed) => Self::Running(run.clone()),
             // A start that this engine did not see the end of may already have ended.
-            (Self::Created { .. } | Self::Running(_) | Self::Paused(_), Change::Ended(ended)) => {
-                Self::Exited(ended)
+            (
+                Self::Created { .. } | Self::Running(_) | Self::Paused(_) | Self::Restarting(_),
+                Change::Ended(ended),
+            ) => Self::Exited(ended),
+            (
+                Self::Created { .. } | Self::Running(_) | Self::Paused(_),
+                Change::Restarting(ended),
+            ) => Self::Restarting(ended),
+            (
+                Self::Restarting(_) | Self::Exited(_) | Self::Removing { .. } | Self::Dead { .. },
+                Change::Restarting(_),
+            )
+            | (Self::Restarting(_), Change::StartFailed { .. } | Change::RemovalBegun) => {
+                return None;
             }
             (
                 Self::Created { .. } | Self::Exited(_) | Self::Removing { .. } | Self::Dead { .. },
@@ -207,6 +229,7 @@ impl Lifecycle {
             | (
                 Self::Created { .. }
                 | Self::Paused(_)
+                | Self::Restarting(_)
                 | Self::Exited(_)
                 | Self::Removing { .. }
                 | Self::Dead { .. },
@@ -215,6 +238,7 @@ impl Lifecycle {
             | (
                 Self::Created { .. }
                 | Self::Running(_)
+                | Self::Restarting(_)
                 | Self::Exited(_)
                 | Self::Removing { .. }
                 | Self::Dead { .. },
@@ -226,6 +250,7 @@ impl Lifecycle {
                 Self::Created { .. }
                 | Self::Running(_)
                 | Self::Paused(_)
+                | Self::Restarting(_)
                 | Self::Exited(_)
                 | Self::Dead { .. },
                 Change::RemovalFailed,
@@ -264,6 +289,9 @@ mod tests {
             (Change::Resumed, Status::Running),
             (Change::Ended(ended(3)), Status::Exited),
             (Change::Started(run()), Status::Running),
+            (Change::Restarting(ended(1)), Status::Restarting),
+            (Change::Started(run()), Status::Running),
+            (Change::Restarting(ended(1)), Status::Restarting),
             (Change::Ended(ended(0)), Status::Exited),
             (Change::RemovalBegun, Status::Removing),
             (Change::RemovalFailed, Status::Dead),

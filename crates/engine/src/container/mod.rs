@@ -6,6 +6,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod attach;
+pub(crate) mod block;
 pub(crate) mod changes;
 pub(crate) mod commit;
 pub(crate) mod config;
@@ -14,8 +15,11 @@ pub(crate) mod end;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod filter;
+pub(crate) mod health;
 pub(crate) mod id;
+pub(crate) mod join;
 pub(crate) mod lifecycle;
+pub(crate) mod link;
 pub(crate) mod log_config;
 pub(crate) mod logs;
 pub(crate) mod mount;
@@ -28,6 +32,7 @@ pub(crate) mod registry;
 pub(crate) mod remove;
 pub(crate) mod request;
 mod resolver_file;
+pub(crate) mod restart;
 pub(crate) mod security;
 pub(crate) mod service;
 pub(crate) mod spec;

@@ -49,13 +49,32 @@ impl Inner {
         more: [(&str, String); N],
     ) {
         let event = event(record, action, more, Timestamp::now());
-        let mark = record.lifecycle.run().map(|run| Mark {
-            container: record.id.to_string(),
-            run: run.started_at,
-            entry,
-            end: false,
+        self.events
+            .publish_all(Self::mark_of(record, entry), vec![event]);
+    }
+
+    /// Tells what belongs to a health check, marked as [`Inner::tell_run`] does: at once, so that
+    /// all of it is told or nothing.
+    pub(crate) fn tell_probe(
+        &self,
+        record: &Record,
+        mark: Option<Mark>,
+        at: Timestamp,
+        parts: Vec<(Action, Vec<(&'static str, String)>)>,
+    ) {
+        let events = parts.into_iter().map(|(action, more)| {
+            let mut event = event(record, action, [], at);
+            let more = more.into_iter().map(|(key, value)| (key.to_owned(), value));
+            event.attributes.extend(more);
+            event
         });
-        self.events.publish_all(mark, vec![event]);
+        self.events.publish_all(mark, events.collect());
+    }
+
+    /// The mark of an entry in the journal of the present run.
+    pub(crate) fn mark_of(record: &Record, entry: u64) -> Option<Mark> {
+        let run = record.lifecycle.run()?;
+        Some(mark(record, run.started_at, entry))
     }
 
     /// Tells that a run began, with its network and volumes. Tells it once.
@@ -174,22 +193,45 @@ impl Inner {
             Lifecycle::Exited(last) => told.run == last.started_at && told.ended,
             Lifecycle::Running(_)
             | Lifecycle::Paused(_)
+            | Lifecycle::Restarting(_)
             | Lifecycle::Removing { .. }
             | Lifecycle::Dead { .. } => false,
         }
     }
 
     fn tell_journal(&self, record: &Record, entries: &[JournalEntry]) {
-        let Some(run) = run_of(entries) else { return };
+        let Some(first) = entries.iter().find_map(start_of) else {
+            return;
+        };
+        let mut run = first;
         for entry in entries {
             let at = entry.at.parse().unwrap_or_else(|_| Timestamp::now());
             let event = match &entry.event {
                 JournalEvent::Started { .. } => {
+                    run = start_of(entry).unwrap_or(run);
                     self.tell_started(record, run);
                     continue;
                 }
                 JournalEvent::Exited { exit } => {
                     self.tell_ended(record, &Ended::from(exit));
+                    continue;
+                }
+                JournalEvent::Restarting { exit, .. } => {
+                    self.tell_ended(record, &Ended::from(exit));
+                    continue;
+                }
+                JournalEvent::ProbeStarted { id } => {
+                    let mark = mark(record, run, entry.number);
+                    self.tell_probe_started(record, Some(mark), at, id);
+                    continue;
+                }
+                JournalEvent::ProbeEnded {
+                    id,
+                    exit_code,
+                    changed,
+                } => {
+                    let mark = mark(record, run, entry.number);
+                    self.tell_probe_ended(record, Some(mark), at, id, (*exit_code, *changed));
                     continue;
                 }
                 JournalEvent::Oom => event(record, Action::Oom, [], at),
@@ -205,12 +247,7 @@ impl Inner {
                 | JournalEvent::Strays { .. }
                 | JournalEvent::Other => continue,
             };
-            let mark = Mark {
-                container: record.id.to_string(),
-                run,
-                entry: entry.number,
-                end: false,
-            };
+            let mark = mark(record, run, entry.number);
             self.events.publish_all(Some(mark), vec![event]);
         }
     }
@@ -271,12 +308,23 @@ impl Inner {
     }
 }
 
-/// The start of the run that a journal is of.
+/// The start of the newest run that a journal tells of.
 fn run_of(entries: &[JournalEntry]) -> Option<Timestamp> {
-    let start = entries
-        .iter()
-        .find(|entry| matches!(entry.event, JournalEvent::Started { .. }))?;
-    start.at.parse().ok()
+    entries.iter().rev().find_map(start_of)
+}
+
+fn mark(record: &Record, run: Timestamp, entry: u64) -> Mark {
+    Mark {
+        container: record.id.to_string(),
+        run,
+        entry,
+        end: false,
+    }
+}
+
+fn start_of(entry: &JournalEntry) -> Option<Timestamp> {
+    let is_start = matches!(entry.event, JournalEvent::Started { .. });
+    is_start.then(|| entry.at.parse().ok()).flatten()
 }
 
 fn attributes(record: &Record) -> BTreeMap<String, String> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sampan_oci::{DiffId, ImageId};
+use sampan_shim_protocol::{Health, HealthStatus};
 use serde::{Deserialize, Serialize};
 
 use super::config::{ContainerConfig, HostConfig};
@@ -36,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) network: NetworkState,
     #[serde(default)]
     pub(crate) restart_count: u32,
+    /// What its health checks have found, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
     /// Set by a stop, cleared by a start.
     #[serde(default)]
     pub(crate) stopped_by_hand: bool,
@@ -49,6 +53,26 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Returns what is known of its health when a run begins.
+    pub(crate) fn health_at_start(&self) -> Option<Health> {
+        super::health::is_checked(&self.config).then(|| Health {
+            status: HealthStatus::Starting,
+            failing_streak: 0,
+            log: self
+                .health
+                .as_ref()
+                .map_or_else(Vec::new, |health| health.log.clone()),
+        })
+    }
+
+    /// Returns what is known of its health when a run has ended: nothing works any more.
+    pub(crate) fn health_at_end(&self) -> Option<Health> {
+        self.health.clone().map(|health| Health {
+            status: HealthStatus::Unhealthy,
+            ..health
+        })
+    }
+
     /// Whether nothing of it needs to be left after a power cut.
     pub(crate) fn is_fleeting(&self) -> bool {
         self.host.auto_remove || self.of_build
@@ -106,6 +130,10 @@ impl Paths {
     /// Directories that are only waiting for their removal.
     pub(crate) fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
     }
 
     pub(crate) fn shims(&self) -> PathBuf {

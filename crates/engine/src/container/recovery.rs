@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_shim_protocol::{JournalEntry, JournalEvent, Reply, Request, State, Status};
+use sampan_shim_protocol::{JournalEvent, Reply, Request, State, Status};
 use sampan_state::Sync;
 
-use super::end::lost;
+use super::end::{let_go_of_mounts, lost};
 use super::id::ContainerId;
 use super::lifecycle::{Change, Ended, Lifecycle, Run};
 use super::record::Record;
@@ -77,6 +77,10 @@ pub(crate) fn plan(record: &Record, found: &Found) -> Plan {
                     _ => Lifecycle::Running(run),
                 })
             }
+            Status::Restarting => match &state.exit {
+                Some(exit) => Plan::Adopt(Lifecycle::Restarting(Ended::from(exit))),
+                None => Plan::Leave,
+            },
             Status::Exited => match &state.exit {
                 Some(exit) => Plan::End(Ended::from(exit)),
                 None => Plan::End(lost(record)),
@@ -86,7 +90,11 @@ pub(crate) fn plan(record: &Record, found: &Found) -> Plan {
         },
         Found::Nothing { exit, ran } => {
             let is_newer = |ended: &Ended| match &record.lifecycle {
-                Lifecycle::Running(_) | Lifecycle::Paused(_) => true,
+                // That of the run before is left where its removal was lost in a power cut.
+                Lifecycle::Running(run) | Lifecycle::Paused(run) => {
+                    ended.started_at.is_none_or(|at| at >= run.started_at)
+                }
+                Lifecycle::Restarting(last) => ended.started_at >= last.started_at,
                 Lifecycle::Created { .. } => {
                     ended.started_at.is_some_and(|at| at >= record.created)
                 }
@@ -105,8 +113,9 @@ pub(crate) fn plan(record: &Record, found: &Found) -> Plan {
 }
 
 impl Inner {
-    /// Finds every container again and removes what belongs to none.
-    pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
+    /// Finds every container again and removes what belongs to none. Returns the containers whose
+    /// supervisor is gone and that have ended without anybody's taking note.
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<Vec<Arc<Container>>> {
         let mut tasks = tokio::task::JoinSet::new();
         let mut sweeps = Vec::new();
         for container in self.registry.all() {
@@ -168,8 +177,13 @@ impl Inner {
                 self.tasks.spawn(self.clone().seek(container));
             }
         }
+        let mut lost = Vec::new();
         for (container, plan, connection) in sweeps {
+            let has_ended = matches!(plan, Plan::End(_)) && connection.is_none();
             self.sweep(&container, plan, connection).await;
+            if has_ended {
+                lost.push(container);
+            }
         }
         let keep: HashSet<String> = running.iter().map(|record| record.id.to_string()).collect();
         let inner = self.clone();
@@ -179,7 +193,8 @@ impl Inner {
             inner.events.release();
             Ok(())
         })
-        .await
+        .await?;
+        Ok(lost)
     }
 
     /// Whether an exit file tells of a run that the record does not know.
@@ -198,9 +213,11 @@ impl Inner {
     fn began_to_run(&self, container: &Container) -> bool {
         let entries = self.read_journal(container).into_iter();
         let told = entries.filter_map(|entry| match entry.event {
-            JournalEvent::Started { .. } => Some(true),
+            JournalEvent::Started { .. } | JournalEvent::Restarting { .. } => Some(true),
             JournalEvent::Exited { .. } => Some(false),
-            JournalEvent::Oom
+            JournalEvent::ProbeStarted { .. }
+            | JournalEvent::ProbeEnded { .. }
+            | JournalEvent::Oom
             | JournalEvent::ExecExited { .. }
             | JournalEvent::Detached { .. }
             | JournalEvent::LogFailed { .. }
@@ -212,18 +229,17 @@ impl Inner {
 
     /// Shows what the journal tells of a container whose shim does not: that it runs. Blocks.
     fn show_by_journal(&self, container: &Container) {
-        let entries = self.read_journal(container);
-        let has_ended = |entry: &JournalEntry| matches!(entry.event, JournalEvent::Exited { .. });
-        let Some(first) = entries.first().filter(|_| !entries.iter().any(has_ended)) else {
-            return;
-        };
-        if let (JournalEvent::Started { pid }, Ok(started_at)) = (&first.event, first.at.parse()) {
-            let run = Run {
-                pid: *pid,
-                started_at,
+        for entry in self.read_journal(container) {
+            let change = match (&entry.event, entry.at.parse()) {
+                (JournalEvent::Started { pid }, Ok(started_at)) => Change::Started(Run {
+                    pid: *pid,
+                    started_at,
+                }),
+                (JournalEvent::Restarting { exit, .. }, _) => Change::Restarting(Ended::from(exit)),
+                _ => continue,
             };
             self.registry.show(container, |record| {
-                Some(record.with(record.lifecycle.after(Change::Started(run))?))
+                Some(record.with(record.lifecycle.after(change)?))
             });
         }
     }
@@ -305,10 +321,16 @@ impl Inner {
         found: &Found,
         connection: Option<Connection>,
     ) -> Result<()> {
+        let (restarts, health) = match found {
+            Found::Alive(state) => (state.restarts, state.health.clone()),
+            Found::Silent | Found::Nothing { .. } => (container.record().restart_count, None),
+        };
         self.registry
             .update_async(container, Sync::Volatile, move |record| {
                 Some(Record {
                     launching: false,
+                    restart_count: restarts,
+                    health: health.or_else(|| record.health.clone()),
                     ..record.with(lifecycle)
                 })
             })
@@ -473,7 +495,11 @@ impl Inner {
                 }
                 tokio::time::sleep(AGAIN).await;
             }
-            let removed = blocking(move || Ok(sampan_fs::remove_dir_all(&directory)?)).await;
+            let removed = blocking(move || {
+                let_go_of_mounts(&directory);
+                Ok(sampan_fs::remove_dir_all(&directory)?)
+            })
+            .await;
             if let Err(error) = removed {
                 tracing::warn!(
                     container = id,
@@ -528,6 +554,8 @@ mod tests {
             pid: Some(5),
             started_at: Some("2026-01-01T00:00:10Z".into()),
             exit: None,
+            restarts: 0,
+            health: None,
             execs: Vec::new(),
             attached: 0,
         }))

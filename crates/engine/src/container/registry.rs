@@ -16,7 +16,7 @@ use super::record::Record;
 use super::request::{ExecConfig, Wait, WaitCondition, WaitOutcome};
 use super::view::{ExecState, NetworkState};
 use crate::shim::Shim;
-use crate::{Error, ErrorKind, OPERATION_DEADLINE, Result};
+use crate::{Error, ErrorKind, OPERATION_DEADLINE, Result, signal};
 
 /// Execs that a container remembers.
 const REMEMBERED: usize = 1024;
@@ -133,6 +133,18 @@ impl Exec {
 }
 
 impl Live {
+    /// Notes that every exec has ended with its container.
+    pub(crate) fn end_execs(&mut self) {
+        for exec in self.execs.values_mut() {
+            if let ExecState::Running { pid } = exec.state() {
+                exec.change(ExecState::Exited {
+                    pid,
+                    code: 128 + signal::KILL,
+                });
+            }
+        }
+    }
+
     /// Remembers one more exec, for which older ones may have to go. False when all of them run.
     pub(crate) fn remember(&mut self, id: ExecId, exec: Exec) -> bool {
         if self.execs.len() >= REMEMBERED {

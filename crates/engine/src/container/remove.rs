@@ -24,6 +24,9 @@ impl Inner {
                 RemoveRunning::Refuse => {
                     let state = match record.lifecycle {
                         Lifecycle::Paused(_) => "container is paused and must be unpaused first",
+                        Lifecycle::Restarting(_) => {
+                            "container is restarting: stop the container before removing or force remove"
+                        }
                         _ => {
                             "container is running: stop the container before removing or force remove"
                         }

@@ -14,6 +14,7 @@ use super::archive::{ExtractOptions, FileArchive, PathStat};
 use super::attach::Attachment;
 use super::changes::ChangedPath;
 use super::commit::CommitOptions;
+use super::config::RestartPolicy;
 use super::exec::ExecStarter;
 use super::files::Export;
 use super::filter::Surroundings;
@@ -128,6 +129,14 @@ impl ContainerService {
     pub async fn restart(&self, container: &str, options: StopOptions) -> Result<()> {
         self.operate(container, |inner, container| async move {
             inner.restart(&container, &options).await
+        })
+        .await
+    }
+
+    /// Changes when a container is started again; it holds at once.
+    pub async fn set_restart_policy(&self, container: &str, policy: RestartPolicy) -> Result<()> {
+        self.operate(container, move |inner, container| async move {
+            inner.set_restart_policy(&container, policy).await
         })
         .await
     }
@@ -431,6 +440,7 @@ impl Inner {
             mounts,
             network: record.network.clone(),
             restart_count: record.restart_count,
+            health: record.health.clone(),
             execs,
             resolv_conf_path: file("resolv.conf"),
             hostname_path: file("hostname"),

@@ -53,6 +53,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) mounts: Vec<Mount>,
     /// Devices of the host that were asked for, with the rights: looked at before.
     pub(crate) devices: Vec<(DeviceNode, String)>,
+    /// Limits of block devices, with their numbers: looked at before.
+    pub(crate) block_io: Option<BlockIoResources>,
     pub(crate) cgroup: String,
     /// Host name inside.
     pub(crate) hostname: String,
@@ -107,7 +109,7 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
         annotations: wishes.annotations.clone(),
         linux: Some(Linux {
             sysctl: wishes.sysctls.clone(),
-            resources: Some(resources(wishes, &input.devices)?),
+            resources: Some(resources(wishes, &input.devices, input.block_io)?),
             cgroups_path: Some(input.cgroup),
             namespaces: namespaces(wishes, host, own_uts),
             devices: input.devices.iter().map(|(node, _)| device(node)).collect(),
@@ -265,9 +267,11 @@ fn system_mounts(wishes: &HostConfig) -> Vec<Mount> {
             ));
         }
         IpcMode::None => mounts.push(mount("mqueue", "/dev/mqueue", &safe)),
-        // The memory of the other container is bound by the service, which knows where it is.
-        IpcMode::Container(_) => mounts.push(mount("mqueue", "/dev/mqueue", &safe)),
-        IpcMode::Default | IpcMode::Private | IpcMode::Shareable => {
+        // What others may share, or is another's, is bound by the service, which knows where it is.
+        IpcMode::Container(_) | IpcMode::Shareable => {
+            mounts.push(mount("mqueue", "/dev/mqueue", &safe));
+        }
+        IpcMode::Default | IpcMode::Private => {
             mounts.push(mount("mqueue", "/dev/mqueue", &safe));
             let size = if wishes.shm_size > 0 {
                 wishes.shm_size
@@ -391,9 +395,14 @@ fn rlimits(resources: &Resources) -> Result<Vec<Rlimit>> {
         .collect()
 }
 
-fn resources(wishes: &HostConfig, devices: &[(DeviceNode, String)]) -> Result<LinuxResources> {
+fn resources(
+    wishes: &HostConfig,
+    devices: &[(DeviceNode, String)],
+    block_io: Option<BlockIoResources>,
+) -> Result<LinuxResources> {
     Ok(LinuxResources {
         devices: device_rules(wishes, devices)?,
+        block_io,
         ..limits(&wishes.resources)
     })
 }
@@ -442,6 +451,8 @@ fn cpu(limits: &Resources) -> Option<CpuResources> {
         period: positive(limits.cpu_period),
         cpus: text(&limits.cpuset_cpus),
         mems: text(&limits.cpuset_mems),
+        realtime_period: positive(limits.cpu_realtime_period),
+        realtime_runtime: (limits.cpu_realtime_runtime != 0).then_some(limits.cpu_realtime_runtime),
         ..CpuResources::default()
     };
     if limits.nano_cpus > 0 {

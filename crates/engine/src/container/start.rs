@@ -11,7 +11,7 @@ use sampan_cgroups::birthplace;
 use sampan_layers::{Durability, InitEntry, LayerMount, Writable};
 use sampan_network::{DnsOptions, Hosts, NetworkNamespace};
 use sampan_oci::DiffId;
-use sampan_oci::runtime::{Mount, NamespaceKind};
+use sampan_oci::runtime::{BlockIoResources, Mount, NamespaceKind};
 use sampan_shim_protocol::{
     Launch, LaunchDescriptors, Request, RootSource, StartFailure, StartFailureKind,
 };
@@ -62,7 +62,10 @@ struct Root {
     /// The init's executable, where the shim cannot make a copy of its own.
     init: Option<OwnedFd>,
     devices: Vec<(DeviceNode, String)>,
+    block_io: Option<BlockIoResources>,
     mounts: Vec<Mount>,
+    /// Of other containers.
+    namespaces: Vec<(NamespaceKind, OwnedFd)>,
 }
 
 struct Network {
@@ -83,7 +86,7 @@ impl Inner {
         }
         let record = container.record();
         match &record.lifecycle {
-            Lifecycle::Running(_) => return Err(Error::not_modified()),
+            Lifecycle::Running(_) | Lifecycle::Restarting(_) => return Err(Error::not_modified()),
             Lifecycle::Paused(_) => {
                 return Err(Error::conflict(
                     "cannot start a paused container, try unpause instead",
@@ -132,11 +135,13 @@ impl Inner {
             host: &self.host,
             mounts,
             devices: root.devices,
+            block_io: root.block_io,
             cgroup: self.cgroup(container),
             hostname: spec::hostname(&record, &self.host),
         })?;
         if let Some(process) = &mut spec.process {
             process.env.extend(private.environment);
+            process.env.extend(self.link_variables(&record)?);
         }
         let clients = std::mem::take(&mut container.live().waiting_clients);
         let (attach, sockets) = clients.into_iter().unzip();
@@ -152,6 +157,8 @@ impl Inner {
             log: log_config::read(&record.host.log, &record.config)?,
             auto_remove: record.host.auto_remove,
             filter: self.filters.take(&mut spec),
+            restart: record.host.restart_policy.of_shim(),
+            health: super::health::plan(&record, &self.host)?,
             note_steps: tracing::enabled!(target: STEP, tracing::Level::TRACE),
             directory: self.paths.container(&container.id),
             socket_directory: self.paths.shim(&container.id),
@@ -170,6 +177,7 @@ impl Inner {
                 .namespace
                 .map(|namespace| (NamespaceKind::Network, namespace.into_fd()))
                 .into_iter()
+                .chain(root.namespaces)
                 .collect(),
             init: root.init,
             sources,
@@ -205,7 +213,10 @@ impl Inner {
         // Not stored: the record says that a launch was under way, and the shim knows the rest.
         self.registry.show(container, move |record| {
             let lifecycle = record.lifecycle.after(Change::Started(run))?;
-            Some(record.with(lifecycle))
+            Some(Record {
+                health: record.health_at_start(),
+                ..record.with(lifecycle)
+            })
         });
         self.attach_waiting(container).await;
         self.tell_started(&container.record(), started_at);
@@ -276,6 +287,7 @@ impl Inner {
                     network: state.clone(),
                     launching: true,
                     stopped_by_hand: false,
+                    restart_count: 0,
                     ..record.clone()
                 })
             })
@@ -358,7 +370,10 @@ impl Inner {
             .init_layer(&layers, &INIT_LAYER)
             .and_then(|init| store.overlay(&layers, Some(&init), Some(&writable), durability))
             .map_err(|error| Error::because("mount the root file system", &error))?;
+        let mut namespaces = Vec::new();
+        let shared = self.join(record, &mut namespaces)?;
         let mounts = record.mounts.iter().map(|point| self.carry_out(point));
+        let mounts = mounts.chain(shared.map(Ok));
         let init = match record.host.init {
             Some(true) => store
                 .attached_program(self.executable.memory())
@@ -371,6 +386,8 @@ impl Inner {
             init,
             mounts: mounts.collect::<Result<_>>()?,
             devices: devices(record)?,
+            block_io: super::block::limits(&record.host.resources)?,
+            namespaces,
         })
     }
 
@@ -491,6 +508,9 @@ impl Inner {
 
     fn join_network(&self, record: &Record, other: &str) -> Result<Network> {
         let other = self.registry.find(other)?.record();
+        if matches!(other.lifecycle, Lifecycle::Restarting(_)) {
+            return Err(restarting(&other.id));
+        }
         let Some(run) = other.lifecycle.run() else {
             return Err(Error::conflict(format!(
                 "cannot join network of a non running container: {}",
@@ -520,6 +540,7 @@ impl Inner {
             };
             extra.push((name.to_owned(), address));
         }
+        extra.extend(self.link_hosts(record)?);
         let own: Vec<_> = state
             .endpoints
             .values()
@@ -748,6 +769,13 @@ impl NetworkState {
             ..Self::default()
         }
     }
+}
+
+/// Something that takes a process was asked of a container that has none for the moment.
+pub(crate) fn restarting(id: &super::id::ContainerId) -> Error {
+    Error::conflict(format!(
+        "Container {id} is restarting, wait until the container is running"
+    ))
 }
 
 /// Tells when a step was done that goes on beside others.

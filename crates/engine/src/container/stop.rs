@@ -6,11 +6,13 @@ use std::time::Duration;
 use sampan_shim_protocol::Request;
 use sampan_state::Sync;
 
+use super::config::RestartPolicy;
 use super::lifecycle::{Change, Lifecycle};
 use super::record::Record;
 use super::registry::Container;
 use super::request::{StopOptions, StopTimeout};
 use super::service::Inner;
+use super::start::restarting;
 use crate::{Action, Error, ErrorKind, Result, signal};
 
 /// How long a killed container may take to end.
@@ -54,7 +56,7 @@ impl Inner {
         let Some(ended) = container.watch_end() else {
             return Err(gone_or_silent(container).unwrap_or_else(Error::not_modified));
         };
-        self.send(container, number).await?;
+        self.send(container, number, End::Final).await?;
         if record.lifecycle.status() == super::lifecycle::Status::Paused {
             self.thaw(container).await?;
         }
@@ -83,10 +85,29 @@ impl Inner {
         if !record.lifecycle.is_running() {
             return Err(not_running("cannot kill container", &record));
         }
+        let end = End::of(number, &record);
+        if end == End::Final && record.host.restart_policy != RestartPolicy::No {
+            self.registry
+                .update_async(container, Sync::Volatile, |record| {
+                    Some(Record {
+                        stopped_by_hand: true,
+                        ..record.clone()
+                    })
+                })
+                .await?;
+        }
         if number == signal::KILL {
-            self.kill_and_wait(container).await
-        } else {
-            self.send(container, number).await
+            return self.kill_and_wait(container).await;
+        }
+        match self.send(container, number, end).await {
+            // There is no process that could get it.
+            Err(error)
+                if error.kind() == ErrorKind::Conflict
+                    && matches!(record.lifecycle, Lifecycle::Restarting(_)) =>
+            {
+                Ok(())
+            }
+            sent => sent,
         }
     }
 
@@ -95,7 +116,7 @@ impl Inner {
         let Some(ended) = container.watch_end() else {
             return gone_or_silent(container).map_or(Ok(()), Err);
         };
-        match self.send(container, signal::KILL).await {
+        match self.send(container, signal::KILL, End::Final).await {
             // It ended by itself meanwhile.
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             sent => sent?,
@@ -114,16 +135,19 @@ impl Inner {
         Ok(())
     }
 
-    async fn send(&self, container: &Arc<Container>, number: i32) -> Result<()> {
+    async fn send(&self, container: &Arc<Container>, number: i32, end: End) -> Result<()> {
         let record = container.record();
         let Some(shim) = container.shim() else {
             return Err(gone_or_silent(container)
                 .unwrap_or_else(|| not_running("cannot kill container", &record)));
         };
-        self.tell(&record, Action::Kill, [("signal", number.to_string())]);
+        if !matches!(record.lifecycle, Lifecycle::Restarting(_)) {
+            self.tell(&record, Action::Kill, [("signal", number.to_string())]);
+        }
         let request = Request::Signal {
             signal: number,
             all: false,
+            last: end == End::Final,
         };
         shim.tell(request, Vec::new())
             .await
@@ -178,6 +202,7 @@ impl Inner {
                     container.id
                 )));
             }
+            Lifecycle::Restarting(_) => return Err(restarting(&container.id)),
             Lifecycle::Created { .. }
             | Lifecycle::Exited(_)
             | Lifecycle::Removing { .. }
@@ -227,6 +252,29 @@ impl Inner {
                     Error::conflict(format!("container {} is not running", container.id))
                 })
             })
+    }
+}
+
+/// What is meant by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The container is to end, and stay so.
+    Final,
+    /// It is told something.
+    No,
+}
+
+impl End {
+    /// By its stop signal and what ends nearly every program, somebody ends a container; by others
+    /// it is told to read its configuration again, and such like.
+    fn of(number: i32, record: &Record) -> Self {
+        let own = &record.config.stop_signal;
+        let stops = !own.is_empty() && signal::parse(own).is_ok_and(|own| own == number);
+        match number {
+            signal::KILL | signal::TERM | signal::INT | signal::QUIT => Self::Final,
+            _ if stops => Self::Final,
+            _ => Self::No,
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn record(lifecycle: Lifecycle) -> Record {
         mounts: Vec::new(),
         network: Default::default(),
         restart_count: 0,
+        health: None,
         stopped_by_hand: false,
         launching: false,
         of_build: false,

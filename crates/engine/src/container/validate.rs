@@ -1,8 +1,6 @@
 //! What is wrong with a request, in Docker's words: pure.
 
-use super::config::{
-    ContainerConfig, HostConfig, IpcMode, NetworkMode, PidMode, Resources, RestartPolicy,
-};
+use super::config::{ContainerConfig, HostConfig, NetworkMode, Resources, RestartPolicy};
 use super::security::{self, SecurityOptions};
 use crate::{Error, Result, signal};
 
@@ -15,6 +13,9 @@ pub(crate) fn check(
     cpus: usize,
 ) -> Result<Vec<String>> {
     check_config(config)?;
+    if let Some(check) = &config.healthcheck {
+        super::health::validate(check)?;
+    }
     check_network(config, host)?;
     check_resources(&host.resources, cpus)?;
     check_unsupported(host)?;
@@ -133,6 +134,15 @@ fn check_network(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
                 "conflicting options: port publishing and the container type network mode",
             ));
         }
+    }
+    if !host.links.is_empty() && host.network_mode == NetworkMode::Host {
+        return Err(Error::invalid(
+            "conflicting options: host type networking can't be used with links. This would result in undefined \
+             behavior",
+        ));
+    }
+    for link in &host.links {
+        super::link::parse(link)?;
     }
     for server in &host.dns {
         if server.parse::<std::net::IpAddr>().is_err() {
@@ -270,23 +280,11 @@ fn check_unsupported(host: &HostConfig) -> Result<()> {
             "{what} is not supported by this version"
         )))
     };
-    if host.restart_policy != RestartPolicy::No {
-        return not_yet("a restart policy (--restart)");
-    }
-    if !host.links.is_empty() {
-        return not_yet("a link (--link)");
-    }
     if !host.resources.cgroup_parent.is_empty() {
         return not_yet("a cgroup parent (--cgroup-parent)");
     }
     if !host.storage_opt.is_empty() {
         return not_yet("a storage option (--storage-opt)");
-    }
-    if matches!(host.ipc_mode, IpcMode::Container(_)) {
-        return not_yet("the IPC namespace of another container (--ipc)");
-    }
-    if matches!(host.pid_mode, PidMode::Container(_)) {
-        return not_yet("the PID namespace of another container (--pid)");
     }
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return Err(Error::invalid(format!(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sampan_oci::ImageId;
+use sampan_shim_protocol::Health;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ContainerConfig, ContainerPort, HostConfig, NetworkMode};
@@ -46,6 +47,8 @@ pub struct ContainerView {
     pub network: NetworkState,
     /// Automatic restarts.
     pub restart_count: u32,
+    /// What its health checks have found, where it has any.
+    pub health: Option<Health>,
     /// Execs that run.
     pub execs: Vec<ExecId>,
     /// The container's `resolv.conf`; empty before the first start.

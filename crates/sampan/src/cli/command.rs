@@ -374,7 +374,18 @@ impl<'c> Command {
     }
 
     fn not_supported(&self, called: &str, long: &str) -> Failure {
-        self.wrong_flag(called, &format!("--{long} is not supported yet by sampan"))
+        let why = match long {
+            "cpu-count" | "cpu-percent" | "io-maxbandwidth" | "io-maxiops" => {
+                "is only supported on Windows"
+            }
+            "kernel-memory" => "does nothing on any kernel of today; use --memory",
+            "use-api-socket" => {
+                "would hand the engine to the container; bind its socket with -v where that is meant"
+            }
+            "link-local-ip" => "is only supported on user defined networks",
+            _ => "is not supported yet by sampan",
+        };
+        self.wrong_flag(called, &format!("--{long} {why}"))
     }
 
     fn wrong_flag(&self, called: &str, message: &str) -> Failure {

@@ -5,210 +5,18 @@ use std::path::Path;
 
 use sampan_api::types::container::{ContainerConfig, CreateRequest};
 use sampan_api::types::host_config::{HostConfig, LogConfig, PortMap, Resources, RestartPolicy};
-use sampan_api::types::network::{EndpointSettings, NetworkingConfig};
+use sampan_api::types::network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
 use sampan_api::wire::{Empty, Words};
 
-use super::command::{Flag, Parsed};
+use super::command::Parsed;
 use super::failure::Failure;
 use super::flags::volume::Volume;
 use super::flags::{
-    device, environment, host, integer, mount, port, security, size, ulimit, volume,
+    device, environment, health, host, integer, mount, port, restart, security, size, ulimit,
+    volume,
 };
 use super::session::variable;
 use super::terminal;
-
-/// Flags of both commands.
-pub(crate) const FLAGS: &[Flag] = &[
-    Flag::many(
-        "add-host",
-        "list",
-        "Add a custom host-to-IP mapping (host:ip)",
-    ),
-    Flag::many("cap-add", "list", "Add Linux capabilities"),
-    Flag::many("cap-drop", "list", "Drop Linux capabilities"),
-    Flag::one("cidfile", "string", "Write the container ID to the file"),
-    Flag::one("cpu-shares", "int", "CPU shares (relative weight)").short('c'),
-    Flag::one("cpus", "decimal", "Number of CPUs"),
-    Flag::one(
-        "cpuset-cpus",
-        "string",
-        "CPUs in which to allow execution (0-3, 0,1)",
-    ),
-    Flag::many("device", "list", "Add a host device to the container"),
-    Flag::many("dns", "list", "Set custom DNS servers"),
-    Flag::one(
-        "entrypoint",
-        "string",
-        "Overwrite the default ENTRYPOINT of the image",
-    ),
-    Flag::many("env", "list", "Set environment variables").short('e'),
-    Flag::many(
-        "env-file",
-        "list",
-        "Read in a file of environment variables",
-    ),
-    Flag::one("hostname", "string", "Container host name").short('h'),
-    Flag::switch(
-        "init",
-        "Run an init inside the container that forwards signals and reaps processes",
-    ),
-    Flag::switch("interactive", "Keep STDIN open even if not attached").short('i'),
-    Flag::many("label", "list", "Set meta data on a container").short('l'),
-    Flag::one("memory", "bytes", "Memory limit").short('m'),
-    Flag::one(
-        "memory-swap",
-        "bytes",
-        "Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
-    ),
-    Flag::many(
-        "mount",
-        "mount",
-        "Attach a filesystem mount to the container",
-    ),
-    Flag::one("name", "string", "Assign a name to the container"),
-    Flag::one("net", "network", "").hidden(),
-    Flag::one("network", "network", "Connect a container to a network"),
-    Flag::one(
-        "pids-limit",
-        "int",
-        "Tune container pids limit (set -1 for unlimited)",
-    ),
-    Flag::one(
-        "platform",
-        "string",
-        "Set platform if server is multi-platform capable",
-    ),
-    Flag::switch("privileged", "Give extended privileges to this container"),
-    Flag::many(
-        "publish",
-        "list",
-        "Publish a container's port(s) to the host",
-    )
-    .short('p'),
-    Flag::switch("publish-all", "Publish all exposed ports to random ports").short('P'),
-    Flag::switch(
-        "read-only",
-        "Mount the container's root filesystem as read only",
-    ),
-    Flag::switch(
-        "rm",
-        "Automatically remove the container and its associated anonymous volumes when it exits",
-    ),
-    Flag::many("security-opt", "list", "Security Options"),
-    Flag::one("shm-size", "bytes", "Size of /dev/shm"),
-    Flag::one("stop-signal", "string", "Signal to stop the container"),
-    Flag::one(
-        "stop-timeout",
-        "int",
-        "Timeout (in seconds) to stop a container",
-    ),
-    Flag::many("tmpfs", "list", "Mount a tmpfs directory"),
-    Flag::switch("tty", "Allocate a pseudo-TTY").short('t'),
-    Flag::many("ulimit", "ulimit", "Ulimit options").default("[]"),
-    Flag::one(
-        "user",
-        "string",
-        "Username or UID (format: <name|uid>[:<group|gid>])",
-    )
-    .short('u'),
-    Flag::many("volume", "list", "Bind mount a volume").short('v'),
-    Flag::many(
-        "volumes-from",
-        "list",
-        "Mount volumes from the specified container(s)",
-    ),
-    Flag::one(
-        "workdir",
-        "string",
-        "Working directory inside the container",
-    )
-    .short('w'),
-];
-
-/// `--pull`, which says what comes after it.
-pub(crate) const PULL_BEFORE_RUNNING: Flag = Flag::one(
-    "pull",
-    "string",
-    "Pull image before running (\"always\", \"missing\", \"never\")",
-)
-.default("missing");
-
-/// `--pull`, which says what comes after it.
-pub(crate) const PULL_BEFORE_CREATING: Flag = Flag::one(
-    "pull",
-    "string",
-    "Pull image before creating (\"always\", \"missing\", \"never\")",
-)
-.default("missing");
-
-/// Docker's flags of both commands that do not work yet.
-pub(crate) const REFUSED: &[(&str, Option<char>)] = &[
-    ("annotation", None),
-    ("attach", Some('a')),
-    ("blkio-weight", None),
-    ("blkio-weight-device", None),
-    ("cgroup-parent", None),
-    ("cgroupns", None),
-    ("cpu-count", None),
-    ("cpu-percent", None),
-    ("cpu-period", None),
-    ("cpu-quota", None),
-    ("cpu-rt-period", None),
-    ("cpu-rt-runtime", None),
-    ("cpuset-mems", None),
-    ("detach", Some('d')),
-    ("detach-keys", None),
-    ("device-cgroup-rule", None),
-    ("device-read-bps", None),
-    ("device-read-iops", None),
-    ("device-write-bps", None),
-    ("device-write-iops", None),
-    ("disable-content-trust", None),
-    ("dns-opt", None),
-    ("dns-option", None),
-    ("dns-search", None),
-    ("domainname", None),
-    ("expose", None),
-    ("gpus", None),
-    ("group-add", None),
-    ("health-cmd", None),
-    ("health-interval", None),
-    ("health-retries", None),
-    ("health-start-interval", None),
-    ("health-start-period", None),
-    ("health-timeout", None),
-    ("io-maxbandwidth", None),
-    ("io-maxiops", None),
-    ("ip", None),
-    ("ip6", None),
-    ("ipc", None),
-    ("isolation", None),
-    ("kernel-memory", None),
-    ("label-file", None),
-    ("link", None),
-    ("link-local-ip", None),
-    ("log-driver", None),
-    ("log-opt", None),
-    ("mac-address", None),
-    ("memory-reservation", None),
-    ("memory-swappiness", None),
-    ("net-alias", None),
-    ("network-alias", None),
-    ("no-healthcheck", None),
-    ("oom-kill-disable", None),
-    ("oom-score-adj", None),
-    ("pid", None),
-    ("quiet", Some('q')),
-    ("restart", None),
-    ("runtime", None),
-    ("sig-proxy", None),
-    ("storage-opt", None),
-    ("sysctl", None),
-    ("use-api-socket", None),
-    ("userns", None),
-    ("uts", None),
-    ("volume-driver", None),
-];
 
 /// When to pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) platform: Option<String>,
     pub(crate) cidfile: Option<String>,
     pub(crate) pull: Pull,
+    /// Tells nothing of a pull.
+    pub(crate) quiet: bool,
     pub(crate) request: CreateRequest,
 }
 
@@ -236,7 +46,10 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         .expect("the command requires an argument");
     let tty = parsed.switch("tty")?;
     let interactive = parsed.switch("interactive")?;
-    let attach_stdin = interactive && attached;
+    let streams = Streams::read(parsed, attached)?;
+    let attach_stdin = streams.stdin;
+    // As Docker has it, input that is attached to is kept open.
+    let interactive = interactive || attach_stdin;
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let mounts = Mounts::read(parsed, &directory)?;
     let ports = Ports::read(parsed)?;
@@ -254,8 +67,10 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         hostname: owned(parsed.text("hostname")),
         user: owned(parsed.text("user")),
         attach_stdin,
-        attach_stdout: attached,
-        attach_stderr: attached,
+        attach_stdout: streams.stdout,
+        attach_stderr: streams.stderr,
+        domainname: owned(parsed.text("domainname")),
+        healthcheck: health::read(parsed)?,
         exposed_ports: ports.exposed,
         tty,
         open_stdin: interactive,
@@ -268,12 +83,7 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         entrypoint: parsed
             .text("entrypoint")
             .map(|entrypoint| Words(vec![entrypoint.to_owned()])),
-        labels: Some(
-            parsed
-                .values("label", environment::label)?
-                .into_iter()
-                .collect(),
-        ),
+        labels: Some(labels(parsed)?),
         stop_signal: owned(parsed.text("stop-signal")),
         stop_timeout: parsed.value("stop-timeout", integer)?,
         ..ContainerConfig::default()
@@ -283,23 +93,36 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         binds: (!mounts.binds.is_empty()).then_some(mounts.binds),
         container_id_file: owned(parsed.text("cidfile")),
         log_config: LogConfig {
-            config: Some(BTreeMap::new()),
-            ..LogConfig::default()
+            kind: owned(parsed.text("log-driver")),
+            config: Some(log_options(parsed)?),
         },
         network_mode: network.clone(),
         port_bindings: Some(ports.bindings),
-        restart_policy: RestartPolicy {
-            name: "no".to_owned(),
-            maximum_retry_count: 0,
-        },
+        restart_policy: restart_policy(parsed)?,
         auto_remove: parsed.switch("rm")?,
+        annotations: pairs(parsed, "annotation")?,
+        cgroupns_mode: owned(parsed.text("cgroupns")),
+        group_add: some(texts(parsed.texts("group-add"))),
+        ipc_mode: owned(parsed.text("ipc")),
+        isolation: owned(parsed.text("isolation")),
+        links: some(texts(parsed.texts("link"))),
+        oom_score_adj: parsed.value("oom-score-adj", integer)?.unwrap_or(0),
+        pid_mode: owned(parsed.text("pid")),
+        runtime: owned(parsed.text("runtime")),
+        storage_opt: pairs(parsed, "storage-opt")?,
+        sysctls: pairs(parsed, "sysctl")?,
+        userns_mode: owned(parsed.text("userns")),
+        uts_mode: owned(parsed.text("uts")),
+        volume_driver: owned(parsed.text("volume-driver")),
         volumes_from: some(texts(parsed.texts("volumes-from"))),
         console_size: console_size(tty),
         cap_add: capabilities(&parsed.texts("cap-add")),
         cap_drop: capabilities(&parsed.texts("cap-drop")),
         dns: Some(parsed.values("dns", host::address)?),
-        dns_options: Some(Vec::new()),
-        dns_search: Some(Vec::new()),
+        dns_options: Some(texts(
+            [parsed.texts("dns-opt"), parsed.texts("dns-option")].concat(),
+        )),
+        dns_search: Some(parsed.values("dns-search", host::search_domain)?),
         extra_hosts: some(parsed.values("add-host", host::extra_host)?),
         privileged: parsed.switch("privileged")?,
         publish_all_ports: parsed.switch("publish-all")?,
@@ -331,18 +154,143 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
             .filter(|path| !path.is_empty())
             .map(str::to_owned),
         pull: pull(parsed)?,
+        quiet: parsed.switch("quiet")?,
         request: CreateRequest {
             config,
             host_config: Some(host_config),
             networking_config: Some(NetworkingConfig {
-                // What is asked of a network's own settings stands here; a mode has none.
-                endpoints_config: (network == "default")
-                    .then(|| (network, EndpointSettings::default()))
-                    .into_iter()
-                    .collect(),
+                endpoints_config: endpoints(parsed, network)?,
             }),
         },
     })
+}
+
+/// What a client is attached to.
+struct Streams {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Streams {
+    /// `-a`; without it everything, where anything at all is attached.
+    fn read(parsed: &Parsed<'_>, attached: bool) -> Result<Self, Failure> {
+        let wanted = parsed.texts("attach");
+        let mut streams = Self {
+            stdin: false,
+            stdout: false,
+            stderr: false,
+        };
+        if wanted.is_empty() {
+            return Ok(Self {
+                stdin: attached && parsed.switch("interactive")?,
+                stdout: attached,
+                stderr: attached,
+            });
+        }
+        for stream in wanted {
+            match stream.to_ascii_lowercase().as_str() {
+                "stdin" => streams.stdin = true,
+                "stdout" => streams.stdout = true,
+                "stderr" => streams.stderr = true,
+                _ => {
+                    let why = "valid streams are STDIN, STDOUT and STDERR";
+                    return Err(parsed.invalid("attach", stream, why));
+                }
+            }
+        }
+        if !attached {
+            return Err(in_command(
+                "conflicting options: cannot specify both --attach and --detach",
+            ));
+        }
+        Ok(streams)
+    }
+}
+
+fn in_command(message: impl Into<String>) -> Failure {
+    Failure::Command {
+        message: message.into(),
+        code: 125,
+    }
+}
+
+/// `key=value` of a flag that is given several times.
+fn pairs(parsed: &Parsed<'_>, flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let pair = |text: &str| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text} must be of the form key=value")),
+    };
+    Ok(parsed.values(flag, pair)?.into_iter().collect())
+}
+
+fn log_options(parsed: &Parsed<'_>) -> Result<BTreeMap<String, String>, Failure> {
+    let options = pairs(parsed, "log-opt")?;
+    if parsed.text("log-driver") == Some("none") && !options.is_empty() {
+        return Err(in_command("invalid logging opts for driver none"));
+    }
+    Ok(options)
+}
+
+/// The labels of `--label-file` and then those of `-l`.
+fn labels(parsed: &Parsed<'_>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut labels = BTreeMap::new();
+    for path in parsed.texts("label-file") {
+        let content = std::fs::read(path)
+            .map_err(|error| in_command(format!("open {path}: {}", describe_io(&error))))?;
+        // A label without a value is empty.
+        let lines = environment::file(&content, path, &|_| Some(String::new()));
+        for line in lines.map_err(in_command)? {
+            let label = environment::label(&line).map_err(in_command)?;
+            labels.insert(label.0, label.1);
+        }
+    }
+    labels.extend(parsed.values("label", environment::label)?);
+    Ok(labels)
+}
+
+fn restart_policy(parsed: &Parsed<'_>) -> Result<RestartPolicy, Failure> {
+    let policy = restart::parse(parsed.text("restart").unwrap_or("no")).map_err(in_command)?;
+    if parsed.switch("rm")? && !matches!(policy.name.as_str(), "" | "no") {
+        return Err(in_command(
+            "conflicting options: cannot specify both --restart and --rm",
+        ));
+    }
+    Ok(policy)
+}
+
+/// What is asked of the container's place in its network.
+fn endpoints(
+    parsed: &Parsed<'_>,
+    network: String,
+) -> Result<BTreeMap<String, EndpointSettings>, Failure> {
+    let address = |flag: &str| -> Result<String, Failure> {
+        let address = parsed.value(flag, |text| {
+            text.parse::<std::net::IpAddr>()
+                .map(|address| address.to_string())
+                .map_err(|_| format!("invalid IP address: {text}"))
+        })?;
+        Ok(address.unwrap_or_default())
+    };
+    let (ipv4, ipv6) = (address("ip")?, address("ip6")?);
+    let aliases = [parsed.texts("net-alias"), parsed.texts("network-alias")].concat();
+    let mac = parsed.value("mac-address", host::mac_address)?;
+    let asks = !ipv4.is_empty() || !ipv6.is_empty() || !aliases.is_empty() || mac.is_some();
+    // A mode has no settings; where some are asked for, the engine says so.
+    if network != "default" && !asks {
+        return Ok(BTreeMap::new());
+    }
+    let settings = EndpointSettings {
+        ipam_config: (!ipv4.is_empty() || !ipv6.is_empty()).then(|| EndpointIpamConfig {
+            ipv4_address: ipv4,
+            ipv6_address: ipv6,
+            ..EndpointIpamConfig::default()
+        }),
+        aliases: some(aliases.into_iter().map(str::to_owned).collect()),
+        mac_address: mac.unwrap_or_default(),
+        ..EndpointSettings::default()
+    };
+    Ok(BTreeMap::from([(network, settings)]))
 }
 
 /// Names of capabilities as the kernel has them.
@@ -450,19 +398,30 @@ fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
     // As Docker sends them.
     ulimits.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Resources {
+        blkio_weight: parsed.value("blkio-weight", device::weight)?.unwrap_or(0),
+        cgroup_parent: owned(parsed.text("cgroup-parent")),
+        cpu_period: parsed.value("cpu-period", integer)?.unwrap_or(0),
+        cpu_quota: parsed.value("cpu-quota", integer)?.unwrap_or(0),
+        cpu_realtime_period: parsed.value("cpu-rt-period", integer)?.unwrap_or(0),
+        cpu_realtime_runtime: parsed.value("cpu-rt-runtime", integer)?.unwrap_or(0),
+        cpuset_mems: owned(parsed.text("cpuset-mems")),
+        device_cgroup_rules: some(parsed.values("device-cgroup-rule", device::rule)?),
+        memory_reservation: parsed
+            .value("memory-reservation", size::bytes)?
+            .unwrap_or(0),
         cpu_shares: parsed.value("cpu-shares", integer)?.unwrap_or(0),
         memory: parsed.value("memory", size::bytes)?.unwrap_or(0),
         nano_cpus: parsed.value("cpus", size::cpus)?.unwrap_or(0),
-        blkio_weight_device: Some(Vec::new()),
-        blkio_device_read_bps: Some(Vec::new()),
-        blkio_device_write_bps: Some(Vec::new()),
-        blkio_device_read_iops: Some(Vec::new()),
-        blkio_device_write_iops: Some(Vec::new()),
+        blkio_weight_device: Some(parsed.values("blkio-weight-device", device::device_weight)?),
+        blkio_device_read_bps: Some(parsed.values("device-read-bps", device::byte_rate)?),
+        blkio_device_write_bps: Some(parsed.values("device-write-bps", device::byte_rate)?),
+        blkio_device_read_iops: Some(parsed.values("device-read-iops", device::rate)?),
+        blkio_device_write_iops: Some(parsed.values("device-write-iops", device::rate)?),
         cpuset_cpus: owned(parsed.text("cpuset-cpus")),
         devices: Some(devices),
         memory_swap: parsed.value("memory-swap", size::swap)?.unwrap_or(0),
-        memory_swappiness: Some(-1),
-        oom_kill_disable: Some(false),
+        memory_swappiness: Some(parsed.value("memory-swappiness", integer)?.unwrap_or(-1)),
+        oom_kill_disable: Some(parsed.switch("oom-kill-disable")?),
         pids_limit: Some(parsed.value("pids-limit", integer)?.unwrap_or(0)),
         ulimits: Some(ulimits),
         ..Resources::default()
@@ -521,9 +480,13 @@ impl Ports {
                     .push(binding);
             }
         }
-        Ok(Self {
-            exposed: bindings.keys().map(|port| (port.clone(), Empty)).collect(),
-            bindings,
-        })
+        let mut exposed: BTreeMap<_, _> =
+            bindings.keys().map(|port| (port.clone(), Empty)).collect();
+        for text in parsed.texts("expose") {
+            let ports =
+                port::exposed(text).map_err(|message| Failure::Command { message, code: 125 })?;
+            exposed.extend(ports.into_iter().map(|port| (port, Empty)));
+        }
+        Ok(Self { exposed, bindings })
     }
 }

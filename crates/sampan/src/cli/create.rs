@@ -7,6 +7,7 @@ use sampan_api::client::Kind;
 
 use super::command::{Arguments, Command, Parsed};
 use super::container::{self, Pull, Wanted};
+use super::container_flags;
 use super::failure::Failure;
 use super::output;
 use super::progress::To;
@@ -17,8 +18,12 @@ pub(crate) const COMMAND: Command = Command {
     names: &["container create", "create"],
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     about: "Create a new container",
-    flags: &[container::FLAGS, &[container::PULL_BEFORE_CREATING]],
-    refused: container::REFUSED,
+    flags: &[
+        container_flags::FLAGS,
+        container_flags::MORE_FLAGS,
+        &[container_flags::PULL_BEFORE_CREATING],
+    ],
+    refused: container_flags::REFUSED,
     arguments: Arguments::AtLeast(1),
     trailing: true,
     run,
@@ -58,15 +63,15 @@ pub(crate) async fn create(
         None => None,
     };
     let image = &wanted.request.config.image;
+    let to = || {
+        if wanted.quiet {
+            To::Nowhere
+        } else {
+            To::Stderr
+        }
+    };
     if wanted.pull == Pull::Always {
-        pull::pull(
-            session,
-            client,
-            image,
-            wanted.platform.as_deref(),
-            To::Stderr,
-        )
-        .await?;
+        pull::pull(session, client, image, wanted.platform.as_deref(), to()).await?;
     }
     let attempt = || {
         client.create_container(
@@ -82,15 +87,10 @@ pub(crate) async fn create(
                 && is_about_the_image(&error.to_string()) =>
         {
             let shown = pull::familiar(image)?;
-            eprintln!("Unable to find image '{shown}' locally");
-            pull::pull(
-                session,
-                client,
-                image,
-                wanted.platform.as_deref(),
-                To::Stderr,
-            )
-            .await?;
+            if !wanted.quiet {
+                eprintln!("Unable to find image '{shown}' locally");
+            }
+            pull::pull(session, client, image, wanted.platform.as_deref(), to()).await?;
             attempt().await?
         }
         other => other?,

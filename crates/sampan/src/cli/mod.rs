@@ -14,6 +14,7 @@ mod command;
 mod commit;
 mod complete;
 mod container;
+mod container_flags;
 mod cp;
 mod create;
 mod credentials;

@@ -6,6 +6,7 @@ use sampan_api::client::{AttachOptions, WaitCondition};
 use super::attached::{Attached, Outcome, Target, exit_code};
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::container::{self, Wanted};
+use super::container_flags;
 use super::create::{create, in_command};
 use super::failure::Failure;
 use super::flags::keys;
@@ -19,17 +20,24 @@ pub(crate) const COMMAND: Command = Command {
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     about: "Create and run a new container from an image",
     flags: &[
-        container::FLAGS,
+        container_flags::FLAGS,
+        container_flags::MORE_FLAGS,
         &[
             Flag::switch(
                 "detach",
                 "Run container in background and print container ID",
             )
             .short('d'),
-            container::PULL_BEFORE_RUNNING,
+            Flag::one(
+                "detach-keys",
+                "string",
+                "Override the key sequence for detaching a container",
+            ),
+            container_flags::PULL_BEFORE_RUNNING,
+            Flag::switch("sig-proxy", "Proxy received signals to the process").default("true"),
         ],
     ],
-    refused: container::REFUSED,
+    refused: container_flags::REFUSED,
     arguments: Arguments::AtLeast(1),
     trailing: true,
     run,
@@ -43,7 +51,12 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     if config.tty && config.attach_stdin && !terminal::stdin_is_terminal() {
         return Err(Failure::message("the input device is not a TTY"));
     }
-    let keys = session.setting("detachKeys").unwrap_or("").to_owned();
+    let keys = parsed
+        .text("detach-keys")
+        .or_else(|| session.setting("detachKeys"))
+        .unwrap_or("")
+        .to_owned();
+    let proxy = parsed.switch_or("sig-proxy", true)?;
     let watched = keys::parse(&keys).map_err(Failure::message)?;
     let client = session
         .client()
@@ -61,8 +74,20 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
                 Err(error) => Err(start_failure(error.into())),
             };
         }
-        attached(client, &id, &wanted, &keys, watched).await
+        let detaching = Detaching {
+            keys,
+            watched,
+            proxy,
+        };
+        attached(client, &id, &wanted, detaching).await
     })
+}
+
+/// How a person leaves an attached container, and what signals do.
+struct Detaching {
+    keys: String,
+    watched: Vec<u8>,
+    proxy: bool,
 }
 
 /// Attaches, waits and starts, in this order, so that no byte and no exit is missed.
@@ -70,8 +95,7 @@ async fn attached(
     client: &Client,
     id: &str,
     wanted: &Wanted,
-    keys: &str,
-    watched: Vec<u8>,
+    detaching: Detaching,
 ) -> Result<u8, Failure> {
     let config = &wanted.request.config;
     let removed = wanted
@@ -81,11 +105,11 @@ async fn attached(
         .is_some_and(|host| host.auto_remove);
     let options = AttachOptions {
         stdin: config.attach_stdin,
-        stdout: true,
-        stderr: true,
+        stdout: config.attach_stdout,
+        stderr: config.attach_stderr,
         stream: true,
         logs: false,
-        detach_keys: (!keys.is_empty()).then(|| keys.to_owned()),
+        detach_keys: Some(detaching.keys).filter(|keys| !keys.is_empty()),
     };
     let condition = if removed {
         WaitCondition::Removed
@@ -101,12 +125,12 @@ async fn attached(
     let attached = Attached {
         client,
         target: Target::Container(id.to_owned()),
-        proxy: true,
+        proxy: detaching.proxy,
         tty: config.tty,
         plan: Plan {
             stdin: config.attach_stdin,
             raw: config.tty,
-            keys: config.tty.then_some(watched),
+            keys: config.tty.then_some(detaching.watched),
         },
     };
     let started = async {

@@ -70,6 +70,8 @@ async fn keep(settings: &Settings, listeners: &[Listener]) -> anyhow::Result<()>
     let mut reload = signal(SignalKind::hangup())?;
     let mut has_served = false;
     let mut failures = 0;
+    // The engines behind this keeper are one session: what should run is started by the first.
+    sampan_engine::begin_session(&settings.paths.run);
     loop {
         let started = Instant::now();
         // Open until the engine has ended: its end is how an engine notices that it is alone.

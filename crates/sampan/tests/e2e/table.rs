@@ -124,7 +124,7 @@ pub(crate) fn words(line: &str) -> Vec<String> {
 }
 
 /// Runs the rows with both clients, one after the other on one engine.
-fn play(rows: &[Row]) {
+pub(crate) fn play(rows: &[Row]) {
     play_in(&engine_with_busybox(), &|_| {}, rows);
 }
 

@@ -11,9 +11,9 @@ use sampan_api::types::host_config as wire_host;
 use sampan_api::types::mount as wire_mount;
 use sampan_api::wire::{Empty, Words};
 use sampan_engine::{
-    BindSpec, ContainerConfig, ContainerPort, DeviceMapping, HealthCheck, HostConfig, IpcMode,
-    LogConfig, MountRequest, MountRequestKind, NetworkMode, PortBinding, Propagation, Resources,
-    RestartPolicy, Ulimit,
+    BindSpec, ContainerConfig, ContainerPort, DeviceMapping, DeviceRate, HealthCheck, HostConfig,
+    IpcMode, LogConfig, MountRequest, MountRequestKind, NetworkMode, PortBinding, Propagation,
+    Resources, RestartPolicy, Ulimit,
 };
 
 use crate::error::ApiError;
@@ -210,21 +210,22 @@ fn port_bindings(
 
 /// Reads limits.
 pub(crate) fn resources(from: wire_host::Resources) -> Result<Resources, ApiError> {
-    let some = |list: &Option<Vec<wire_host::ThrottleDevice>>| list.iter().flatten().count() > 0;
-    if from.blkio_weight_device.iter().flatten().count() > 0
-        || some(&from.blkio_device_read_bps)
-        || some(&from.blkio_device_write_bps)
-        || some(&from.blkio_device_read_iops)
-        || some(&from.blkio_device_write_iops)
-    {
-        return Err(refusal("limiting block devices one by one"));
-    }
     if from.device_requests.iter().flatten().count() > 0 {
         return Err(refusal("asking device drivers for devices (--gpus)"));
     }
-    if from.cpu_realtime_period != 0 || from.cpu_realtime_runtime != 0 {
-        return Err(refusal("real-time CPU scheduling"));
-    }
+    let weights = from.blkio_weight_device.unwrap_or_default().into_iter();
+    let weights = weights.map(|weight| DeviceRate {
+        path: weight.path,
+        rate: weight.weight.into(),
+    });
+    let rates = |list: Option<Vec<wire_host::ThrottleDevice>>| {
+        let list = list.unwrap_or_default().into_iter();
+        list.map(|limit| DeviceRate {
+            path: limit.path,
+            rate: limit.rate,
+        })
+        .collect()
+    };
     let devices = from.devices.unwrap_or_default().into_iter();
     let ulimits = from.ulimits.unwrap_or_default().into_iter();
     Ok(Resources {
@@ -233,6 +234,13 @@ pub(crate) fn resources(from: wire_host::Resources) -> Result<Resources, ApiErro
         nano_cpus: from.nano_cpus,
         cgroup_parent: from.cgroup_parent,
         blkio_weight: from.blkio_weight,
+        blkio_weight_device: weights.collect(),
+        blkio_read_bps: rates(from.blkio_device_read_bps),
+        blkio_write_bps: rates(from.blkio_device_write_bps),
+        blkio_read_iops: rates(from.blkio_device_read_iops),
+        blkio_write_iops: rates(from.blkio_device_write_iops),
+        cpu_realtime_period: from.cpu_realtime_period,
+        cpu_realtime_runtime: from.cpu_realtime_runtime,
         cpu_period: from.cpu_period,
         cpu_quota: from.cpu_quota,
         cpuset_cpus: from.cpuset_cpus,
@@ -461,17 +469,31 @@ fn show_resources(from: &Resources) -> wire_host::Resources {
         hard: limit.hard,
         soft: limit.soft,
     });
+    let weights = from.blkio_weight_device.iter();
+    let weights = weights.map(|weight| wire_host::WeightDevice {
+        path: weight.path.clone(),
+        weight: u16::try_from(weight.rate).unwrap_or(u16::MAX),
+    });
+    let rates = |list: &[DeviceRate]| {
+        let rates = list.iter().map(|limit| wire_host::ThrottleDevice {
+            path: limit.path.clone(),
+            rate: limit.rate,
+        });
+        Some(rates.collect())
+    };
     wire_host::Resources {
         cpu_shares: from.cpu_shares,
         memory: from.memory,
         nano_cpus: from.nano_cpus,
         cgroup_parent: from.cgroup_parent.clone(),
         blkio_weight: from.blkio_weight,
-        blkio_weight_device: Some(Vec::new()),
-        blkio_device_read_bps: Some(Vec::new()),
-        blkio_device_write_bps: Some(Vec::new()),
-        blkio_device_read_iops: Some(Vec::new()),
-        blkio_device_write_iops: Some(Vec::new()),
+        blkio_weight_device: Some(weights.collect()),
+        blkio_device_read_bps: rates(&from.blkio_read_bps),
+        blkio_device_write_bps: rates(&from.blkio_write_bps),
+        blkio_device_read_iops: rates(&from.blkio_read_iops),
+        blkio_device_write_iops: rates(&from.blkio_write_iops),
+        cpu_realtime_period: from.cpu_realtime_period,
+        cpu_realtime_runtime: from.cpu_realtime_runtime,
         cpu_period: from.cpu_period,
         cpu_quota: from.cpu_quota,
         cpuset_cpus: from.cpuset_cpus.clone(),

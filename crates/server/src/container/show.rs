@@ -11,7 +11,8 @@ use sampan_api::types::host_config::{PortBinding, PortMap};
 use sampan_api::types::mount::MountPoint as WireMountPoint;
 use sampan_api::types::network::{EndpointIpamConfig, EndpointSettings};
 use sampan_engine::{
-    ContainerView, Endpoint, Lifecycle, MountKind, MountPoint, NetworkMode, NetworkState, Status,
+    ContainerView, Endpoint, Health, HealthStatus, Lifecycle, MountKind, MountPoint, NetworkMode,
+    NetworkState, Status,
 };
 
 use super::config::{show_config, show_host_config};
@@ -30,7 +31,7 @@ pub(crate) fn inspect(view: &ContainerView, version: ApiVersion) -> wire::Contai
         created: view.created.to_string(),
         path: view.path.clone(),
         args: view.args.clone(),
-        state: state(&view.lifecycle),
+        state: state(&view.lifecycle, view.health.as_ref()),
         image: view.image_id.to_string(),
         resolv_conf_path: path(&view.resolv_conf_path),
         hostname_path: path(&view.hostname_path),
@@ -75,7 +76,7 @@ pub(crate) fn summary(view: &ContainerView, version: ApiVersion) -> wire::Contai
         size_root_fs: sizes.map_or(0, |sizes| signed(sizes.root)),
         labels: view.config.labels.clone(),
         state: view.lifecycle.status().as_str().to_owned(),
-        status: status_text(&view.lifecycle),
+        status: status_text(&view.lifecycle, view.health.as_ref()),
         host_config: wire::HostConfigSummary {
             network_mode: match view.network_mode() {
                 NetworkMode::Default => NetworkMode::Bridge.to_string(),
@@ -91,13 +92,13 @@ pub(crate) fn summary(view: &ContainerView, version: ApiVersion) -> wire::Contai
 }
 
 /// Docker's set of flags, computed from the one state.
-fn state(lifecycle: &Lifecycle) -> wire::ContainerState {
+fn state(lifecycle: &Lifecycle, health: Option<&Health>) -> wire::ContainerState {
     let run = lifecycle.run();
     let last = lifecycle.last();
     let status = lifecycle.status();
     wire::ContainerState {
         status: status.as_str().to_owned(),
-        running: run.is_some(),
+        running: lifecycle.is_running(),
         paused: status == Status::Paused,
         restarting: status == Status::Restarting,
         oom_killed: last.is_some_and(|last| last.oom_killed),
@@ -110,15 +111,48 @@ fn state(lifecycle: &Lifecycle) -> wire::ContainerState {
             None => last.and_then(|last| last.started_at),
         }),
         finished_at: time(last.and_then(|last| last.finished_at)),
-        health: None,
+        health: health.map(show_health),
+    }
+}
+
+fn show_health(health: &Health) -> wire::Health {
+    let log = health.log.iter().map(|probe| wire::HealthResult {
+        start: probe.start.clone(),
+        end: probe.end.clone(),
+        exit_code: probe.exit_code.into(),
+        output: probe.output.clone(),
+    });
+    wire::Health {
+        status: health_word(health.status).to_owned(),
+        failing_streak: health.failing_streak.into(),
+        log: Some(log.collect()),
+    }
+}
+
+/// Docker's word.
+fn health_word(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Starting => "starting",
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
     }
 }
 
 /// The state for a person, as in `Up 2 hours (Paused)`.
-fn status_text(lifecycle: &Lifecycle) -> String {
+fn status_text(lifecycle: &Lifecycle, health: Option<&Health>) -> String {
     match lifecycle {
         Lifecycle::Created { .. } => "Created".to_owned(),
-        Lifecycle::Running(run) => format!("Up {}", ago(run.started_at)),
+        Lifecycle::Running(run) => match health.map(|health| health.status) {
+            None => format!("Up {}", ago(run.started_at)),
+            Some(HealthStatus::Starting) => {
+                format!("Up {} (health: starting)", ago(run.started_at))
+            }
+            Some(status) => format!("Up {} ({})", ago(run.started_at), health_word(status)),
+        },
+        Lifecycle::Restarting(ended) => {
+            let then = ended.finished_at.unwrap_or(Timestamp::UNIX_EPOCH);
+            format!("Restarting ({}) {} ago", ended.code, ago(then))
+        }
         Lifecycle::Paused(run) => format!("Up {} (Paused)", ago(run.started_at)),
         Lifecycle::Exited(ended) => {
             let then = ended.finished_at.unwrap_or(Timestamp::UNIX_EPOCH);

@@ -1,5 +1,6 @@
 //! The end: of processes, then of the container.
 
+use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,12 @@ use sampan_kernel::signalfd;
 use sampan_shim_protocol::{Event, Exit, JournalEvent};
 
 use super::phase::{Ending, Phase};
+use super::requests::raw;
 use super::{RELEASE_PATIENCE, Supervisor};
-use crate::launch::Container;
-use crate::record::now;
+use crate::launch::{self, Container};
+use crate::record::{Record, now};
 use crate::steps;
+use crate::streams::Streams;
 
 /// How long processes that do not die of SIGKILL (they wait for a dead disk) hold up the exit.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +37,9 @@ impl Supervisor {
     }
 
     fn process_ended(&mut self, pid: Pid, ending: Ending) {
-        if self.execs.process_ended(pid, ending.code, Instant::now()) {
+        if self.execs.process_ended(pid, ending.code, Instant::now())
+            || self.probe_ended(pid, ending.code)
+        {
             return;
         }
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
@@ -104,6 +109,27 @@ impl Supervisor {
                 };
                 (next > now).then_some(next)
             }
+            Phase::Restarting {
+                container,
+                exit,
+                at,
+            } => {
+                let ended = self.restarts.ended_by_hand;
+                if !ended && now < at {
+                    self.phase = Phase::Restarting {
+                        container,
+                        exit,
+                        at,
+                    };
+                    return Some(at);
+                }
+                if ended {
+                    self.end(container, exit);
+                } else {
+                    self.run_again(container, exit);
+                }
+                Some(now)
+            }
             other @ (Phase::Waiting | Phase::Failed | Phase::Running(_)) => {
                 self.phase = other;
                 None
@@ -142,13 +168,94 @@ impl Supervisor {
             let entry = self.note(JournalEvent::Oom);
             self.tell(entry, &Event::Oom);
         }
+        if let Some(checks) = &mut self.checks {
+            checks.end();
+        }
         let exit = Exit {
             code: ending.code,
             signal: ending.signal,
             oom_killed,
             started_at: container.started_at.clone(),
             finished_at,
+            error: None,
         };
+        let length = container.began.elapsed();
+        let Some(pause) = self.restarts.next(exit.code, length) else {
+            self.end(container, exit);
+            return;
+        };
+        let restarts = self.restarts.count;
+        let entry = self.note(JournalEvent::Restarting {
+            exit: exit.clone(),
+            restarts,
+        });
+        // Best effort: should this shim go before the next start, the run is known by this file.
+        self.save(&exit);
+        // What is left of it is tried again before the start.
+        let _ = container.running.delete();
+        let event = Event::Restarting {
+            exit: exit.clone(),
+            restarts,
+        };
+        self.tell(entry, &event);
+        self.phase = Phase::Restarting {
+            container,
+            exit,
+            at: Instant::now() + pause,
+        };
+    }
+
+    /// Starts the container again. One that cannot be has ended, with the reason.
+    fn run_again(&mut self, container: Box<Container>, exit: Exit) {
+        let _ = container.running.delete();
+        let number = self.next_streams;
+        self.next_streams += 1;
+        let forgotten = self.record.as_ref().map_or(Ok(()), Record::forget_exit);
+        let started = forgotten
+            .map_err(|errno| launch::system("removing the exit file", &io::Error::from(errno)))
+            .and_then(|()| match &self.recipe {
+                Some(recipe) => recipe.run(&self.poller, number, std::iter::empty()),
+                // It is there until the release, which ends everything.
+                None => Err(launch::system(
+                    "starting again",
+                    &io::Error::other("released"),
+                )),
+            });
+        match started {
+            Ok((container, streams)) => {
+                let event = Event::Restarted {
+                    pid: raw(container.running.pid()),
+                    started_at: container.started_at.clone(),
+                };
+                let entry = self.began(container, streams);
+                self.tell(entry, &event);
+            }
+            Err(failure) => {
+                let exit = Exit {
+                    code: failure.exit_code,
+                    error: Some(failure.message),
+                    ..exit
+                };
+                self.end(container, exit);
+            }
+        }
+    }
+
+    /// Takes note of a run that has begun; the number of the journal's entry.
+    pub(super) fn began(&mut self, container: Container, streams: Streams) -> u64 {
+        let pid = raw(container.running.pid());
+        let record = self.record.as_mut();
+        let entry = record.map_or(0, |record| record.started(pid, &container.started_at));
+        if let Some(checks) = &mut self.checks {
+            checks.begin();
+        }
+        self.streams.push(streams);
+        self.phase = Phase::Running(Box::new(container));
+        entry
+    }
+
+    /// The container has ended for good: that is recorded and told.
+    fn end(&mut self, container: Box<Container>, exit: Exit) {
         let entry = self.note(JournalEvent::Exited { exit: exit.clone() });
         // Told only when it is safe: who hears of it may act on it.
         let saved = self.save(&exit);

@@ -57,7 +57,10 @@ impl Supervisor {
         };
         let request = ExecRequest {
             stdio,
-            seccomp: container.seccomp.clone(),
+            seccomp: self
+                .recipe
+                .as_ref()
+                .and_then(|recipe| recipe.seccomp.clone()),
             ..ExecRequest::new(start.process)
         };
         let started = container.running.exec(request);

@@ -30,6 +30,12 @@ pub(super) enum Phase {
         finished_at: String,
         since: Instant,
     },
+    /// Everything has ended, and the container will be started again.
+    Restarting {
+        container: Box<Container>,
+        exit: Exit,
+        at: Instant,
+    },
     /// Everything has ended.
     Exited {
         container: Box<Container>,
@@ -50,15 +56,7 @@ impl Phase {
             Self::Waiting | Self::Failed => None,
             Self::Running(container)
             | Self::Exiting { container, .. }
-            | Self::Exited { container, .. } => Some(container),
-        }
-    }
-
-    pub(super) fn container_mut(&mut self) -> Option<&mut Container> {
-        match self {
-            Self::Waiting | Self::Failed => None,
-            Self::Running(container)
-            | Self::Exiting { container, .. }
+            | Self::Restarting { container, .. }
             | Self::Exited { container, .. } => Some(container),
         }
     }
@@ -66,9 +64,11 @@ impl Phase {
     pub(super) fn running_mut(&mut self) -> Result<&mut Container, Reply> {
         match self {
             Self::Running(container) => Ok(container),
-            Self::Waiting | Self::Failed | Self::Exiting { .. } | Self::Exited { .. } => {
-                Err(not_running())
-            }
+            Self::Waiting
+            | Self::Failed
+            | Self::Exiting { .. }
+            | Self::Restarting { .. }
+            | Self::Exited { .. } => Err(not_running()),
         }
     }
 }

@@ -1,19 +1,25 @@
 //! What engines ask for, and the answers.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal};
+use sampan_fs::Sync;
 use sampan_kernel::pidfd;
 use sampan_shim_protocol::{
     AttachSpec, Failure, FailureKind, Launch, LaunchDescriptors, PROTOCOL, Reply, Request,
-    ServerMessage, State, Status,
+    RestartPolicy, ServerMessage, StartFailure, State, Status,
 };
 
+use super::health::Checks;
 use super::phase::Phase;
+use super::restart::Restarts;
 use super::{Supervisor, find_streams};
 use crate::control::Listener;
-use crate::launch::{self, CONTAINER_STREAMS};
+use crate::launch::{self, Recipe};
+use crate::record::Record;
+use crate::steps;
 use crate::streams::Streams;
 
 impl Supervisor {
@@ -32,7 +38,8 @@ impl Supervisor {
             },
             Request::Launch(launch) => self.launch(*launch, message.descriptors),
             Request::State => Reply::State(Box::new(self.state())),
-            Request::Signal { signal, all } => self.signal(signal, all),
+            Request::Signal { signal, all, last } => self.signal(signal, all, last),
+            Request::SetRestart { policy } => self.set_restart(policy),
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Resize {
@@ -57,31 +64,58 @@ impl Supervisor {
         if !matches!(self.phase, Phase::Waiting) {
             return refuse(FailureKind::Exists, "this shim has its container".into());
         }
-        let started = LaunchDescriptors::collect(&launch, descriptors)
-            .map_err(|error| launch::system("taking the launch", &error))
-            .and_then(|descriptors| {
-                let listener = Listener::open(&self.poller, &launch.socket_directory)
-                    .map_err(|error| launch::system("making the control socket", &error))?;
-                let started = launch::launch(&self.poller, launch, descriptors, self.oom_score)?;
-                Ok((listener, started))
-            });
-        match started {
-            Ok((listener, (container, record, streams))) => {
-                let reply = Reply::Started {
-                    pid: raw(container.running.pid()),
-                    started_at: container.started_at.clone(),
-                };
-                self.listener = Some(listener);
-                self.record = Some(record);
-                self.streams.push(streams);
-                self.phase = Phase::Running(Box::new(container));
-                reply
-            }
+        match self.try_launch(launch, descriptors) {
+            Ok(reply) => reply,
             Err(failure) => {
+                self.listener = None;
+                self.recipe = None;
                 self.phase = Phase::Failed;
                 Reply::StartFailed(failure)
             }
         }
+    }
+
+    fn try_launch(
+        &mut self,
+        mut launch: Launch,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, StartFailure> {
+        if launch.note_steps {
+            steps::begin();
+            steps::done("launch heard");
+        }
+        let mut descriptors = LaunchDescriptors::collect(&launch, descriptors)
+            .map_err(|error| launch::system("taking the launch", &error))?;
+        let listener = Listener::open(&self.poller, &launch.socket_directory)
+            .map_err(|error| launch::system("making the control socket", &error))?;
+        let sync = if launch.auto_remove {
+            Sync::Volatile
+        } else {
+            Sync::Durable
+        };
+        let record = Record::open(&launch.directory, sync).map_err(|errno| {
+            let error = io::Error::from(errno);
+            launch::system("opening the container's directory", &error)
+        })?;
+        let clients = std::mem::take(&mut launch.attach);
+        let clients = clients
+            .into_iter()
+            .zip(std::mem::take(&mut descriptors.attach));
+        let recipe = Recipe::new(&mut launch, descriptors, self.oom_score)?;
+        let number = self.next_streams;
+        self.next_streams += 1;
+        let (container, streams) = recipe.run(&self.poller, number, clients)?;
+        let reply = Reply::Started {
+            pid: raw(container.running.pid()),
+            started_at: container.started_at.clone(),
+        };
+        self.listener = Some(listener);
+        self.record = Some(record);
+        self.recipe = Some(recipe);
+        self.restarts = Restarts::new(launch.restart);
+        self.checks = launch.health.take().map(Checks::new);
+        self.began(container, streams);
+        Ok(reply)
     }
 
     fn state(&self) -> State {
@@ -91,32 +125,42 @@ impl Supervisor {
             Phase::Running(container) if container.paused => (Status::Paused, None),
             Phase::Running(_) => (Status::Running, None),
             Phase::Exiting { .. } => (Status::Exiting, None),
+            Phase::Restarting { exit, .. } => (Status::Restarting, Some(exit.clone())),
             Phase::Exited { exit, .. } => (Status::Exited, Some(exit.clone())),
         };
-        let own = self
-            .streams
-            .iter()
-            .find(|streams| streams.number() == CONTAINER_STREAMS);
+        let own = container.and_then(|container| {
+            let mut streams = self.streams.iter();
+            streams.find(|streams| streams.number() == container.streams)
+        });
+        let recipe = self.recipe.as_ref();
         State {
-            id: container.map_or_else(String::new, |container| container.id.clone()),
+            id: recipe.map_or_else(String::new, |recipe| recipe.id.clone()),
             status,
             pid: match &self.phase {
                 Phase::Running(container) => Some(raw(container.running.pid())),
-                Phase::Waiting | Phase::Failed | Phase::Exiting { .. } | Phase::Exited { .. } => {
-                    None
-                }
+                Phase::Waiting
+                | Phase::Failed
+                | Phase::Exiting { .. }
+                | Phase::Restarting { .. }
+                | Phase::Exited { .. } => None,
             },
             started_at: container.map(|container| container.started_at.clone()),
             exit,
+            restarts: self.restarts.count,
+            health: self.checks.as_ref().map(|checks| checks.health().clone()),
             execs: self.execs.states(),
             attached: own.map_or(0, Streams::attached),
         }
     }
 
-    fn signal(&mut self, number: i32, all: bool) -> Reply {
+    fn signal(&mut self, number: i32, all: bool, last: bool) -> Reply {
         let Some(signal) = pidfd::signal(number) else {
             return refuse(FailureKind::Invalid, format!("invalid signal: {number}"));
         };
+        self.restarts.ended_by_hand |= last;
+        if last && matches!(self.phase, Phase::Restarting { .. }) {
+            return Reply::Done;
+        }
         let container = match self.phase.running_mut() {
             Ok(container) => container,
             Err(reply) => return reply,
@@ -136,6 +180,17 @@ impl Supervisor {
         Reply::Done
     }
 
+    fn set_restart(&mut self, policy: RestartPolicy) -> Reply {
+        let can_run_again = self.recipe.as_ref().is_some_and(Recipe::can_run_again);
+        if !policy.is_no() && !can_run_again {
+            let message = "this kernel cannot keep a root file system that was not kept from the \
+                           start: the policy holds from the next start on";
+            return refuse(FailureKind::Unsupported, message.into());
+        }
+        self.restarts.policy = policy;
+        Reply::Done
+    }
+
     fn pause(&mut self) -> Reply {
         let container = match self.phase.running_mut() {
             Ok(container) => container,
@@ -147,6 +202,9 @@ impl Supervisor {
         match container.running.pause() {
             Ok(()) => {
                 container.paused = true;
+                if let Some(checks) = &mut self.checks {
+                    checks.freeze();
+                }
                 Reply::Done
             }
             Err(error) => failed(&error),
@@ -161,6 +219,9 @@ impl Supervisor {
         match container.running.resume() {
             Ok(()) => {
                 container.paused = false;
+                if let Some(checks) = &mut self.checks {
+                    checks.thaw();
+                }
                 Reply::Done
             }
             Err(error) => failed(&error),
@@ -186,7 +247,7 @@ impl Supervisor {
         };
         match self.phase.running_mut() {
             Ok(container) if container.paused => paused(),
-            Ok(_) => match find_streams(&mut self.streams, CONTAINER_STREAMS) {
+            Ok(container) => match find_streams(&mut self.streams, container.streams) {
                 Some(streams) => {
                     streams.attach(spec, socket);
                     Reply::Done
@@ -209,7 +270,10 @@ impl Supervisor {
     }
 
     fn reopen_logs(&mut self) -> Reply {
-        match find_streams(&mut self.streams, CONTAINER_STREAMS).map(Streams::reopen_log) {
+        let Some(number) = self.phase.container().map(|container| container.streams) else {
+            return Reply::Done;
+        };
+        match find_streams(&mut self.streams, number).map(Streams::reopen_log) {
             Some(Err(error)) => failed(&error),
             Some(Ok(())) | None => Reply::Done,
         }
@@ -224,19 +288,14 @@ impl Supervisor {
         self.listener = None;
         // The answer says that the cgroup and all that was held are free for the next start.
         self.advance_exit(Instant::now());
-        if let Some(container) = self.phase.container_mut() {
-            container.held.clear();
-        }
+        self.recipe = None;
         Reply::Done
     }
 
     /// The streams of an exec or of the container; `Ok(None)` where a detached exec has none.
     fn streams_of(&mut self, exec: Option<&str>) -> Result<Option<&mut Streams>, Reply> {
         let number = match exec {
-            None => {
-                self.phase.running_mut()?;
-                Some(CONTAINER_STREAMS)
-            }
+            None => Some(self.phase.running_mut()?.streams),
             Some(id) => self.execs.find(id).ok_or_else(|| no_exec(id))?.streams,
         };
         Ok(number.and_then(|number| find_streams(&mut self.streams, number)))

@@ -15,7 +15,7 @@ use sampan_cgroups::{Hierarchies, remove_parent};
 use sampan_logs::{Query, Reader};
 use sampan_shim_protocol::{
     AttachSpec, Client, Event, ExecStart, ExecState, Exit, Launch, LaunchDescriptors, LogConfig,
-    Reply, Request, RootSource, State,
+    Reply, Request, RestartPolicy, RootSource, State,
 };
 use serde_json::json;
 
@@ -78,6 +78,8 @@ impl Shim {
             held: 0,
             attach: Vec::new(),
             filter: None,
+            restart: RestartPolicy::No,
+            health: None,
             note_steps: false,
         };
         let (mut client, child) = Client::spawn(executable(), &launch.id).unwrap();
@@ -150,7 +152,11 @@ impl Shim {
     }
 
     pub(crate) fn signal(&mut self, signal: i32) {
-        let reply = self.call(&Request::Signal { signal, all: false });
+        let reply = self.call(&Request::Signal {
+            signal,
+            all: false,
+            last: false,
+        });
         assert!(matches!(reply, Reply::Done), "{reply:?}");
     }
 
@@ -266,6 +272,7 @@ impl Drop for Shim {
             let kill = Request::Signal {
                 signal: 9,
                 all: false,
+                last: true,
             };
             if let Ok(mut client) = Client::connect(&self.launch.socket_directory) {
                 let _ = client.call(&kill, Vec::new(), Duration::from_secs(5));

@@ -257,6 +257,7 @@ fn a_second_launch_and_an_early_release_are_refused() {
     let reply = shim.call(&Request::Signal {
         signal: 9,
         all: true,
+        last: false,
     });
     assert!(matches!(reply, Reply::Error(failure) if failure.kind == FailureKind::NotRunning));
     shim.release();

@@ -27,6 +27,34 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
         .map_err(|_| format!("IP address is not correctly formatted: {text}"))
 }
 
+/// Reads a domain of `--dns-search`; `.` is none at all.
+pub(crate) fn search_domain(text: &str) -> Result<String, String> {
+    let domain = text.trim_end_matches('.');
+    let letters = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if text == "." || (domain.split('.').all(letters) && domain.len() <= 255) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text} is not a valid domain"))
+    }
+}
+
+/// Reads a hardware address.
+pub(crate) fn mac_address(text: &str) -> Result<String, String> {
+    let octet = |octet: &str| octet.len() == 2 && octet.bytes().all(|b| b.is_ascii_hexdigit());
+    let octets: Vec<&str> = text.split([':', '-']).collect();
+    if octets.len() == 6 && octets.into_iter().all(octet) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text} is not a valid mac address"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

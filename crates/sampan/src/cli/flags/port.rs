@@ -60,6 +60,25 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Published>, String> {
     Ok(bindings.collect())
 }
 
+/// Reads `80`, `80-90/udp` of `--expose`.
+pub(crate) fn exposed(text: &str) -> Result<Vec<String>, String> {
+    if text.contains(':') {
+        return Err(format!("invalid port format for --expose: {text}"));
+    }
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "" => "tcp".to_owned(),
+        known @ ("tcp" | "udp" | "sctp") => known.to_owned(),
+        _ => return Err(format!("invalid proto: {protocol}")),
+    };
+    let (first, last) = range(ports)
+        .filter(|(first, _)| *first > 0)
+        .ok_or_else(|| format!("invalid range format for --expose: {text}"))?;
+    Ok((first..=last)
+        .map(|port| format!("{port}/{protocol}"))
+        .collect())
+}
+
 /// Cuts address, host ports and container ports apart.
 fn split(text: &str) -> (&str, &str, &str) {
     let Some((rest, container)) = text.rsplit_once(':') else {

@@ -1,0 +1,62 @@
+//! Flags of `run` and `create`, typed with `docker` and with `sampan`: what was asked is what the
+//! kernel shows.
+
+use crate::table::Expect::{Has, Same, Text};
+use crate::table::{line, play, wrong};
+
+#[test]
+fn namespaces_and_names() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    play(&[
+        line("run --rm --domainname example.org busybox cat /proc/sys/kernel/domainname", Text("example.org")),
+        line("run --rm --uts host --pid host busybox sh -c 'test -e /proc/2/comm && echo all'", Same),
+        line("run -d --name donor --ipc shareable --shm-size 1m busybox sh -c 'echo word > /dev/shm/x; sleep 1000'", Same),
+        line("run --rm --ipc container:donor --pid container:donor busybox sh -c 'until cat /dev/shm/x; do sleep 0.1; done; cat /proc/1/comm'", Text("word\nsh")),
+        line("run -d --name private busybox sleep 1000", Same),
+        wrong("run --rm --ipc container:private busybox true", 125, &["non-shareable IPC"]),
+        wrong("run --rm --pid container:nobody busybox true", 125, &["No such container: nobody"]),
+        line("rm -f donor private", Text("donor\nprivate")),
+        line("run --rm --cgroupns private busybox sh -c 'grep -c . /proc/self/cgroup > /dev/null && echo private'", Text("private")),
+        wrong("run --rm --uts container:x busybox true", 125, &["UTS"]),
+        wrong("run --rm --cgroupns maybe busybox true", 125, &["cgroup"]),
+    ]);
+}
+
+#[test]
+fn names_of_others() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    play(&[
+        line("run --rm --dns-search example.org --dns-option ndots:3 --dns 9.9.9.9 busybox grep -v '^#' /etc/resolv.conf", Has(&["nameserver 9.9.9.9", "search example.org", "options ndots:3"])),
+        line("run -d --name db --expose 80 -e WORD=yes busybox sleep 1000", Same),
+        line("run --rm --link db:data busybox sh -c 'grep -c data /etc/hosts; echo $DATA_ENV_WORD; echo $DATA_PORT_80_TCP_PORT; ping -c 1 -w 5 data > /dev/null && echo reached'", Text("1\nyes\n80\nreached")),
+        line("stop -t 0 db", Text("db")),
+        wrong("run --rm --link db:data busybox true", 125, &["Cannot link to a non running container: /db AS"]),
+        wrong("run --rm --network-alias x busybox true", 125, &["network-scoped aliases are only supported for user-defined networks"]),
+        wrong("run --rm --ip 172.17.0.99 busybox true", 125, &["user specified IP address is supported on user defined networks only"]),
+        line("run --rm --mac-address 02:42:ac:11:00:99 busybox cat /sys/class/net/eth0/address", Text("02:42:ac:11:00:99")),
+        line("rm db", Text("db")),
+    ]);
+}
+
+#[test]
+fn process_and_limits() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    play(&[
+        line("run --rm --oom-score-adj 321 busybox cat /proc/self/oom_score_adj", Text("321")),
+        line("run --rm --group-add 4321 busybox id -G", Text("0 10 4321")),
+        line("run --rm --sysctl net.ipv4.ip_default_ttl=77 busybox cat /proc/sys/net/ipv4/ip_default_ttl", Text("77")),
+        line("run --rm --cpu-period 50000 --cpu-quota 25000 --cpuset-mems 0 --memory-reservation 32m -m 64m busybox echo limited", Text("limited")),
+        line("run --rm --device-cgroup-rule 'c 10:229 rw' busybox echo ruled", Text("ruled")),
+        line("create --name one --annotation a.b=c --log-driver none --volume-driver local --expose 81-83/udp --restart on-failure:3 --health-cmd true --health-retries 4 --health-interval 2s busybox", Same),
+        line("inspect -f '{{index .HostConfig.Annotations \"a.b\"}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.VolumeDriver}} {{len .Config.ExposedPorts}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}} {{json .Config.Healthcheck}}' one", Text("c none local 3 on-failure 3 {\"Test\":[\"CMD-SHELL\",\"true\"],\"Interval\":2000000000,\"Retries\":4}")),
+        line("rm one", Text("one")),
+        wrong("run --rm --memory-swappiness 101 busybox true", 125, &["valid memory swappiness range is 0-100"]),
+        wrong("run --rm --oom-score-adj 2000 busybox true", 125, &["range for oom score adj is [-1000, 1000]"]),
+        wrong("run --rm --isolation hyperv busybox true", 125, &["isolation"]),
+        wrong("run --rm --runtime nothing busybox true", 125, &["unknown or invalid runtime name: nothing"]),
+        wrong("run --rm --userns strange busybox true", 125, &["invalid"]),
+        wrong("run --rm --device-read-bps /dev/null:1mb busybox true", 125, &["not a block device"]),
+        line("run --rm -a stdout busybox sh -c 'echo out; echo err >&2'", Text("out")),
+        wrong("run --rm -a stdout -d busybox true", 125, &["--attach and --detach"]),
+    ]);
+}
