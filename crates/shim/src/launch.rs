@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsmount,
@@ -22,6 +23,7 @@ use sampan_shim_protocol::{
     RootSource, StartFailure, StartFailureKind,
 };
 
+use crate::explain::explain;
 use crate::isolate;
 use crate::poller::Poller;
 use crate::record::{chain, now};
@@ -145,6 +147,21 @@ impl Recipe {
         })
     }
 
+    /// A failure, with what the program's file says of it.
+    fn explained(&self, error: &sampan_runtime::Error) -> StartFailure {
+        let mut failure = failure(error);
+        if let sampan_runtime::Error::Execute { reason, .. } = error
+            && let Some(errno) = Errno::from_io_error(reason)
+            && let Some(process) = &self.spec.process
+            && let Some(root) = self.root.open()
+            && let Some(why) = explain(&root, process, errno)
+        {
+            failure.message.push_str(": ");
+            failure.message.push_str(&why);
+        }
+        failure
+    }
+
     /// Whether a second run has a root.
     pub(crate) fn can_run_again(&self) -> bool {
         match &self.root {
@@ -208,7 +225,7 @@ impl Recipe {
         }
         streams.settle();
         let started_at = now();
-        let running = created.start().map_err(|error| failure(&error))?;
+        let running = created.start().map_err(|error| self.explained(&error))?;
         steps::done("program runs");
         let container = Container {
             running,
@@ -233,6 +250,18 @@ enum KeptRoot {
 }
 
 impl KeptRoot {
+    /// The root, to look at its files.
+    fn open(&self) -> Option<sampan_fs::Root> {
+        match self {
+            Self::Mount(mount) => {
+                let copy = rustix::io::fcntl_dupfd_cloexec(mount, 3).ok()?;
+                Some(sampan_fs::Root::from_fd(copy))
+            }
+            Self::Directory(path) => sampan_fs::Root::open(path).ok(),
+            Self::Attached(place) => sampan_fs::Root::open(&place.0).ok(),
+        }
+    }
+
     /// Keeps a detached mount for any number of runs.
     fn for_many(mount: OwnedFd, directory: &Path) -> io::Result<Self> {
         if clone_mount(&mount).is_ok() {
@@ -240,7 +269,7 @@ impl KeptRoot {
         }
         let place = directory.join(ROOT_DIRECTORY);
         match rustix::fs::mkdir(&place, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

@@ -7,7 +7,7 @@
 //! and it answers to nobody but the engine's protocol ([`sampan_shim_protocol`]).
 //!
 //! One thread, one epoll loop ([`supervisor`]), no async runtime:
-//! * [`launch`]: from a request to a running container;
+//! * [`launch`]: from a request to a running container; [`explain`]: why a program was not run;
 //! * [`streams`]: output to log and clients, input from clients; [`client`]: one of those;
 //! * [`exec`]: further processes;
 //! * [`control`]: the socket and its connections;
@@ -20,6 +20,7 @@ mod client;
 mod control;
 mod detach;
 mod exec;
+mod explain;
 mod init;
 mod isolate;
 mod launch;

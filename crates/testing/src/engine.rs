@@ -140,6 +140,11 @@ impl TestEngine {
         // It is a zombie of whoever reaps orphans now, or of nobody.
         let running = PathBuf::from(format!("/proc/{}/exe", engine.as_raw_nonzero()));
         until("the engine is gone", || fs::read_link(&running).is_err());
+        // Its last thread lets go of the socket.
+        let socket = self.socket();
+        until("nobody listens", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_err()
+        });
     }
 
     /// Starts a keeper again after [`TestEngine::kill_with_keeper`].

@@ -200,7 +200,7 @@ impl Streams {
             }
         }
         if !attached {
-            return Err(in_command(
+            return Err(Failure::message(
                 "conflicting options: cannot specify both --attach and --detach",
             ));
         }

@@ -8,17 +8,48 @@ use crate::table::{line, play, wrong};
 fn namespaces_and_names() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     play(&[
-        line("run --rm --domainname example.org busybox cat /proc/sys/kernel/domainname", Text("example.org")),
-        line("run --rm --uts host --pid host busybox sh -c 'test -e /proc/2/comm && echo all'", Same),
-        line("run -d --name donor --ipc shareable --shm-size 1m busybox sh -c 'echo word > /dev/shm/x; sleep 1000'", Same),
-        line("run --rm --ipc container:donor --pid container:donor busybox sh -c 'until cat /dev/shm/x; do sleep 0.1; done; cat /proc/1/comm'", Text("word\nsh")),
+        line(
+            "run --rm --domainname example.org busybox cat /proc/sys/kernel/domainname",
+            Text("example.org"),
+        ),
+        line(
+            "run --rm --uts host --pid host busybox sh -c 'test -e /proc/2/comm && echo all'",
+            Same,
+        ),
+        line(
+            "run -d --name donor --ipc shareable --shm-size 1m busybox sh -c 'echo word > /dev/shm/x; sleep 1000'",
+            Same,
+        ),
+        line(
+            "run --rm --ipc container:donor --pid container:donor busybox sh -c 'until cat /dev/shm/x; do sleep 0.1; done'",
+            Text("word"),
+        ),
         line("run -d --name private busybox sleep 1000", Same),
-        wrong("run --rm --ipc container:private busybox true", 125, &["non-shareable IPC"]),
-        wrong("run --rm --pid container:nobody busybox true", 125, &["No such container: nobody"]),
+        wrong(
+            "run --rm --ipc container:private busybox true",
+            125,
+            &["non-shareable IPC"],
+        ),
+        wrong(
+            "run --rm --pid container:nobody busybox true",
+            125,
+            &["No such container: nobody"],
+        ),
         line("rm -f donor private", Text("donor\nprivate")),
-        line("run --rm --cgroupns private busybox sh -c 'grep -c . /proc/self/cgroup > /dev/null && echo private'", Text("private")),
-        wrong("run --rm --uts container:x busybox true", 125, &["UTS"]),
-        wrong("run --rm --cgroupns maybe busybox true", 125, &["cgroup"]),
+        line(
+            "run --rm --cgroupns private busybox sh -c 'grep -c . /proc/self/cgroup > /dev/null && echo private'",
+            Text("private"),
+        ),
+        wrong(
+            "run --rm --uts container:x busybox true",
+            125,
+            &["invalid UTS mode"],
+        ),
+        wrong(
+            "run --rm --cgroupns maybe busybox true",
+            125,
+            &["invalid", "mode"],
+        ),
     ]);
 }
 
@@ -26,14 +57,42 @@ fn namespaces_and_names() {
 fn names_of_others() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     play(&[
-        line("run --rm --dns-search example.org --dns-option ndots:3 --dns 9.9.9.9 busybox grep -v '^#' /etc/resolv.conf", Has(&["nameserver 9.9.9.9", "search example.org", "options ndots:3"])),
-        line("run -d --name db --expose 80 -e WORD=yes busybox sleep 1000", Same),
-        line("run --rm --link db:data busybox sh -c 'grep -c data /etc/hosts; echo $DATA_ENV_WORD; echo $DATA_PORT_80_TCP_PORT; ping -c 1 -w 5 data > /dev/null && echo reached'", Text("1\nyes\n80\nreached")),
+        line(
+            "run --rm --dns-search example.org --dns-option ndots:3 --dns 9.9.9.9 busybox grep -v '^#' /etc/resolv.conf",
+            Has(&[
+                "nameserver 9.9.9.9",
+                "search example.org",
+                "options ndots:3",
+            ]),
+        ),
+        line(
+            "run -d --name db --expose 80 -e WORD=yes busybox sleep 1000",
+            Same,
+        ),
+        line(
+            "run --rm --link db:data busybox sh -c 'grep -c data /etc/hosts; echo $DATA_ENV_WORD; echo $DATA_PORT_80_TCP_PORT; ping -c 1 -w 5 data > /dev/null && echo reached'",
+            Text("1\nyes\n80\nreached"),
+        ),
         line("stop -t 0 db", Text("db")),
-        wrong("run --rm --link db:data busybox true", 125, &["Cannot link to a non running container: /db AS"]),
-        wrong("run --rm --network-alias x busybox true", 125, &["network-scoped aliases are only supported for user-defined networks"]),
-        wrong("run --rm --ip 172.17.0.99 busybox true", 125, &["user specified IP address is supported on user defined networks only"]),
-        line("run --rm --mac-address 02:42:ac:11:00:99 busybox cat /sys/class/net/eth0/address", Text("02:42:ac:11:00:99")),
+        wrong(
+            "run --rm --link db:data busybox true",
+            125,
+            &["Cannot link to a non running container: /db AS"],
+        ),
+        wrong(
+            "run --rm --network-alias x busybox true",
+            125,
+            &["network-scoped aliases are only supported for user-defined networks"],
+        ),
+        wrong(
+            "run --rm --ip 172.17.0.99 busybox true",
+            125,
+            &["user specified IP address is supported on user defined networks only"],
+        ),
+        line(
+            "run --rm --mac-address 02:42:ac:11:00:99 busybox cat /sys/class/net/eth0/address",
+            Text("02:42:ac:11:00:99"),
+        ),
         line("rm db", Text("db")),
     ]);
 }
@@ -42,21 +101,91 @@ fn names_of_others() {
 fn process_and_limits() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     play(&[
-        line("run --rm --oom-score-adj 321 busybox cat /proc/self/oom_score_adj", Text("321")),
-        line("run --rm --group-add 4321 busybox id -G", Text("0 10 4321")),
-        line("run --rm --sysctl net.ipv4.ip_default_ttl=77 busybox cat /proc/sys/net/ipv4/ip_default_ttl", Text("77")),
-        line("run --rm --cpu-period 50000 --cpu-quota 25000 --cpuset-mems 0 --memory-reservation 32m -m 64m busybox echo limited", Text("limited")),
-        line("run --rm --device-cgroup-rule 'c 10:229 rw' busybox echo ruled", Text("ruled")),
-        line("create --name one --annotation a.b=c --log-driver none --volume-driver local --expose 81-83/udp --restart on-failure:3 --health-cmd true --health-retries 4 --health-interval 2s busybox", Same),
-        line("inspect -f '{{index .HostConfig.Annotations \"a.b\"}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.VolumeDriver}} {{len .Config.ExposedPorts}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}} {{json .Config.Healthcheck}}' one", Text("c none local 3 on-failure 3 {\"Test\":[\"CMD-SHELL\",\"true\"],\"Interval\":2000000000,\"Retries\":4}")),
+        line(
+            "run --rm --oom-score-adj 321 busybox cat /proc/self/oom_score_adj",
+            Text("321"),
+        ),
+        line("run --rm --group-add 4321 busybox id -G", Text("0 4321")),
+        line(
+            "run --rm --sysctl net.ipv4.ip_default_ttl=77 busybox cat /proc/sys/net/ipv4/ip_default_ttl",
+            Text("77"),
+        ),
+        line(
+            "run --rm --cpu-period 50000 --cpu-quota 25000 --cpuset-mems 0 --memory-reservation 32m -m 64m busybox echo limited",
+            Text("limited"),
+        ),
+        line(
+            "run --rm --device-cgroup-rule 'c 10:229 rw' busybox echo ruled",
+            Text("ruled"),
+        ),
+        line(
+            "create --name one --annotation a.b=c --log-driver none --volume-driver local --expose 81-83/udp --restart on-failure:3 --health-cmd true --health-retries 4 --health-interval 2s busybox",
+            Same,
+        ),
+        line(
+            "inspect -f '{{index .HostConfig.Annotations \"a.b\"}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.VolumeDriver}} {{len .Config.ExposedPorts}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}} {{json .Config.Healthcheck}}' one",
+            Text(
+                "c none local 3 on-failure 3 {\"Test\":[\"CMD-SHELL\",\"true\"],\"Interval\":2000000000,\"Retries\":4}",
+            ),
+        ),
         line("rm one", Text("one")),
-        wrong("run --rm --memory-swappiness 101 busybox true", 125, &["valid memory swappiness range is 0-100"]),
-        wrong("run --rm --oom-score-adj 2000 busybox true", 125, &["range for oom score adj is [-1000, 1000]"]),
-        wrong("run --rm --isolation hyperv busybox true", 125, &["isolation"]),
-        wrong("run --rm --runtime nothing busybox true", 125, &["unknown or invalid runtime name: nothing"]),
+        wrong(
+            "run --rm --memory-swappiness 101 busybox true",
+            125,
+            &["memory swappiness range is 0-100"],
+        ),
+        wrong(
+            "run --rm --oom-score-adj 2000 busybox true",
+            125,
+            &["range for oom score adj is [-1000, 1000]"],
+        ),
+        wrong(
+            "run --rm --isolation hyperv busybox true",
+            125,
+            &["isolation"],
+        ),
+        wrong(
+            "run --rm --runtime nothing busybox true",
+            125,
+            &["unknown or invalid runtime name: nothing"],
+        ),
         wrong("run --rm --userns strange busybox true", 125, &["invalid"]),
-        wrong("run --rm --device-read-bps /dev/null:1mb busybox true", 125, &["not a block device"]),
-        line("run --rm -a stdout busybox sh -c 'echo out; echo err >&2'", Text("out")),
-        wrong("run --rm -a stdout -d busybox true", 125, &["--attach and --detach"]),
+        wrong(
+            "run --rm --device-read-bps /dev/null:1mb busybox true",
+            125,
+            &["not a block device"],
+        ),
+        line(
+            "run --rm -a stdout busybox sh -c 'echo out; echo err >&2'",
+            Text("out"),
+        ),
+        wrong(
+            "run --rm -a stdout -d busybox true",
+            1,
+            &["--attach and --detach"],
+        ),
+    ]);
+}
+
+#[test]
+fn starts_that_fail_say_why() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let make = r#"run --name maker busybox sh -c 'printf "#!/no/such -e\n" > /bad; printf "#!/bin/sh\r\ntrue\r\n" > /dos; echo true > /text; printf "\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\267\0\1\0\0\0" > /arm; head -c 100 /dev/zero >> /arm; chmod +x /bad /dos /text /arm'"#;
+    play(&[
+        line(make, Text("")),
+        line("commit maker bad", Same),
+        line("rm maker", Text("maker")),
+        wrong("run --rm bad /bad", 127, &["exec /bad: no such file or directory", "the interpreter /no/such that its first line names is not in the image"]),
+        wrong("run --rm bad /dos", 127, &["its first line \"#!/bin/sh\" ends with a carriage return"]),
+        wrong("run --rm bad /text", 125, &["exec format error", "neither a program nor a script"]),
+        wrong("run --rm bad /arm", 125, &["exec format error", "it is a program for aarch64"]),
+        wrong("run --rm bad /nothing", 127, &["stat /nothing: no such file or directory"]),
+        wrong("run --rm bad nothing", 127, &["executable file not found in $PATH"]),
+        wrong("run --rm bad /etc", 126, &["is a directory"]),
+        wrong("run --rm bad /etc/passwd", 126, &["permission denied"]),
+        wrong("run --rm -u nobody-such bad true", 125, &["unable to find user nobody-such: no matching entries in passwd file"]),
+        wrong("run --rm -w /etc/passwd bad true", 125, &["/etc/passwd"]),
+        wrong("run --rm --mount type=bind,src=/no/such/place,dst=/x bad true", 125, &["bind source path does not exist: /no/such/place"]),
+        line("rmi bad", Same),
     ]);
 }

@@ -66,8 +66,9 @@ fn a_container_becomes_healthy_and_unhealthy_and_says_so() {
     until("five are remembered", || {
         health(&engine, "one")["Log"].as_array().unwrap().len() == 5
     });
+    // Docker's client asks for whole seconds only.
     let events = engine
-        .docker(&[
+        .sampan(&[
             "events",
             "--since",
             "1",

@@ -20,8 +20,9 @@ fn restarts(engine: &TestEngine, name: &str) -> u32 {
 /// The deaths and starts that were told of a container, in order.
 fn told(engine: &TestEngine, name: &str) -> Vec<String> {
     let filter = format!("container={name}");
+    // Docker's client asks for whole seconds only.
     let text = engine
-        .docker(&[
+        .sampan(&[
             "events",
             "--since",
             "1",
@@ -63,7 +64,9 @@ fn failures_are_counted_and_every_run_is_told() {
             "echo run; exit 3",
         ])
         .ok();
-    until("it has ended for good", || status(&engine, "one") == "exited");
+    until("it has ended for good", || {
+        status(&engine, "one") == "exited"
+    });
     assert_eq!(restarts(&engine, "one"), 2);
     let state = "{{.State.ExitCode}} {{.State.Running}} {{.State.Restarting}}";
     assert_eq!(inspect(&engine, "one", state), "3 false false");
