@@ -962,8 +962,14 @@ const LATER: [(&str, &str); 8] = [
     ("io-maxbandwidth", "is only supported on Windows"),
     ("io-maxiops", "is only supported on Windows"),
     ("gpus", "is not supported yet by sampan"),
-    ("kernel-memory", "does nothing on any kernel of today; use --memory"),
-    ("link-local-ip", "is only supported on user defined networks"),
+    (
+        "kernel-memory",
+        "does nothing on any kernel of today; use --memory",
+    ),
+    (
+        "link-local-ip",
+        "is only supported on user defined networks",
+    ),
     ("use-api-socket", "would hand the engine to the container"),
 ];
 

@@ -170,22 +170,57 @@ fn process_and_limits() {
 #[test]
 fn starts_that_fail_say_why() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let make = r#"run --name maker busybox sh -c 'printf "#!/no/such -e\n" > /bad; printf "#!/bin/sh\r\ntrue\r\n" > /dos; echo true > /text; printf "\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\267\0\1\0\0\0" > /arm; head -c 100 /dev/zero >> /arm; chmod +x /bad /dos /text /arm'"#;
+    let make = r##"run --name maker busybox sh -c 'printf "#!/no/such -e\n" > /bad; printf "#!/bin/sh\r\ntrue\r\n" > /dos; echo true > /text; printf "\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\267\0\1\0\0\0" > /arm; head -c 100 /dev/zero >> /arm; chmod +x /bad /dos /text /arm'"##;
     play(&[
         line(make, Text("")),
         line("commit maker bad", Same),
         line("rm maker", Text("maker")),
-        wrong("run --rm bad /bad", 127, &["exec /bad: no such file or directory", "the interpreter /no/such that its first line names is not in the image"]),
-        wrong("run --rm bad /dos", 127, &["its first line \"#!/bin/sh\" ends with a carriage return"]),
-        wrong("run --rm bad /text", 125, &["exec format error", "neither a program nor a script"]),
-        wrong("run --rm bad /arm", 125, &["exec format error", "it is a program for aarch64"]),
-        wrong("run --rm bad /nothing", 127, &["stat /nothing: no such file or directory"]),
-        wrong("run --rm bad nothing", 127, &["executable file not found in $PATH"]),
+        wrong(
+            "run --rm bad /bad",
+            127,
+            &[
+                "exec /bad: no such file or directory",
+                "the interpreter /no/such that its first line names is not in the image",
+            ],
+        ),
+        wrong(
+            "run --rm bad /dos",
+            127,
+            &["its first line \"#!/bin/sh\" ends with a carriage return"],
+        ),
+        wrong(
+            "run --rm bad /text",
+            125,
+            &["exec format error", "neither a program nor a script"],
+        ),
+        wrong(
+            "run --rm bad /arm",
+            125,
+            &["exec format error", "it is a program for aarch64"],
+        ),
+        wrong(
+            "run --rm bad /nothing",
+            127,
+            &["stat /nothing: no such file or directory"],
+        ),
+        wrong(
+            "run --rm bad nothing",
+            127,
+            &["executable file not found in $PATH"],
+        ),
         wrong("run --rm bad /etc", 126, &["is a directory"]),
         wrong("run --rm bad /etc/passwd", 126, &["permission denied"]),
-        wrong("run --rm -u nobody-such bad true", 125, &["unable to find user nobody-such: no matching entries in passwd file"]),
+        wrong(
+            "run --rm -u nobody-such bad true",
+            125,
+            &["unable to find user nobody-such: no matching entries in passwd file"],
+        ),
         wrong("run --rm -w /etc/passwd bad true", 125, &["/etc/passwd"]),
-        wrong("run --rm --mount type=bind,src=/no/such/place,dst=/x bad true", 125, &["bind source path does not exist: /no/such/place"]),
+        wrong(
+            "run --rm --mount type=bind,src=/no/such/place,dst=/x bad true",
+            125,
+            &["bind source path does not exist: /no/such/place"],
+        ),
         line("rmi bad", Same),
     ]);
 }
