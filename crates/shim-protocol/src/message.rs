@@ -1,6 +1,6 @@
 //! Requests, replies and events.
 
-use sampan_oci::runtime::Process;
+use sampan_oci::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,10 +31,12 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         last: bool,
     },
-    /// Changes when the container is started again.
-    SetRestart {
-        /// From now on.
-        policy: RestartPolicy,
+    /// Changes what holds for further runs of the container.
+    Update {
+        /// When it is started again, from now on.
+        restart: RestartPolicy,
+        /// Its limits, those of devices left out; of the present run they are the engine's care.
+        limits: Box<LinuxResources>,
     },
     /// Freezes every process of the container.
     Pause,

@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 use rustix::process::{Signal, kill_process};
 use sampan_cgroups::{CgroupPath, Hierarchies};
-use sampan_oci::runtime::{Mount, NamespaceKind, Process, Spec};
+use sampan_oci::runtime::{LinuxResources, Mount, NamespaceKind, Process, Spec};
 use sampan_runtime::{Bundle, ErrorKind, Root, Running, SeccompProgram, Stdio};
 use sampan_shim_protocol::{
     AttachSpec, Filter, Launch, LaunchDescriptors, LogConfig, LogDriver, ROOT_DIRECTORY,
@@ -160,6 +160,19 @@ impl Recipe {
             failure.message.push_str(&why);
         }
         failure
+    }
+
+    /// Sets the limits of further runs; those of devices stay.
+    pub(crate) fn set_limits(&mut self, limits: LinuxResources) {
+        let linux = self.spec.linux.get_or_insert_default();
+        let resources = linux.resources.get_or_insert_default();
+        let weight = limits.block_io.and_then(|block_io| block_io.weight);
+        if weight.is_some() {
+            resources.block_io.get_or_insert_default().weight = weight;
+        }
+        resources.memory = limits.memory;
+        resources.cpu = limits.cpu;
+        resources.pids = limits.pids;
     }
 
     /// Whether a second run has a root.

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sampan_oci::runtime::LinuxResources;
 use sampan_shim_protocol as shim;
 use sampan_shim_protocol::{Health, HealthStatus, Request};
-use sampan_state::Sync;
 
-use super::config::{HostConfig, RestartPolicy};
+use super::config::RestartPolicy;
 use super::lifecycle::{Change, Ended, Lifecycle, Run};
 use super::record::Record;
 use super::registry::Container;
 use super::service::Inner;
 use crate::event::Mark;
-use crate::{Action, Error, ErrorKind, Result};
+use crate::{Action, ErrorKind, Result};
 
 /// The pause before a container is started again whose supervisor was lost.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -174,34 +174,21 @@ impl Inner {
         }
     }
 
-    /// Changes when a container is started again, from now on.
-    pub(crate) async fn set_restart_policy(
+    /// Hands what holds for further runs to the supervisor of a container, if it has one.
+    pub(crate) async fn hand_to_shim(
         &self,
-        container: &Arc<Container>,
+        container: &Container,
         policy: RestartPolicy,
+        limits: LinuxResources,
     ) -> Result<()> {
-        let record = container.record();
-        if record.host.auto_remove && policy != RestartPolicy::No {
-            return Err(Error::conflict(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container",
-            ));
-        }
-        self.registry
-            .update_async(container, Sync::Durable, move |record| {
-                Some(Record {
-                    host: Arc::new(HostConfig {
-                        restart_policy: policy,
-                        ..(*record.host).clone()
-                    }),
-                    ..record.clone()
-                })
-            })
-            .await?;
         let Some(shim) = container.shim() else {
             return Ok(());
         };
-        let policy = policy.of_shim();
-        match shim.tell(Request::SetRestart { policy }, Vec::new()).await {
+        let update = Request::Update {
+            restart: policy.of_shim(),
+            limits: Box::new(limits),
+        };
+        match shim.tell(update, Vec::new()).await {
             // It ended meanwhile.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
             told => told,
@@ -259,6 +246,7 @@ pub(crate) fn word(status: HealthStatus) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::config::HostConfig;
     use crate::container::test_record::record;
 
     fn ended(policy: RestartPolicy, code: i32, by_hand: bool) -> Record {

@@ -14,7 +14,6 @@ use super::archive::{ExtractOptions, FileArchive, PathStat};
 use super::attach::Attachment;
 use super::changes::ChangedPath;
 use super::commit::CommitOptions;
-use super::config::RestartPolicy;
 use super::exec::ExecStarter;
 use super::files::Export;
 use super::filter::Surroundings;
@@ -129,14 +128,6 @@ impl ContainerService {
     pub async fn restart(&self, container: &str, options: StopOptions) -> Result<()> {
         self.operate(container, |inner, container| async move {
             inner.restart(&container, &options).await
-        })
-        .await
-    }
-
-    /// Changes when a container is started again; it holds at once.
-    pub async fn set_restart_policy(&self, container: &str, policy: RestartPolicy) -> Result<()> {
-        self.operate(container, move |inner, container| async move {
-            inner.set_restart_policy(&container, policy).await
         })
         .await
     }

@@ -34,6 +34,7 @@ impl Inner {
         let record = container.record();
         match record.lifecycle {
             Lifecycle::Running(_) | Lifecycle::Paused(_) => {}
+            Lifecycle::Restarting(_) => return Err(super::start::restarting(&container.id)),
             Lifecycle::Created { .. }
             | Lifecycle::Exited(_)
             | Lifecycle::Removing { .. }

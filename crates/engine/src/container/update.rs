@@ -48,9 +48,10 @@ impl Inner {
         let host = merged(&record.host, &changes)?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         validate::check_update(&host, cpus)?;
-        if record.lifecycle.is_running() {
+        let limits = spec::limits(&host.resources);
+        if record.lifecycle.run().is_some() {
             let (inner, container) = (self.clone(), container.clone());
-            let limits = spec::limits(&host.resources);
+            let limits = limits.clone();
             blocking(move || {
                 let mut group = inner.open_cgroup(&container)?;
                 let set = group.update(&inner.host.hierarchies, &limits);
@@ -69,6 +70,8 @@ impl Inner {
                     ..record.clone()
                 })
             })
+            .await?;
+        self.hand_to_shim(container, stored.host.restart_policy, limits)
             .await?;
         self.tell(&stored, Action::Update, []);
         Ok(Updated::default())

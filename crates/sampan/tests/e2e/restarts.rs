@@ -306,3 +306,35 @@ fn policies_are_checked() {
         "{told}"
     );
 }
+
+#[test]
+fn a_policy_and_limits_that_are_changed_hold_for_the_next_run() {
+    let engine = engine_with_busybox();
+    let _ = engine
+        .docker(&["run", "-d", "--name", "one", "busybox", "sleep", "1000"])
+        .ok();
+    let _ = engine
+        .docker(&[
+            "update",
+            "--restart",
+            "always",
+            "-m",
+            "64m",
+            "--memory-swap",
+            "64m",
+            "one",
+        ])
+        .ok();
+    crash(&engine, "one");
+    until("it runs again", || {
+        restarts(&engine, "one") == 1 && status(&engine, "one") == "running"
+    });
+    let files =
+        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null";
+    let limit = engine.docker(&["exec", "one", "sh", "-c", files]);
+    assert_eq!(limit.stdout.trim(), "67108864");
+    let _ = engine.docker(&["update", "--restart", "no", "one"]).ok();
+    crash(&engine, "one");
+    until("it has ended", || status(&engine, "one") == "exited");
+    assert_eq!(restarts(&engine, "one"), 1);
+}

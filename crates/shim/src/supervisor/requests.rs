@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal};
 use sampan_fs::Sync;
 use sampan_kernel::pidfd;
+use sampan_oci::runtime::LinuxResources;
 use sampan_shim_protocol::{
     AttachSpec, Failure, FailureKind, Launch, LaunchDescriptors, PROTOCOL, Reply, Request,
     RestartPolicy, ServerMessage, StartFailure, State, Status,
@@ -39,7 +40,7 @@ impl Supervisor {
             Request::Launch(launch) => self.launch(*launch, message.descriptors),
             Request::State => Reply::State(Box::new(self.state())),
             Request::Signal { signal, all, last } => self.signal(signal, all, last),
-            Request::SetRestart { policy } => self.set_restart(policy),
+            Request::Update { restart, limits } => self.update(restart, *limits),
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Resize {
@@ -180,13 +181,16 @@ impl Supervisor {
         Reply::Done
     }
 
-    fn set_restart(&mut self, policy: RestartPolicy) -> Reply {
-        let can_run_again = self.recipe.as_ref().is_some_and(Recipe::can_run_again);
-        if !policy.is_no() && !can_run_again {
+    fn update(&mut self, policy: RestartPolicy, limits: LinuxResources) -> Reply {
+        let Some(recipe) = &mut self.recipe else {
+            return not_running();
+        };
+        if !policy.is_no() && !recipe.can_run_again() {
             let message = "this kernel cannot keep a root file system that was not kept from the \
                            start: the policy holds from the next start on";
             return refuse(FailureKind::Unsupported, message.into());
         }
+        recipe.set_limits(limits);
         self.restarts.policy = policy;
         Reply::Done
     }

@@ -180,6 +180,7 @@ fn check_there(record: &Record) -> Result<()> {
         Lifecycle::Created { .. }
         | Lifecycle::Running(_)
         | Lifecycle::Paused(_)
+        | Lifecycle::Restarting(_)
         | Lifecycle::Exited(_) => Ok(()),
     }
 }
