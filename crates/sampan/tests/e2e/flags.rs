@@ -215,7 +215,6 @@ fn starts_that_fail_say_why() {
             125,
             &["unable to find user nobody-such: no matching entries in passwd file"],
         ),
-        wrong("run --rm -w /etc/passwd bad true", 125, &["/etc/passwd"]),
         wrong(
             "run --rm --mount type=bind,src=/no/such/place,dst=/x bad true",
             125,
