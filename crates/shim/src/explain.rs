@@ -19,7 +19,7 @@ const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 pub(crate) fn explain(root: &Root, process: &Process, errno: Errno) -> Option<String> {
     let (path, head) = candidates(process)
         .into_iter()
-        .find_map(|path| Some((head(root, &path)?, path)).map(|(head, path)| (path, head)))?;
+        .find_map(|path| head(root, &path).map(|head| (path, head)))?;
     let exists = |path: &str| root.open_file(path).is_ok();
     match errno {
         Errno::NOENT => missing_interpreter(&head, exists),
