@@ -185,8 +185,15 @@ impl Shim {
         loop {
             match self.client.wait_event(SOON).unwrap() {
                 Event::ExecExited(state) if state.id == id => return state,
-                Event::ExecExited(_) | Event::Oom | Event::Detached { .. } | Event::Steps(_) => {}
-                other @ Event::Exited(_) => panic!("{other:?}"),
+                Event::ExecExited(_)
+                | Event::Oom
+                | Event::Detached { .. }
+                | Event::Steps(_)
+                | Event::ProbeStarted { .. }
+                | Event::ProbeEnded { .. } => {}
+                other @ (Event::Exited(_) | Event::Restarting { .. } | Event::Restarted { .. }) => {
+                    panic!("{other:?}")
+                }
             }
         }
     }
