@@ -567,7 +567,8 @@ mod tests {
                 let shown = help
                     .lines()
                     .any(|line| line.contains(&format!("--{long} ")));
-                let run_has_it = *long == "detach" && command.short_name() == "run";
+                let run_has_it = matches!(*long, "detach" | "detach-keys" | "sig-proxy")
+                    && command.short_name() == "run";
                 assert!(!shown || run_has_it, "{} --{long}", command.short_name());
             }
         }
