@@ -46,6 +46,7 @@ const NEEDED: &[Needed] = &[
     needed("systemd-creds", "systemd"),
     needed("script", "bsdutils"),
     needed("ssh-agent", "openssh-client"),
+    needed("sshd", "openssh-server"),
 ];
 
 /// What the benchmarks compare with.

@@ -1,6 +1,8 @@
 //! Sources that `ADD` fetches: files by URL, and repositories.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -8,15 +10,19 @@ use sampan_dockerfile::{Add, Source};
 use sampan_images::{HeldLayer, ImageStore};
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::Agent;
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::copy::{Fetched, clean};
 use crate::files::Files;
-use crate::git::{self, GitSource};
+use crate::git::{self, GitSource, Login, Scratch};
 use crate::secrets::Secrets;
 use crate::solve::Solver;
 use crate::web::{self, Download, Web, download};
 use crate::{Error, Result};
+
+/// The agent that repositories are fetched with.
+const AGENT: &str = "default";
 
 impl Solver<'_> {
     /// Fetches what an `ADD` names by its address. Layers that are made are added to `made`.
@@ -177,7 +183,44 @@ impl Fetcher<'_> {
             },
         };
         let scratch = self.cache.scratch();
-        source.fetch(scratch, self.images, header.as_deref(), made, cancel)
+        let mut fetch = |agent: Option<&str>| {
+            let login = Login {
+                header: header.as_deref(),
+                agent,
+            };
+            source.fetch(scratch, self.images, login, made, cancel)
+        };
+        match source.is_over_ssh() {
+            true => self.with_agent(&mut |socket| fetch(Some(socket))),
+            false => fetch(None),
+        }
+    }
+
+    /// Does something with the socket of the client's SSH agent.
+    fn with_agent<T>(&self, work: &mut dyn FnMut(&str) -> Result<T>) -> Result<T> {
+        if self.secrets.agent(AGENT)?.is_none() {
+            return Err(Error::Step(
+                "git over SSH needs an agent: start one with your key and build with --ssh default"
+                    .to_owned(),
+            ));
+        }
+        let scratch = Scratch::new(self.cache.scratch())?;
+        // The path of a socket is short: the directory is named by its descriptor.
+        let directory = sampan_fs::open_dir(scratch.path())?;
+        let socket = format!(
+            "/proc/{}/fd/{}/agent",
+            std::process::id(),
+            directory.as_raw_fd()
+        );
+        let listener = UnixListener::bind(&socket).map_err(Error::io("make an agent's socket"))?;
+        let agent = &Agent::new(listener, AGENT.to_owned());
+        let secrets = self.secrets;
+        std::thread::scope(|scope| {
+            scope.spawn(move || agent.serve(scope, secrets));
+            let done = work(&socket);
+            agent.end();
+            done
+        })
     }
 
     /// A secret of one line.

@@ -23,6 +23,13 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of output that are read of a command that should say little.
 const OUTPUT: u64 = 4 << 20;
+/// How addresses over SSH begin.
+const SSH: &str = "ssh://";
+/// Sees no configuration and no key of the host's; keys are the agent's. A host that nobody has
+/// heard of is believed for this once.
+const SSH_COMMAND: &str = "ssh -F none -o BatchMode=yes -o IdentityFile=none \
+                           -o PasswordAuthentication=no -o ForwardAgent=no \
+                           -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=known_hosts";
 /// Submodules in submodules.
 const DEPTH: usize = 8;
 /// Submodules altogether.
@@ -43,6 +50,15 @@ pub struct GitSource {
     pub keep_git_dir: Option<bool>,
     /// Whether submodules are left out.
     pub without_submodules: bool,
+}
+
+/// What authenticates.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Login<'a> {
+    /// A header, to the host of the source.
+    pub(crate) header: Option<&'a str>,
+    /// The socket of an SSH agent. Without one nothing is fetched over SSH.
+    pub(crate) agent: Option<&'a str>,
 }
 
 /// What was fetched.
@@ -99,16 +115,13 @@ impl GitSource {
             || (url.starts_with("git@") && url.contains(':') && !url.contains("://"));
         let url = match url.strip_prefix("github.com/") {
             Some(_) => format!("https://{url}"),
-            None if over_ssh || url.starts_with("git://") || is_web && url.ends_with(".git") => {
-                url.to_owned()
-            }
+            None if over_ssh => match ssh_address(url) {
+                Some(url) => url,
+                None => return wrong("neither ssh://[user@]host/path nor git@host:path".into()),
+            },
+            None if url.starts_with("git://") || is_web && url.ends_with(".git") => url.to_owned(),
             None => return Ok(None),
         };
-        if over_ssh {
-            return Err(Error::Step(format!(
-                "{text}: git is not spoken over SSH: give an https:// address"
-            )));
-        }
         if url.chars().any(|c| c.is_control() || c == ' ') {
             return wrong("the address has blanks in it".to_owned());
         }
@@ -181,13 +194,18 @@ impl GitSource {
         host(&self.url)
     }
 
-    /// Fetches it. `header` authenticates to its host. Layers that are made are added to `made`
-    /// also when it fails. Blocks.
+    /// Whether it is fetched over SSH.
+    pub(crate) fn is_over_ssh(&self) -> bool {
+        self.url.starts_with(SSH)
+    }
+
+    /// Fetches it with what `login` has. Layers that are made are added to `made` also when it
+    /// fails. Blocks.
     pub(crate) fn fetch(
         &self,
         scratch: &Path,
         images: &ImageStore,
-        header: Option<&str>,
+        login: Login<'_>,
         made: &mut Vec<HeldLayer>,
         cancel: &CancellationToken,
     ) -> Result<Fetched> {
@@ -205,7 +223,10 @@ impl GitSource {
             program,
             scratch,
             images,
-            header: header.map(|header| (origin(&self.url), header.to_owned())),
+            header: login
+                .header
+                .map(|header| (origin(&self.url), header.to_owned())),
+            agent: login.agent,
             cancel,
         };
         let mut count = 0;
@@ -246,6 +267,28 @@ fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
     authority.rsplit('@').next().unwrap_or_default()
+}
+
+/// An address over SSH, also one of the form `user@host:path`, as `ssh://`; `None` where it is none
+/// or could be taken for a flag.
+fn ssh_address(url: &str) -> Option<String> {
+    let rest = match url.strip_prefix(SSH) {
+        Some(rest) => rest.to_owned(),
+        None if url.contains("://") => return None,
+        None => {
+            let (place, path) = url.split_once(':')?;
+            place.strip_prefix("git@")?;
+            format!("{place}/{}", path.trim_start_matches('/'))
+        }
+    };
+    let (authority, path) = rest.split_once('/')?;
+    let (user, place) = authority.rsplit_once('@').unwrap_or(("git", authority));
+    let plain = |text: &str, more: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+        !text.is_empty() && !text.starts_with('-') && text.chars().all(known)
+    };
+    let fits = plain(user, "-_.") && plain(place, "-_.:[]") && !path.is_empty();
+    fits.then(|| format!("{SSH}{user}@{place}/{path}"))
 }
 
 /// Scheme and host, as git compares addresses with.
@@ -290,6 +333,7 @@ struct Fetching<'a> {
     images: &'a ImageStore,
     /// Scheme and host, and the header that authenticates there.
     header: Option<(String, String)>,
+    agent: Option<&'a str>,
     cancel: &'a CancellationToken,
 }
 
@@ -473,12 +517,13 @@ impl Fetching<'_> {
             };
             let bad = path.split('/').any(|part| matches!(part, "" | "." | ".."));
             let address = relative(url, address);
-            let known = ["https://", "http://", "git://"]
-                .iter()
-                .any(|scheme| address.starts_with(scheme));
+            let address = ssh_address(&address).unwrap_or(address);
+            let mut spoken = vec!["https://", "http://", "git://"];
+            spoken.extend(self.agent.map(|_| SSH));
+            let known = spoken.iter().any(|scheme| address.starts_with(scheme));
             if bad || !known || !is_whole_commit(&link) {
                 return Err(Error::Step(format!(
-                    "the submodule {path} at {} cannot be fetched: only https, http and git are spoken",
+                    "the submodule {path} at {} cannot be fetched: only https, http and git are spoken, and ssh where the repository itself came by it",
                     hidden(&address)
                 )));
             }
@@ -519,10 +564,19 @@ impl Fetching<'_> {
             ));
         }
         let mut command = Command::new(self.program);
+        command.env_clear();
+        let mut protocols = "https:http:git";
+        if let Some(agent) = self.agent {
+            protocols = "https:http:git:ssh";
+            settings.push(("protocol.ssh.allow".to_owned(), "always".to_owned()));
+            command
+                .env("SSH_AUTH_SOCK", agent)
+                .env("GIT_SSH_VARIANT", "ssh")
+                .env("GIT_SSH_COMMAND", SSH_COMMAND);
+        }
         command
             .args(arguments)
             .current_dir(at)
-            .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C")
             .env("HOME", at)
@@ -533,7 +587,7 @@ impl Fetching<'_> {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ASKPASS", "/bin/false")
-            .env("GIT_ALLOW_PROTOCOL", "https:http:git")
+            .env("GIT_ALLOW_PROTOCOL", protocols)
             .env("GIT_PROTOCOL_FROM_USER", "0")
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_HTTP_LOW_SPEED_LIMIT", "1")
@@ -721,6 +775,13 @@ mod tests {
         assert_eq!(source.reference.as_deref(), Some("refs/heads/a/b"));
         assert_eq!(source.keep_git_dir, Some(true));
         assert!(source.without_submodules);
+        for text in ["git@host:a/b.git#v1", "ssh://git@host/a/b.git#v1"] {
+            let source = parse(text).unwrap();
+            assert_eq!(source.url, "ssh://git@host/a/b.git");
+            assert!(source.is_over_ssh());
+        }
+        let source = parse("ssh://me@[::1]:2222/srv/x").unwrap();
+        assert_eq!(source.url, "ssh://me@[::1]:2222/srv/x");
         assert_eq!(
             parse("github.com/a/b").unwrap().url,
             "https://github.com/a/b"
@@ -740,8 +801,10 @@ mod tests {
             "https://host/x.git?ref=a#b",
             "https://host/x.git?commit=zz",
             "https://host/x.git?other=1",
-            "git@host:x.git",
-            "ssh://host/x.git",
+            "git@-oProxyCommand=x:x.git",
+            "ssh://-oProxyCommand=x/x.git",
+            "ssh://-l@host/x.git",
+            "ssh://host",
             "https://host/x .git#a",
         ] {
             assert!(GitSource::parse(text).is_err(), "{text}");

@@ -28,6 +28,7 @@
 //! ROOT/build/scratch/               repositories while they are fetched
 //! ```
 
+mod agent;
 mod cache;
 mod cache_mount;
 mod config;
@@ -56,6 +57,7 @@ mod uses;
 mod wait;
 mod web;
 
+pub use agent::Agent;
 pub use cache::Cache;
 pub use cache_mount::{CacheMount, CacheMounts};
 pub use context::{Context, Contexts, Entry, EntryKind, Sync};

@@ -49,7 +49,7 @@ impl Fetcher<'_> {
         }
         if !is_url(address) {
             return Err(Error::Step(format!(
-                "{address}: a context is a directory, or the address of a repository or of a file (https, http, git)"
+                "{address}: a context is a directory, or the address of a repository or of a file (https, http, git, ssh)"
             )));
         }
         let mut file = self.file(address, cancel)?;

@@ -1,6 +1,5 @@
 //! Builds: their commands run in containers that nobody else sees the end of.
 
-mod agent;
 mod blobs;
 mod cache;
 mod emulation;

@@ -345,9 +345,16 @@ fn contexts(query: &Query) -> Result<Named, ApiError> {
         if let Some(image) = value.strip_prefix("docker-image://") {
             let image = NamedContext::Image(image.to_owned());
             named.images.insert(name, image);
-        } else if ["https://", "http://", "git://", "git@", "github.com/"]
-            .iter()
-            .any(|start| value.starts_with(start))
+        } else if [
+            "https://",
+            "http://",
+            "git://",
+            "ssh://",
+            "git@",
+            "github.com/",
+        ]
+        .iter()
+        .any(|start| value.starts_with(start))
         {
             named.addresses.insert(name, value);
         } else {

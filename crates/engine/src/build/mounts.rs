@@ -14,12 +14,11 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen,
 };
-use sampan_build::{Access, MountSource, RunStep, SecretVariable, Secrets, StepMount, Stub};
+use sampan_build::{Access, Agent, MountSource, RunStep, SecretVariable, Secrets, StepMount, Stub};
 use sampan_fs::Root;
 use sampan_layers::{Bindable, Durability, LayerMount, LayerStore, Writable};
 use sampan_oci::runtime::Mount;
 
-use super::agent::Agent;
 use crate::container::registry::Private;
 use crate::{Error, Result};
 

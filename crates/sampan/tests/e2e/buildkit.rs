@@ -398,14 +398,35 @@ for (1..100) {
 }
 "#;
 
-/// An `ssh-agent`, ended when it is dropped.
-struct Agent(Child);
+/// A program, ended when it is dropped.
+pub(crate) struct Ended(pub(crate) Child);
 
-impl Drop for Agent {
+impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// An `ssh-agent` at `scratch/agent` that has the key `scratch/key`.
+pub(crate) fn ssh_agent(scratch: &Path) -> Ended {
+    let socket = scratch.join("agent");
+    let mut agent = Command::new("ssh-agent");
+    agent.args(["-D", "-a"]).arg(&socket).stdout(Stdio::null());
+    let agent = Ended(agent.spawn().unwrap());
+    until("the agent listens", || socket.exists());
+    let key = scratch.join("key");
+    ssh_key(&key);
+    let mut add = Command::new("ssh-add");
+    add.arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket);
+    assert!(add.status().unwrap().success());
+    agent
+}
+
+pub(crate) fn ssh_key(path: &Path) {
+    let mut make = Command::new("ssh-keygen");
+    make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path);
+    assert!(make.status().unwrap().success());
 }
 
 #[test]
@@ -415,25 +436,8 @@ fn an_agent_of_the_client_answers_a_step() {
     };
     builder.engine.load(Fixture::Debian);
     let scratch = builder.engine.scratch();
+    let _agent = ssh_agent(&scratch);
     let socket = scratch.join("agent");
-    let _agent = Agent(
-        Command::new("ssh-agent")
-            .args(["-D", "-a"])
-            .arg(&socket)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    until("the agent listens", || socket.exists());
-    let key = scratch.join("key");
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(&key)
-        .status();
-    assert!(made.unwrap().success());
-    let mut add = Command::new("ssh-add");
-    add.arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket);
-    assert!(add.status().unwrap().success());
     let file = format!(
         "FROM {}\nCOPY ask /\nRUN --mount=type=ssh,required perl /ask > /keys\n",
         Fixture::Debian.name()

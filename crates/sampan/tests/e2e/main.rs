@@ -14,6 +14,7 @@ mod build_mounts;
 mod build_real;
 mod build_secrets;
 mod build_sources;
+mod build_ssh;
 mod buildkit;
 mod commands;
 mod copy;

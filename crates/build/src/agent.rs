@@ -1,4 +1,4 @@
-//! An SSH agent of a client, as a socket in a container.
+//! An SSH agent of a client, as a socket for commands.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,14 +7,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
-use sampan_build::Secrets;
+use crate::secrets::Secrets;
 
 /// Connections at the same time.
 const MOST: usize = 64;
 
 /// A socket whose connections lead to an agent.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub struct Agent {
     socket: UnixListener,
     id: String,
     open: Mutex<Open>,
@@ -29,7 +29,8 @@ struct Open {
 }
 
 impl Agent {
-    pub(super) fn new(socket: UnixListener, id: String) -> Self {
+    /// Of connections to `socket`, to the client's agent `id`.
+    pub fn new(socket: UnixListener, id: String) -> Self {
         Self {
             socket,
             id,
@@ -38,7 +39,7 @@ impl Agent {
     }
 
     /// Forwards connections until [`end`](Self::end). Blocks.
-    pub(super) fn serve<'scope>(
+    pub fn serve<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         secrets: &'scope dyn Secrets,
@@ -87,7 +88,7 @@ impl Agent {
     }
 
     /// Ends what is connected, and takes no more.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         // What fails is ended already.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         for stream in self.open().ends.values().flatten() {
