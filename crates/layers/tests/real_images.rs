@@ -7,6 +7,7 @@ mod view;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use sampan_kernel::requires;
@@ -15,6 +16,12 @@ use view::View;
 
 /// A Debian root, made once per machine. It takes a mirror and a minute.
 fn debian() -> Option<PathBuf> {
+    // The tests run side by side.
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    MADE.get_or_init(make_debian).clone()
+}
+
+fn make_debian() -> Option<PathBuf> {
     let cache = std::env::temp_dir().join("sampan-test-cache");
     let tar = cache.join("minbase-bookworm.tar");
     if tar.exists() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::command::{free_port, run, until};
+use crate::fixtures;
 
 /// A bucket of an S3-compatible service in memory: `moto`, whose package comes from PyPI and is
 /// installed once, in the target folder.
@@ -74,6 +75,7 @@ impl Drop for Bucket {
 fn install() -> PathBuf {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto");
     let program = target.join("bin/moto_server");
+    let _lock = fixtures::lock();
     if !program.exists() {
         let _ = run("python3", &["-m", "venv", target.to_str().unwrap()]).ok();
         let pip = target.join("bin/pip");

@@ -144,7 +144,7 @@ impl Inner {
         } else {
             (self.registry.all(), Occasion::SessionBegins)
         };
-        if let Err(error) = std::fs::write(&marker, b"") {
+        if let Err(error) = sampan_fs::write_file(&marker, b"", sampan_fs::Sync::Volatile) {
             tracing::warn!(%error, marker = %marker.display(), "could not note that containers were started");
         }
         for container in wanted {
