@@ -649,9 +649,7 @@ mod tests {
     fn what_is_not_built_is_refused_by_name() {
         for json in [
             r#"{"DeviceRequests":[{"Driver":"nvidia"}]}"#,
-            r#"{"BlkioDeviceReadBps":[{"Path":"/dev/sda","Rate":1}]}"#,
             r#"{"Cgroup":"x"}"#,
-            r#"{"CpuRealtimePeriod":1}"#,
         ] {
             let error = read(json).unwrap_err();
             assert!(
