@@ -46,8 +46,8 @@ fn repositories_come_over_ssh_with_the_keys_of_the_clients_agent_alone() {
     };
     let engine = &builder.engine;
     let scratch = engine.scratch();
-    let _agent = ssh_agent(&scratch);
-    let (_server, port) = server(&scratch);
+    let _agent = ssh_agent(scratch);
+    let (_server, port) = server(scratch);
     let at = repository(&scratch.join("git"));
     let url = format!("ssh://root@127.0.0.1:{port}{}", at.display());
     let lent = format!("default={}", scratch.join("agent").display());

@@ -436,7 +436,7 @@ fn an_agent_of_the_client_answers_a_step() {
     };
     builder.engine.load(Fixture::Debian);
     let scratch = builder.engine.scratch();
-    let _agent = ssh_agent(&scratch);
+    let _agent = ssh_agent(scratch);
     let socket = scratch.join("agent");
     let file = format!(
         "FROM {}\nCOPY ask /\nRUN --mount=type=ssh,required perl /ask > /keys\n",
