@@ -28,6 +28,29 @@ struct Open {
     ends: BTreeMap<u64, [UnixStream; 2]>,
 }
 
+/// Forwards connections to agents while `work` goes on.
+pub fn serve_while<T>(agents: &[Agent], secrets: &dyn Secrets, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        // Also when it panics: the scope waits for the others.
+        let _end = End(agents);
+        for agent in agents {
+            scope.spawn(move || agent.serve(scope, secrets));
+        }
+        work()
+    })
+}
+
+/// Ends agents when it is dropped.
+struct End<'a>(&'a [Agent]);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        for agent in self.0 {
+            agent.end();
+        }
+    }
+}
+
 impl Agent {
     /// Of connections to `socket`, to the client's agent `id`.
     pub fn new(socket: UnixListener, id: String) -> Self {
@@ -39,11 +62,7 @@ impl Agent {
     }
 
     /// Forwards connections until [`end`](Self::end). Blocks.
-    pub fn serve<'scope>(
-        &'scope self,
-        scope: &'scope Scope<'scope, '_>,
-        secrets: &'scope dyn Secrets,
-    ) {
+    fn serve<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, secrets: &'scope dyn Secrets) {
         while let Ok((client, _)) = self.socket.accept() {
             if let Err(error) = self.connect(scope, client, secrets) {
                 tracing::debug!(%error, "could not forward a connection to an SSH agent");
@@ -88,7 +107,7 @@ impl Agent {
     }
 
     /// Ends what is connected, and takes no more.
-    pub fn end(&self) {
+    fn end(&self) {
         // What fails is ended already.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         for stream in self.open().ends.values().flatten() {

@@ -10,7 +10,7 @@ use sampan_dockerfile::{Add, Source};
 use sampan_images::{HeldLayer, ImageStore};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, serve_while};
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::copy::{Fetched, clean};
@@ -213,14 +213,8 @@ impl Fetcher<'_> {
             directory.as_raw_fd()
         );
         let listener = UnixListener::bind(&socket).map_err(Error::io("make an agent's socket"))?;
-        let agent = &Agent::new(listener, AGENT.to_owned());
-        let secrets = self.secrets;
-        std::thread::scope(|scope| {
-            scope.spawn(move || agent.serve(scope, secrets));
-            let done = work(&socket);
-            agent.end();
-            done
-        })
+        let agent = Agent::new(listener, AGENT.to_owned());
+        serve_while(&[agent], self.secrets, || work(&socket))
     }
 
     /// A secret of one line.

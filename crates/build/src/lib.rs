@@ -57,7 +57,7 @@ mod uses;
 mod wait;
 mod web;
 
-pub use agent::Agent;
+pub use agent::{Agent, serve_while};
 pub use cache::Cache;
 pub use cache_mount::{CacheMount, CacheMounts};
 pub use context::{Context, Contexts, Entry, EntryKind, Sync};

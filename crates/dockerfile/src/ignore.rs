@@ -134,8 +134,9 @@ impl Ignore {
     }
 }
 
-/// The shortest form of a path: no `.`, no `//`, `..` taken away where it can be.
-pub(crate) fn clean(path: &str) -> String {
+/// The shortest form of a path: no `.`, no `//`, `..` taken away where it can be, as Go's
+/// `path.Clean`.
+pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -47,7 +47,7 @@ pub use error::{Error, ErrorKind, Location};
 pub use expose::exposed_ports;
 pub use glob::Pattern;
 pub use heredoc::Heredoc;
-pub use ignore::{Ignore, Visit};
+pub use ignore::{Ignore, Visit, clean};
 pub use instruction::{
     Add, ArgDeclaration, Command, Copy, Healthcheck, Instruction, KeyValue, Network, Run, Script,
     Security, Source, Step, Transfer, Trigger,

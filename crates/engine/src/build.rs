@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use sampan_build::{
     BaseNews, Build, Built, CacheMount, CacheRecord, CancellationToken, Confinement, Context,
     Contexts, Event as News, Fetcher, History, NamedContext, Network, NoSecrets, PrunePolicy,
-    Pruned, Ran, RunStep, Sandbox, SandboxError, Secrets, Settings, Web, Written,
+    Pruned, Ran, RunStep, Sandbox, SandboxError, Secrets, Settings, Web, Written, serve_while,
 };
 use sampan_images::{
     Credentials, HeldLayer, Image, LayerStatus, Mark, Progress as PullNews, ProgressSink,
@@ -731,15 +731,8 @@ impl Containers<'_> {
         let layers = self.inner.images.store().layers();
         let mut made = mounts::make(layers, step, secrets, &directory)?;
         container.live().private = std::mem::take(&mut made.private);
-        std::thread::scope(|scope| {
-            for agent in &made.agents {
-                scope.spawn(move || agent.serve(scope, secrets));
-            }
-            let ran = self.run_in(container.id.as_str(), step, output, cancel);
-            for agent in &made.agents {
-                agent.end();
-            }
-            ran
+        serve_while(&made.agents, secrets, || {
+            self.run_in(container.id.as_str(), step, output, cancel)
         })
     }
 

@@ -113,13 +113,7 @@ where
             size_of::<CloneArgs>(),
         )
     };
-    if result == 0 {
-        let _leave = LeaveAlways;
-        exit_now(run());
-    }
-    let pid = check(result)?;
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let pid = on_each_side(result, run)?;
     // SAFETY: with CLONE_PIDFD the kernel stored a new descriptor in `pidfd`,
     // which nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -141,12 +135,7 @@ where
     // SAFETY: without CLONE_VM the child gets its own copy of this memory and
     // stack, so that returning twice is sound; the pointers are null and unused.
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    if result == 0 {
-        let _leave = LeaveAlways;
-        exit_now(run());
-    }
-    let pid = i32::try_from(check(result)?).ok().and_then(Pid::from_raw);
-    pid.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    on_each_side(result, run)
 }
 
 /// As [`spawn_sibling`], in new `namespaces` and born into the v2 `cgroup` where one is given, by
@@ -174,6 +163,12 @@ where
             size_of::<CloneArgs>(),
         )
     };
+    on_each_side(result, run)
+}
+
+/// What follows a call that returns twice: the child runs `run` and ends with it, the parent learns
+/// the child's id.
+fn on_each_side(result: libc::c_long, run: impl FnOnce() -> u8) -> io::Result<Pid> {
     if result == 0 {
         let _leave = LeaveAlways;
         exit_now(run());

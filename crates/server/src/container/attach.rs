@@ -18,15 +18,7 @@ pub(super) async fn attach(
     query: Query,
     hijack: Hijack,
 ) -> Result<Response, ApiError> {
-    let options = AttachOptions {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        logs: query.flag("logs"),
-        stream: query.flag("stream"),
-        detach_keys: query.text("detachKeys").map(str::to_owned),
-        raw: false,
-    };
+    let options = options(&query);
     let containers = app.engine.containers();
     let full = containers.inspect(&id).await?.id.to_string();
     let attachment = containers.attach(&full, options).await?;
@@ -47,6 +39,19 @@ pub(super) async fn attach(
         drop(note);
     });
     Ok(response.await)
+}
+
+/// What a client wishes for, with Docker's frames.
+pub(super) fn options(query: &Query) -> AttachOptions {
+    AttachOptions {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+        detach_keys: query.text("detachKeys").map(str::to_owned),
+        raw: false,
+    }
 }
 
 /// The type of a stream that is attached. Old clients know one type only, and so do those that

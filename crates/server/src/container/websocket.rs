@@ -44,13 +44,8 @@ pub(super) async fn attach(
     hijack: Hijack,
 ) -> Result<Response, ApiError> {
     let options = AttachOptions {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        logs: query.flag("logs"),
-        stream: query.flag("stream"),
-        detach_keys: query.text("detachKeys").map(str::to_owned),
         raw: true,
+        ..super::attach::options(&query)
     };
     let containers = app.engine.containers();
     let full = containers.inspect(&id).await?.id.to_string();

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use sampan_dockerfile::clean;
+
 use crate::cli::failure::Failure;
 
 /// Links followed to a destination.
@@ -56,27 +58,6 @@ fn means_directory(path: &str) -> bool {
 
 fn ends_in_dot(path: &str) -> bool {
     path.rsplit('/').next() == Some(".")
-}
-
-/// The path without `.`, `..` and doubled slashes.
-pub(super) fn clean(path: &str) -> String {
-    let absolute = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if absolute => {}
-            part => parts.push(part),
-        }
-    }
-    match (absolute, parts.join("/")) {
-        (true, rest) => format!("/{rest}"),
-        (false, rest) if rest.is_empty() => ".".to_owned(),
-        (false, rest) => rest,
-    }
 }
 
 /// Gives a cleaned path the end that the original has.

@@ -15,10 +15,11 @@ use bytes::Bytes;
 use sampan_api::Client;
 use sampan_api::client::ByteStream;
 use sampan_archive::{ExtractOptions, Owner, Replace, extract, write_named};
+use sampan_dockerfile::clean;
 use sampan_fs::Root;
 use tokio::sync::mpsc;
 
-use self::local::{Ends, Place, base, clean, parent, plan};
+use self::local::{Ends, Place, base, parent, plan};
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::container::describe_io;
 use super::failure::Failure;
