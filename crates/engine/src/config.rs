@@ -33,6 +33,8 @@ pub struct Config {
     pub registries: Arc<dyn SettingsSource>,
     /// Proxies on the way to registries.
     pub proxies: Proxies,
+    /// By what containers are made.
+    pub runtimes: crate::Runtimes,
     /// Steps at which to fail, in tests.
     pub fail_points: FailPoints,
 }
@@ -55,6 +57,7 @@ impl Config {
             bundled: Vec::new(),
             registries: Arc::new(Fixed::default()),
             proxies: Proxies::default(),
+            runtimes: crate::Runtimes::default(),
             fail_points: FailPoints::default(),
         }
     }

@@ -207,6 +207,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         bundled,
         registries,
         proxies,
+        runtimes,
         fail_points,
     } = config;
     let paths = Paths::new(&root, &run);
@@ -241,6 +242,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         registry.clone(),
         images.clone(),
         events.clone(),
+        runtimes.clone(),
     )?;
     let inner = Arc::new(Inner {
         paths,
@@ -258,6 +260,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         filters: Filters::default(),
         steps,
         builds,
+        runtimes,
     });
     Ok((inner, system, lock))
 }

@@ -40,6 +40,7 @@ mod moment;
 mod network;
 mod prune;
 mod rest;
+mod runtimes;
 mod shim;
 mod signal;
 mod system;
@@ -84,6 +85,7 @@ pub use fail_point::{FailPoints, Failure};
 pub use image::{Bundled, ImageFilter, ImageService, Intermediate};
 pub use network::{NetworkService, NetworkView};
 pub use prune::{PruneFilter, Pruned};
+pub use runtimes::{RuntimeProgram, Runtimes};
 pub use sampan_archive::Replace;
 /// The builder's own words, which [`BuildService`] speaks.
 pub use sampan_build as building;

@@ -1,5 +1,6 @@
 //! The engine and its host.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use sampan_cgroups::Controller;
 use crate::container::lifecycle::Status;
 use crate::container::registry::Registry;
 use crate::host::Host;
-use crate::{Error, EventBus, ImageService, Result};
+use crate::{Error, EventBus, ImageService, Result, RuntimeProgram, Runtimes};
 
 /// What is known of the engine and its host.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +72,10 @@ pub struct SystemInfo {
     pub registries: Arc<sampan_images::settings::Settings>,
     /// Such as `name=seccomp,profile=builtin`.
     pub security_options: Vec<String>,
+    /// What containers can be made by.
+    pub runtimes: BTreeMap<String, RuntimeProgram>,
+    /// What they are made by where they name none.
+    pub default_runtime: String,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -113,6 +118,7 @@ struct Shared {
     registry: Registry,
     images: ImageService,
     events: EventBus,
+    runtimes: Runtimes,
 }
 
 impl SystemService {
@@ -123,6 +129,7 @@ impl SystemService {
         registry: Registry,
         images: ImageService,
         events: EventBus,
+        runtimes: Runtimes,
     ) -> Result<Self> {
         let id = identity(&root)?;
         Ok(Self {
@@ -134,6 +141,7 @@ impl SystemService {
                 registry,
                 images,
                 events,
+                runtimes,
             }),
         })
     }
@@ -233,6 +241,8 @@ impl Shared {
             version: self.version.clone(),
             registries: self.images.store().registry_settings(),
             security_options: vec!["name=seccomp,profile=builtin".to_owned()],
+            runtimes: self.runtimes.programs(),
+            default_runtime: self.runtimes.default.clone(),
             warnings,
         }
     }

@@ -301,6 +301,16 @@ pub struct ExecProcess {
 }
 
 impl ExecProcess {
+    /// Takes up a child of the caller's that another program has started in a container, with the
+    /// near side of its terminal.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] when it is no child, or was reaped.
+    pub fn of_child(pid: Pid, terminal: Option<OwnedFd>) -> Result<Self, Error> {
+        let child = exec::open_child(pid.as_raw_nonzero().get())?;
+        Ok(Self { child, terminal })
+    }
+
     /// Its id in the caller's namespace.
     #[must_use]
     pub fn pid(&self) -> Pid {

@@ -62,6 +62,24 @@ pub(crate) fn identify(
     Ok(identity)
 }
 
+/// Looks up a user in the files of a container with the root `root` and says it in numbers, for
+/// whoever does not look names up.
+///
+/// # Errors
+/// When there is no such user or group.
+pub fn numeric_user(root: BorrowedFd<'_>, user: &User) -> Result<User, Error> {
+    let Identity {
+        uid, gid, groups, ..
+    } = identify(root, user, HomeWanted::No)?;
+    Ok(User {
+        uid,
+        gid,
+        additional_gids: groups,
+        username: None,
+        ..user.clone()
+    })
+}
+
 /// Whether a home directory must be found out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum HomeWanted {

@@ -65,5 +65,6 @@ pub use create::create;
 pub use created::{Created, start_at};
 pub use error::{Error, ErrorKind};
 pub use hooks::{run_hooks, state};
+pub use identity::numeric_user;
 pub use sampan_kernel::pidfd::Ending;
 pub use sampan_kernel::seccomp::SeccompProgram;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use sampan_api::ApiVersion;
 use sampan_api::types::auth::{AuthConfig, AuthFields, AuthResponse};
 use sampan_api::types::system as wire;
-use sampan_engine::{ErrorKind, SystemInfo};
+use sampan_engine::{ErrorKind, RuntimeProgram, SystemInfo};
 use sampan_images::settings::{Insecure, Security, Settings};
 
 use crate::app::App;
@@ -164,8 +164,8 @@ fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
         docker_root_dir: info.root.to_string_lossy().into_owned(),
         name: info.host_name,
         server_version: info.version,
-        runtimes: BTreeMap::from([("sampan".to_owned(), wire::Runtime::default())]),
-        default_runtime: "sampan".to_owned(),
+        runtimes: show_runtimes(info.runtimes),
+        default_runtime: info.default_runtime,
         swarm: wire::Swarm {
             local_node_state: "inactive".to_owned(),
             ..wire::Swarm::default()
@@ -180,6 +180,20 @@ fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
         warnings: (!info.warnings.is_empty()).then_some(info.warnings),
         ..wire::Info::default()
     }
+}
+
+/// Runtimes as Docker shows them; the one that is linked in has no path.
+fn show_runtimes(programs: BTreeMap<String, RuntimeProgram>) -> BTreeMap<String, wire::Runtime> {
+    let linked = ("sampan".to_owned(), wire::Runtime::default());
+    let programs = programs.into_iter().map(|(name, program)| {
+        let runtime = wire::Runtime {
+            path: program.path.to_string_lossy().into_owned(),
+            runtime_args: program.arguments,
+            ..wire::Runtime::default()
+        };
+        (name, runtime)
+    });
+    programs.chain([linked]).collect()
 }
 
 /// Registries as Docker shows them: every one of which something is said.

@@ -73,9 +73,27 @@ pub struct Launch {
     /// How the shim finds out whether the container works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// The program that makes the container, in place of the runtime that is linked in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<ForeignRuntime>,
     /// Whether the shim notes when it did what ([`crate::Event::Steps`]).
     #[serde(default)]
     pub note_steps: bool,
+}
+
+/// An OCI runtime with runc's command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForeignRuntime {
+    /// By which people know it.
+    pub name: String,
+    /// The executable.
+    pub program: PathBuf,
+    /// Arguments in front of all others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+    /// Where it keeps its state (`--root`).
+    pub state: PathBuf,
 }
 
 /// A system call filter as the kernel takes it.

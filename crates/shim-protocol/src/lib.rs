@@ -26,8 +26,8 @@ pub use attach::{AttachSpec, Bytes, DetachKeys, DetachKeysError, OutputStream, f
 pub use channel::{Channel, Flushed, Frame, ProtocolError, Received};
 pub use client::{Client, ClientError, Incoming, socket_path_in};
 pub use launch::{
-    DescriptorError, Filter, HealthCheck, Launch, LaunchDescriptors, LogConfig, LogDriver,
-    RestartPolicy, RootSource,
+    DescriptorError, Filter, ForeignRuntime, HealthCheck, Launch, LaunchDescriptors, LogConfig,
+    LogDriver, RestartPolicy, RootSource,
 };
 pub use message::{
     Event, ExecStart, ExecState, Failure, FailureKind, Health, HealthStatus, Probe, Reply, Request,
@@ -44,6 +44,9 @@ pub const OLDEST_PROTOCOL: u32 = 1;
 pub const SOCKET_NAME: &str = "shim.sock";
 /// Name of the directory beside the socket where the root is mounted if it has to be.
 pub const ROOT_DIRECTORY: &str = "root";
+/// Name of the file beside it that the init's executable is mounted on, for a runtime that takes
+/// paths only.
+pub const INIT_FILE: &str = "init";
 /// Name of the shim's directory inside the container's.
 pub const SHIM_DIRECTORY: &str = "shim";
 /// Name of the exit file inside the shim's directory.

@@ -17,18 +17,20 @@ use rustix::mount::{
 use rustix::process::{Signal, kill_process};
 use sampan_cgroups::{CgroupPath, Hierarchies};
 use sampan_oci::runtime::{LinuxResources, Mount, NamespaceKind, Process, Spec};
-use sampan_runtime::{Bundle, ErrorKind, Root, Running, SeccompProgram, Stdio};
+use sampan_runtime::{Bundle, ErrorKind, Root, SeccompProgram, Stdio};
 use sampan_shim_protocol::{
-    AttachSpec, Filter, Launch, LaunchDescriptors, LogConfig, LogDriver, ROOT_DIRECTORY,
+    AttachSpec, Filter, INIT_FILE, Launch, LaunchDescriptors, LogConfig, LogDriver, ROOT_DIRECTORY,
     RootSource, StartFailure, StartFailureKind,
 };
 
 use crate::explain::explain;
+use crate::foreign::{self, Making};
 use crate::isolate;
 use crate::poller::Poller;
 use crate::record::{chain, now};
 use crate::steps;
 use crate::streams::{Log, StdinPolicy, Streams};
+use crate::task::{Created, Task};
 
 /// Where the init's executable appears in a container.
 const INIT_PATH: &str = "/sbin/docker-init";
@@ -36,7 +38,7 @@ const INIT_PATH: &str = "/sbin/docker-init";
 /// A running container.
 #[derive(Debug)]
 pub(crate) struct Container {
-    pub(crate) running: Running,
+    pub(crate) running: Task,
     pub(crate) started_at: String,
     pub(crate) began: Instant,
     pub(crate) paused: bool,
@@ -70,12 +72,16 @@ pub(crate) struct Recipe {
     hierarchies: Hierarchies,
     cgroup: CgroupPath,
     namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// The program that makes the container, where that is another one.
+    runtime: Option<Rc<foreign::Runtime>>,
     /// The filter that execs get too.
     pub(crate) seccomp: Option<SeccompProgram>,
     log: LogConfig,
     directory: PathBuf,
     terminal_size: Option<(u16, u16)>,
     stdin: StdinPolicy,
+    /// The init's executable, where the runtime takes paths only.
+    _init: Option<Attached>,
     /// Only kept open: what is bound, the init's executable, host ports.
     _held: Vec<OwnedFd>,
 }
@@ -99,13 +105,25 @@ impl Recipe {
         // The shim's own must not be handed down.
         process.oom_score_adj.get_or_insert(oom_score);
         let mut held = descriptors.held;
+        let mut attached_init = None;
         if launch.init {
             let init = match descriptors.init {
                 Some(init) => init,
                 None => own_copy().map_err(|error| system("copying the init", &error))?,
             };
-            put_init_first(process, &mut spec.mounts, &init);
+            if launch.runtime.is_some() {
+                let place = Attached::file(&init, launch.socket_directory.join(INIT_FILE))
+                    .map_err(|error| system("mounting the init", &error))?;
+                put_init_first(process, &mut spec.mounts, place.0.clone());
+                attached_init = Some(place);
+            } else {
+                put_init_first(process, &mut spec.mounts, descriptor_path(&init));
+            }
             held.push(init);
+        }
+        if launch.runtime.is_some() && !descriptors.sources.is_empty() {
+            let what = "mounts of a build take the runtime that is linked in";
+            return Err(invalid(what.to_owned()));
         }
         for (destination, source) in descriptors.sources {
             bind_descriptor(&mut spec.mounts, &destination, &source)?;
@@ -117,6 +135,10 @@ impl Recipe {
         };
         steps::done("filter ready");
         let root = match (&launch.root, descriptors.root) {
+            (RootSource::Descriptor, Some(root)) if launch.runtime.is_some() => {
+                KeptRoot::attach(&root, &launch.socket_directory)
+                    .map_err(|error| system("mounting the root file system", &error))?
+            }
             (RootSource::Descriptor, Some(root)) if launch.restart.is_no() => KeptRoot::Mount(root),
             (RootSource::Descriptor, Some(root)) => {
                 KeptRoot::for_many(root, &launch.socket_directory)
@@ -127,6 +149,15 @@ impl Recipe {
                 return Err(invalid("the root file system did not come along".into()));
             }
         };
+        let runtime = launch.runtime.take().map(|runtime| {
+            let place = launch.socket_directory.join(ROOT_DIRECTORY);
+            let root = match &root {
+                KeptRoot::Directory(path) => path,
+                KeptRoot::Attached(_) | KeptRoot::Mount(_) => &place,
+            };
+            let directory = &launch.socket_directory;
+            Rc::new(foreign::Runtime::new(runtime, &launch.id, directory, root))
+        });
         Ok(Self {
             id: std::mem::take(&mut launch.id),
             spec,
@@ -134,6 +165,7 @@ impl Recipe {
             hierarchies,
             cgroup,
             namespaces: descriptors.namespaces,
+            runtime,
             seccomp,
             log: launch.log.clone(),
             directory: launch.directory.clone(),
@@ -143,6 +175,7 @@ impl Recipe {
                 (true, false) => StdinPolicy::Open,
                 (true, true) => StdinPolicy::Once,
             },
+            _init: attached_init,
             _held: held,
         })
     }
@@ -207,6 +240,41 @@ impl Recipe {
             (streams, ends.into())
         };
         steps::done("log and pipes made");
+        let mut created = self.create(spec, stdio)?;
+        if let Some(terminal) = created.take_terminal() {
+            streams
+                .set_terminal(terminal)
+                .map_err(|error| system("taking the terminal", &error))?;
+        }
+        for (spec, socket) in clients {
+            streams.attach(spec, socket);
+        }
+        streams.settle();
+        let started_at = now();
+        let running = created.start(|error| self.explained(error))?;
+        steps::done("program runs");
+        let container = Container {
+            running,
+            started_at,
+            began: Instant::now(),
+            paused: false,
+            streams: number,
+        };
+        Ok((container, streams))
+    }
+
+    /// Makes the container up to the point where only its program is missing.
+    fn create(&self, spec: Spec, stdio: Stdio) -> Result<Created, StartFailure> {
+        if let Some(runtime) = &self.runtime {
+            let created = runtime.create(Making {
+                spec,
+                namespaces: &self.namespaces,
+                stdio,
+                hierarchies: &self.hierarchies,
+                cgroup: &self.cgroup,
+            })?;
+            return Ok(Created::Foreign(created));
+        }
         let copy = |descriptor: &OwnedFd| {
             rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
                 .map_err(|errno| system("duplicating a descriptor", &io::Error::from(errno)))
@@ -226,28 +294,9 @@ impl Recipe {
             on_step: steps::done,
             ..Bundle::new(spec, Root::Directory(PathBuf::new()))
         };
-        let mut created =
-            sampan_runtime::create(&self.hierarchies, bundle).map_err(|error| failure(&error))?;
-        if let Some(terminal) = created.take_terminal() {
-            streams
-                .set_terminal(terminal)
-                .map_err(|error| system("taking the terminal", &error))?;
-        }
-        for (spec, socket) in clients {
-            streams.attach(spec, socket);
-        }
-        streams.settle();
-        let started_at = now();
-        let running = created.start().map_err(|error| self.explained(&error))?;
-        steps::done("program runs");
-        let container = Container {
-            running,
-            started_at,
-            began: Instant::now(),
-            paused: false,
-            streams: number,
-        };
-        Ok((container, streams))
+        let created = sampan_runtime::create(&self.hierarchies, bundle);
+        let created = created.map_err(|error| failure(&error))?;
+        Ok(Created::Linked(Box::new(created)))
     }
 }
 
@@ -280,29 +329,52 @@ impl KeptRoot {
         if clone_mount(&mount).is_ok() {
             return Ok(Self::Mount(mount));
         }
+        Self::attach(&mount, directory)
+    }
+
+    /// Gives a detached mount a path below `directory`.
+    fn attach(mount: &OwnedFd, directory: &Path) -> io::Result<Self> {
         let place = directory.join(ROOT_DIRECTORY);
         match rustix::fs::mkdir(&place, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&mount, "", rustix::fs::CWD, &place, flags)?;
-        let place = Attached(place);
-        // Nobody else's copy of the host's mounts gets it.
-        mount_change(&place.0, MountPropagationFlags::PRIVATE)?;
-        Ok(Self::Attached(place))
+        Ok(Self::Attached(Attached::put(mount, place)?))
     }
 }
 
-/// A mount in a directory, taken away when it is dropped.
+/// A mount on a directory or a file, taken away when it is dropped.
 #[derive(Debug)]
 struct Attached(PathBuf);
+
+impl Attached {
+    /// Puts a detached mount on what is at `place`.
+    fn put(mount: &OwnedFd, place: PathBuf) -> io::Result<Self> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(mount, "", rustix::fs::CWD, &place, flags)?;
+        let place = Self(place);
+        // Nobody else's copy of the host's mounts gets it.
+        mount_change(&place.0, MountPropagationFlags::PRIVATE)?;
+        Ok(place)
+    }
+
+    /// Puts the mount of a file on a new file at `place`.
+    fn file(mount: &OwnedFd, place: PathBuf) -> io::Result<Self> {
+        File::create(&place)?;
+        // One that is attached elsewhere stays there.
+        match clone_mount(mount) {
+            Ok(copy) => Self::put(&copy, place),
+            Err(_) => Self::put(mount, place),
+        }
+    }
+}
 
 impl Drop for Attached {
     fn drop(&mut self) {
         // Best effort: the engine takes it away with the directory.
         let _ = unmount(&self.0, UnmountFlags::DETACH);
         let _ = rustix::fs::rmdir(&self.0);
+        let _ = rustix::fs::unlink(&self.0);
     }
 }
 
@@ -348,14 +420,14 @@ fn compile_filter(spec: &Spec) -> Result<Option<SeccompProgram>, StartFailure> {
 }
 
 /// Lets the init run the command.
-fn put_init_first(process: &mut Process, mounts: &mut Vec<Mount>, init: &OwnedFd) {
+fn put_init_first(process: &mut Process, mounts: &mut Vec<Mount>, init: PathBuf) {
     let command = std::mem::take(&mut process.args);
     process.args = vec![INIT_PATH.to_owned(), "--".to_owned()];
     process.args.extend(command);
     mounts.push(Mount {
         destination: INIT_PATH.to_owned(),
         kind: Some("bind".to_owned()),
-        source: Some(descriptor_path(init)),
+        source: Some(init),
         options: vec!["bind".to_owned(), "ro".to_owned()],
         ..Mount::default()
     });
@@ -432,7 +504,8 @@ pub(crate) fn system(doing: &str, error: &dyn std::error::Error) -> StartFailure
     }
 }
 
-fn invalid(message: String) -> StartFailure {
+/// What was asked for makes no sense.
+pub(crate) fn invalid(message: String) -> StartFailure {
     StartFailure {
         kind: StartFailureKind::Invalid,
         message,

@@ -10,6 +10,7 @@
 //! * [`launch`]: from a request to a running container; [`explain`]: why a program was not run;
 //! * [`streams`]: output to log and clients, input from clients; [`client`]: one of those;
 //! * [`exec`]: further processes;
+//! * [`task`]: a container's processes, by whichever runtime; [`foreign`]: one of another program;
 //! * [`control`]: the socket and its connections;
 //! * [`record`]: what is left on disk, below `<container directory>/shim/`;
 //! * [`steps`]: where the time goes;
@@ -21,6 +22,7 @@ mod control;
 mod detach;
 mod exec;
 mod explain;
+mod foreign;
 mod init;
 mod isolate;
 mod launch;
@@ -30,6 +32,7 @@ mod record;
 mod steps;
 mod streams;
 mod supervisor;
+mod task;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;

@@ -389,6 +389,8 @@ impl Streams {
 
     /// Ends the streams with a message of ours to each client.
     pub(crate) fn finish_with(&mut self, text: &str, scratch: &mut [u8]) {
+        // What a runtime has said of it is part of the message.
+        self.outputs = [None, None];
         for client in &mut self.clients {
             client.say(text);
         }

@@ -66,6 +66,7 @@ impl Inner {
         merge(&mut config, &image.config.config);
         let (path, args) = command(&config)?;
         let mut warnings = validate::check(&config, &host, self.cpus())?;
+        self.runtimes.settle(&mut host, of_build)?;
         if host.network_mode == NetworkMode::Host {
             host.publish_all_ports = false;
         }

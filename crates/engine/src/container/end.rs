@@ -190,13 +190,17 @@ impl Inner {
             None => Ok(()),
         };
         let cgroup = self.remove_cgroup(container.id.as_str());
+        let runtime = &container.record().host.runtime;
+        let forgotten = self
+            .runtimes
+            .forget(runtime, self.paths.run(), container.id.as_str());
         let shim = self.paths.shim(&container.id);
         let_go_of_mounts(&shim);
         let files = match sampan_fs::remove_dir_all(&shim) {
             Err(error) if error.kind() != sampan_fs::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         };
-        network.and(cgroup).and(files)
+        network.and(cgroup).and(forgotten).and(files)
     }
 
     /// Kills whatever is in a container's cgroup and removes it. Blocks.
@@ -248,11 +252,12 @@ impl From<&Exit> for Ended {
     }
 }
 
-/// Takes away what may be mounted in a shim's directory: its root, where the shim had to attach it
-/// to keep it, and memory that others may share. Blocks.
+/// Takes away what may be mounted in a shim's directory: its root and its init, where the shim had to
+/// attach them, and memory that others may share. Blocks.
 pub(crate) fn let_go_of_mounts(shim: &std::path::Path) {
     for name in [
         sampan_shim_protocol::ROOT_DIRECTORY,
+        sampan_shim_protocol::INIT_FILE,
         super::join::SHARED_MEMORY,
     ] {
         let place = shim.join(name);

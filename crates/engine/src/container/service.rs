@@ -37,7 +37,8 @@ use crate::host::Host;
 use crate::rest::Rest;
 use crate::shim::Executable;
 use crate::{
-    Action, Error, EventBus, ImageService, NetworkService, Result, VolumeService, blocking,
+    Action, Error, EventBus, ImageService, NetworkService, Result, Runtimes, VolumeService,
+    blocking,
 };
 
 /// Everything that can be done to containers. A cheap clone.
@@ -69,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) filters: Filters,
     pub(crate) steps: sampan_build::Cache,
     pub(crate) builds: sampan_build::History,
+    pub(crate) runtimes: Runtimes,
 }
 
 impl ContainerService {

@@ -143,6 +143,9 @@ impl Inner {
             process.env.extend(private.environment);
             process.env.extend(self.link_variables(&record)?);
         }
+        let runtime = self
+            .runtimes
+            .for_shim(&record.host.runtime, self.paths.run())?;
         let clients = std::mem::take(&mut container.live().waiting_clients);
         let (attach, sockets) = clients.into_iter().unzip();
         let launch = Launch {
@@ -156,7 +159,12 @@ impl Inner {
             init: record.host.init == Some(true),
             log: log_config::read(&record.host.log, &record.config)?,
             auto_remove: record.host.auto_remove,
-            filter: self.filters.take(&mut spec),
+            // Another program compiles it itself.
+            filter: match &runtime {
+                None => self.filters.take(&mut spec),
+                Some(_) => None,
+            },
+            runtime,
             restart: record.host.restart_policy.of_shim(),
             health: super::health::plan(&record, &self.host)?,
             note_steps: tracing::enabled!(target: STEP, tracing::Level::TRACE),

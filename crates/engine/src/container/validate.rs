@@ -298,15 +298,6 @@ fn check_unsupported(host: &HostConfig) -> Result<()> {
             host.cgroupns_mode
         )));
     }
-    if !matches!(
-        host.runtime.as_str(),
-        "" | "sampan" | "runc" | "io.containerd.runc.v2"
-    ) {
-        return Err(Error::invalid(format!(
-            "unknown or invalid runtime name: {}",
-            host.runtime
-        )));
-    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use sampan_layers::{Driver, Mounts};
 use sampan_server::TlsFiles;
 
 use super::Paths;
+use super::containers::ContainerSettings;
 use super::host::{Host, TlsArguments};
 use super::registries::Places;
 
@@ -18,11 +19,17 @@ Usage:  sampan daemon [OPTIONS]
 Run the engine. Containers run on when it ends or is killed.
 
 Options:
+      --add-runtime NAME=PATH
+                           Another program that containers can be made by, with
+                           runc's command line; runc and crun are found by name
       --certs-dir string   Certificates of registries, as HOST:PORT/*.crt and
                            *.cert with *.key (default \"/etc/docker/certs.d\")
       --config-file string Docker's configuration file, of which registry-mirrors
                            and insecure-registries are used (default
                            \"/etc/docker/daemon.json\")
+      --default-runtime string
+                           Runtime of containers that name none (default
+                           \"sampan\", which is linked in)
       --docker-socket      Also listen on /run/docker.sock
   -G, --group string       Group that may use the socket (default \"sampan\" or \"docker\")
       --help               Print usage
@@ -83,6 +90,7 @@ pub(super) struct Settings {
     pub(super) collector: CollectorConfig,
     /// The arguments that said so, for the other of the two processes.
     pub(super) collector_arguments: Vec<String>,
+    pub(super) containers: ContainerSettings,
     pub(super) registries: Places,
     /// Whether it takes the place of one that was killed: then nobody is there to be told of a
     /// mistake in a file, and what can run runs.
@@ -167,6 +175,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut listeners = None;
     let mut keeper = None;
     let mut collector = CollectorArguments::default();
+    let mut containers = ContainerSettings::from_environment();
     let mut registries = Places::from_environment();
     let mut comes_back = false;
     let mut tls = TlsArguments::from_environment();
@@ -197,6 +206,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             "--image-gc-low" => collector.low = Some(value()?),
             "--image-gc-min-age" => collector.min_age = Some(value()?),
             "--image-gc-tagged" => collector.tagged = inline.as_deref() != Some("false"),
+            name if ContainerSettings::has(name) => containers.set(name, &value()?)?,
             "--registries" => registries.registries = value()?.into(),
             "--certs-dir" => registries.certificates = value()?.into(),
             "--config-file" => {
@@ -253,6 +263,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     if docker_socket {
         places.push(Host::Unix("/run/docker.sock".into()));
     }
+    containers.check()?;
     tls.check(&places)?;
     let mode = match listeners {
         Some(listeners) => Mode::Engine { listeners, keeper },
@@ -268,6 +279,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         layers,
         collector: collector.config()?,
         collector_arguments: collector.passed_on(),
+        containers,
         registries,
         comes_back,
     })))
@@ -401,6 +413,26 @@ mod tests {
         assert!(settings(&["--root"]).is_err());
         assert!(settings(&["--layer-driver", "overlay2"]).is_err());
         assert!(settings(&["--layer-mounts", "/mnt"]).is_err());
+        for runtime in ["x", "=/x", "x=y", "sampan=/x", "a/b=/x", "x="] {
+            assert!(settings(&["--add-runtime", runtime]).is_err(), "{runtime}");
+        }
+        assert!(settings(&["--default-runtime", "x"]).is_err());
+        let added = settings(&["--default-runtime=x", "--add-runtime=x=/x --debug"]).unwrap();
+        let x = &added.containers.runtimes.added["x"];
+        assert_eq!(
+            (&*x.path, &*x.arguments),
+            ("/x".as_ref(), &["--debug".to_owned()][..])
+        );
+        let passed: Vec<&str> = added
+            .containers
+            .arguments
+            .iter()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(
+            settings(&passed).unwrap().containers.runtimes,
+            added.containers.runtimes
+        );
     }
 
     #[test]

@@ -285,6 +285,7 @@ fn spawn(settings: &Settings, listeners: &[Listener]) -> anyhow::Result<(Child, 
         command.args(["--group", group]);
     }
     command.args(&settings.collector_arguments);
+    command.args(&settings.containers.arguments);
     command.args(settings.registries.arguments());
     let engine = command.spawn().context("cannot start the engine")?;
     ours.set_nonblocking(true)?;
@@ -335,6 +336,7 @@ pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
             command.args(["--group", group]);
         }
         command.args(&settings.collector_arguments);
+        command.args(&settings.containers.arguments);
         command.args(settings.registries.arguments());
         command.arg("--comes-back");
         Ok(command)

@@ -2,6 +2,7 @@
 //! command finds or starts them.
 
 mod arguments;
+mod containers;
 mod hello;
 mod host;
 mod keeper;

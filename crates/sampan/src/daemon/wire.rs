@@ -97,6 +97,7 @@ async fn serve(
     let registries = Arc::new(Files::open(settings.registries.clone()));
     config.registries = registries.clone();
     config.proxies = registries::proxies();
+    config.runtimes = settings.containers.runtimes.clone();
     let engine = Arc::new(
         Engine::open(config)
             .await

@@ -34,6 +34,7 @@ mod raw;
 mod registries;
 mod remote;
 mod restarts;
+mod runtimes;
 mod services;
 mod sessions;
 mod space;

@@ -80,7 +80,7 @@ impl Supervisor {
                 });
                 Ok(Reply::ExecStarted { pid })
             }
-            Err(error) => Err(launch::failure(&error)),
+            Err(failure) => Err(failure),
         };
         if let Some(mut streams) = streams {
             if let Some((spec, socket)) = client {

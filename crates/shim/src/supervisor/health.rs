@@ -282,7 +282,7 @@ impl Supervisor {
             .and_then(|(output, stdio)| {
                 let request = ExecRequest { stdio, ..request };
                 let process = container.running.exec(request);
-                let process = process.map_err(|error| chain(&error))?;
+                let process = process.map_err(|failure| failure.message)?;
                 Ok((output, process))
             });
         let failed = match started {

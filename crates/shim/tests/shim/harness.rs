@@ -80,6 +80,7 @@ impl Shim {
             filter: None,
             restart: RestartPolicy::No,
             health: None,
+            runtime: None,
             note_steps: false,
         };
         let (mut client, child) = Client::spawn(executable(), &launch.id).unwrap();
