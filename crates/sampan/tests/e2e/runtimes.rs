@@ -83,7 +83,7 @@ fn a_container_of_another_runtime_runs_like_any() {
             "--memory",
             "64m",
             "--user",
-            "daemon",
+            "user",
             "--tmpfs",
             "/run",
             "-v",
@@ -100,7 +100,7 @@ fn a_container_of_another_runtime_runs_like_any() {
         assert_eq!(
             lines,
             [
-                "daemon",
+                "user",
                 "docker-init",
                 "example.org",
                 "67108864",
@@ -121,7 +121,7 @@ fn a_container_of_another_runtime_runs_like_any() {
             screen.contains("/dev/pts/0") || screen.contains("/dev/console"),
             "{screen}"
         );
-        assert_eq!(known(&engine), [] as [PathBuf; 0], "{runtime}");
+        until("the runtime has forgotten it", || known(&engine).is_empty());
     }
     let _ = engine.docker(&["volume", "rm", "data"]).ok();
     engine.ledger().assert_no_container();
@@ -148,7 +148,7 @@ fn what_runs_by_another_runtime_is_managed_like_any() {
         let exec = |words: &[&str]| engine.docker(&[&["exec"], words].concat());
         let ran = exec(&[
             "-u",
-            "daemon",
+            "user",
             "-e",
             "A=b",
             "one",
@@ -156,11 +156,7 @@ fn what_runs_by_another_runtime_is_managed_like_any() {
             "-c",
             "id -un; echo $A; exit 3",
         ]);
-        assert_eq!(
-            (ran.code, ran.stdout.as_str()),
-            (3, "daemon\nb\n"),
-            "{ran:?}"
-        );
+        assert_eq!((ran.code, ran.stdout.as_str()), (3, "user\nb\n"), "{ran:?}");
         let (screen, code) = on_terminal(
             &engine,
             "docker exec -it one sh",
@@ -186,10 +182,8 @@ fn what_runs_by_another_runtime_is_managed_like_any() {
             .docker(&["update", "--memory", "48m", "--memory-swap", "96m", "one"])
             .ok();
         let limit =
-            "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null";
-        if runtime == "runc" {
-            assert_eq!(exec(&["one", "sh", "-c", limit]).ok(), "50331648");
-        }
+            "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true";
+        assert_eq!(exec(&["one", "sh", "-c", limit]).ok(), "50331648");
         let _ = engine
             .docker(&["cp", "/etc/hostname", "one:/tmp/copied"])
             .ok();
@@ -208,7 +202,7 @@ fn what_runs_by_another_runtime_is_managed_like_any() {
         let _ = engine.docker(&["kill", "one"]).ok();
         assert_eq!(engine.docker(&["wait", &id]).ok(), "137");
         let _ = engine.docker(&["rm", "one"]).ok();
-        assert_eq!(known(&engine), [] as [PathBuf; 0], "{runtime}");
+        until("the runtime has forgotten it", || known(&engine).is_empty());
         engine.ledger().assert_no_container();
     }
 }
@@ -218,8 +212,10 @@ fn starts_that_fail_say_why_in_the_runtimes_words() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     let (engine, _directory) = engine();
     for runtime in RUNTIMES {
+        // The client goes by the words, and crun's are not those that it knows.
+        let code = |code| if runtime == "older" { 125 } else { code };
         let missing = engine.docker(&run(runtime, &["--name", "one", "busybox", "nosuch"]));
-        let said = missing.failed(127);
+        let said = missing.failed(code(127));
         assert!(
             said.contains("OCI runtime create failed: ") && said.contains("not found in $PATH"),
             "{said}"
@@ -227,9 +223,9 @@ fn starts_that_fail_say_why_in_the_runtimes_words() {
         assert_eq!(inspect(&engine, "one", "{{.State.ExitCode}}"), "127");
         let _ = engine.docker(&["rm", "one"]).ok();
         let denied = engine.docker(&run(runtime, &["--rm", "busybox", "/etc/passwd"]));
-        let said = denied.failed(126);
+        let said = denied.failed(code(126));
         assert!(said.to_lowercase().contains("permission denied"), "{said}");
-        assert_eq!(known(&engine), [] as [PathBuf; 0], "{runtime}");
+        until("the runtime has forgotten it", || known(&engine).is_empty());
     }
     let unknown = engine.docker(&run("nobody", &["--rm", "busybox", "true"]));
     let said = unknown.failed(125);
@@ -289,11 +285,10 @@ fn another_runtime_restarts_and_checks_without_an_engine() {
             health(&engine, runtime) == "healthy"
         });
     }
-    // A shim that is killed leaves nothing of the runtime's either.
     for runtime in RUNTIMES {
         let _ = engine.docker(&["rm", "-f", "-v", runtime]).ok();
     }
-    assert_eq!(known(&engine), [] as [PathBuf; 0]);
+    until("the runtime has forgotten it", || known(&engine).is_empty());
     engine.ledger().assert_no_container();
 }
 
@@ -312,7 +307,7 @@ fn a_killed_shim_leaves_nothing_of_another_runtime() {
         let _ = engine.docker(&["start", "one"]).ok();
         assert_eq!(engine.docker(&["exec", "one", "echo", "back"]).ok(), "back");
         let _ = engine.docker(&["rm", "-f", "one"]).ok();
-        assert_eq!(known(&engine), [] as [PathBuf; 0], "{runtime}");
+        until("the runtime has forgotten it", || known(&engine).is_empty());
     }
     engine.ledger().assert_no_container();
 }
