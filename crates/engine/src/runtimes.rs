@@ -11,7 +11,7 @@ use crate::container::config::HostConfig;
 use crate::{Error, Result};
 
 /// The name of the runtime that is linked in.
-pub const LINKED: &str = "sampan";
+pub(crate) const LINKED: &str = "sampan";
 /// Programs that are looked for by their names.
 const KNOWN: [&str; 2] = ["runc", "crun"];
 
