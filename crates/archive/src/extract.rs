@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use sampan_fs::Root;
 use tar::{Archive, Entry, EntryType};
 
-use crate::{Decoder, is_pseudo};
+use crate::{Decoder, OwnerMap, is_pseudo};
 
 /// Mode of a directory that the archive implies and does not describe.
 const IMPLIED: u32 = 0o755;
@@ -47,6 +47,8 @@ pub struct ExtractOptions {
     pub replace: Replace,
     /// Whom the files belong to.
     pub owner: Owner,
+    /// Whose the files are in place of these.
+    pub owners: OwnerMap,
     /// The first part of all names, and what takes its place.
     pub rename: Option<(String, String)>,
 }
@@ -361,8 +363,8 @@ impl Extraction<'_> {
             }
         }
         match self.options.owner {
-            Owner::Archive => about.owner = Some((uid, gid)),
-            Owner::These(uid, gid) => about.owner = Some((uid, gid)),
+            Owner::Archive => about.owner = Some(self.options.owners.map((uid, gid))),
+            Owner::These(uid, gid) => about.owner = Some(self.options.owners.map((uid, gid))),
             Owner::Nobody => about.owner = None,
         }
         Ok(about)
@@ -594,6 +596,7 @@ mod tests {
         let options = ExtractOptions {
             replace,
             owner: Owner::Nobody,
+            owners: OwnerMap::default(),
             rename: None,
         };
         extract(&Root::open(root).unwrap(), "/in", options, bytes)

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
+use crate::OwnerMap;
 use crate::header::{END, Header, Type, pad};
 
 /// Directories may not lie deeper than this.
@@ -77,14 +78,17 @@ pub fn write_tree(root: BorrowedFd<'_>, tree: Tree<'_>, out: &mut impl Write) ->
 /// tar. Blocks.
 ///
 /// `entry` is the name in the directory `at`; without one it is `at` itself. In the archive it is
-/// called `name`, and what is below a directory `name/...`.
+/// called `name`, and what is below a directory `name/...`. Its owners are those that `owners`
+/// puts in the place of the files'.
 pub fn write_named(
     at: BorrowedFd<'_>,
     entry: Option<&CStr>,
     name: &[u8],
+    owners: &OwnerMap,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let mut writer = Writer::new(Tree::Live, out);
+    writer.owners = owners.clone();
     match entry {
         Some(entry) => writer.entry(at, entry, name.to_vec(), 0)?,
         None => writer.opened(at, name.to_vec(), 0)?,
@@ -105,6 +109,7 @@ pub fn is_pseudo(file: BorrowedFd<'_>) -> io::Result<bool> {
 struct Writer<'a, 'o, W> {
     tree: Tree<'a>,
     latest: Option<i64>,
+    owners: OwnerMap,
     out: &'o mut W,
     /// First paths of files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -119,6 +124,7 @@ impl<'a, 'o, W: Write> Writer<'a, 'o, W> {
         };
         Self {
             latest,
+            owners: OwnerMap::default(),
             tree,
             out,
             links: HashMap::new(),
@@ -373,9 +379,10 @@ impl<'a, 'o, W: Write> Writer<'a, 'o, W> {
 
     fn header<'h>(&self, path: &'h [u8], kind: Type, stat: &Stat, size: u64) -> Header<'h> {
         let (seconds, nanoseconds) = self.time(stat);
+        let (uid, gid) = self.owners.map((stat.st_uid, stat.st_gid));
         Header {
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             seconds,
             nanoseconds,
             ..Header::new(path, kind, stat.st_mode & 0o7777, size)

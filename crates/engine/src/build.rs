@@ -729,7 +729,8 @@ impl Containers<'_> {
         let container = self.inner.registry.find(container)?;
         let directory = self.inner.paths.container(&container.id);
         let layers = self.inner.images.store().layers();
-        let mut made = mounts::make(layers, step, secrets, &directory)?;
+        let users = self.inner.mount_users(container.record().users.as_ref())?;
+        let mut made = mounts::make(layers, step, secrets, &directory, users.as_deref())?;
         container.live().private = std::mem::take(&mut made.private);
         serve_while(&made.agents, secrets, || {
             self.run_in(container.id.as_str(), step, output, cancel)

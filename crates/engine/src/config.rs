@@ -35,6 +35,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// By what containers are made.
     pub runtimes: crate::Runtimes,
+    /// Users of all containers that do not ask for others; none are the host's.
+    pub users: Option<crate::IdMaps>,
     /// Steps at which to fail, in tests.
     pub fail_points: FailPoints,
 }
@@ -58,6 +60,7 @@ impl Config {
             registries: Arc::new(Fixed::default()),
             proxies: Proxies::default(),
             runtimes: crate::Runtimes::default(),
+            users: None,
             fail_points: FailPoints::default(),
         }
     }

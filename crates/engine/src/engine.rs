@@ -20,6 +20,8 @@ use crate::filter::Filters;
 use crate::host::Host;
 use crate::rest::Rest;
 use crate::shim::Executable;
+use crate::system::About;
+use crate::users::MountUsers;
 use crate::{
     BuildService, ContainerService, Error, EventBus, ImageService, NetworkService, Result,
     SystemService, VolumeService, blocking,
@@ -208,6 +210,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         registries,
         proxies,
         runtimes,
+        users,
         fail_points,
     } = config;
     let paths = Paths::new(&root, &run);
@@ -236,13 +239,16 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     let networks = NetworkService::open(names, run.clone(), registry.clone())?;
     let images = ImageService::new(images, bundled, collector, registry.clone(), events.clone());
     let system = SystemService::new(
-        root,
-        version,
+        About {
+            root,
+            version,
+            runtimes: runtimes.clone(),
+            own_users: users.is_some(),
+        },
         host.clone(),
         registry.clone(),
         images.clone(),
         events.clone(),
-        runtimes.clone(),
     )?;
     let inner = Arc::new(Inner {
         paths,
@@ -261,6 +267,8 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         steps,
         builds,
         runtimes,
+        users,
+        mount_users: MountUsers::default(),
     });
     Ok((inner, system, lock))
 }

@@ -44,6 +44,7 @@ mod runtimes;
 mod shim;
 mod signal;
 mod system;
+mod users;
 mod volume;
 
 pub use build::{
@@ -95,6 +96,7 @@ pub use sampan_images as images;
 pub use sampan_logs::{Entry as LogEntry, Stream as LogStream};
 pub use sampan_shim_protocol::{Health, HealthStatus, Probe};
 pub use system::{DiskParts, SystemInfo, SystemService};
+pub use users::{IdMaps, IdRange};
 pub use volume::{CreateVolume, VolumeService, VolumeView};
 
 /// How long an operation on a container waits for the one before it.

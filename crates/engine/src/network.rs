@@ -242,12 +242,17 @@ impl NetworkService {
         Ok(self.shared.pool.take()?)
     }
 
-    /// Gives a container a namespace on the default bridge, and publishes its ports. After a
-    /// failure nothing is left. Blocks.
-    pub(crate) fn connect(&self, record: &Record, wish: &Endpoint) -> Result<Connected> {
+    /// Gives a container a namespace on the default bridge, its own where it has one already, and
+    /// publishes its ports. After a failure nothing is left. Blocks.
+    pub(crate) fn connect(
+        &self,
+        record: &Record,
+        wish: &Endpoint,
+        own: Option<NetworkNamespace>,
+    ) -> Result<Connected> {
         let shared = &self.shared;
         let requests = port_requests(&record.host, &record.config.exposed_ports)?;
-        let namespace = shared.pool.take()?;
+        let namespace = own.map_or_else(|| shared.pool.take(), Ok)?;
         let (bridge, address) = shared.take_address(wish.wanted_address)?;
         let mut undo = Undo {
             shared,

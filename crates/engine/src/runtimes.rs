@@ -66,6 +66,11 @@ impl Runtimes {
         self.find(name).is_ok()
     }
 
+    /// Whether this is the name of the runtime that is linked in.
+    pub(crate) fn is_linked(&self, name: &str) -> bool {
+        matches!(self.find(name), Ok(None))
+    }
+
     /// Finds the program of a name; `None` is the runtime that is linked in.
     pub(crate) fn find(&self, name: &str) -> Result<Option<RuntimeProgram>> {
         let name = if name.is_empty() { &self.default } else { name };

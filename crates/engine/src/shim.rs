@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use sampan_kernel::ancillary::receive_with_descriptors;
 use sampan_kernel::exec::ArgumentList;
 use sampan_kernel::spawn::{Spawn, spawn};
 use sampan_shim_protocol::{
     Client, Event, Failure, FailureKind, Flushed, Incoming, Launch, LaunchDescriptors, PROTOCOL,
-    Received, Reply, Request, StartFailure,
+    Received, Reply, Request, StartFailure, UserMaps,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::users::{IdMaps, UserNamespaces};
 use crate::{Error, ErrorKind, Result};
 
 /// How long a shim may take to answer anything but a launch.
@@ -90,6 +92,65 @@ impl Executable {
         Ok(Spawned {
             parts: Some((Client::new(ours), child.pidfd)),
         })
+    }
+}
+
+impl Executable {
+    /// Makes a namespace of users with these ids and one of its networks, in a process of its own.
+    /// Blocks.
+    pub(crate) fn user_namespaces(&self, maps: &IdMaps) -> Result<UserNamespaces> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::internal(format!("make a user namespace: {error}"))
+        };
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|e| failed(&e))?;
+        let (mut words, their_words) = io::pipe().map_err(|e| failed(&e))?;
+        let maps = UserMaps {
+            users: IdMaps::mappings(&maps.users),
+            groups: IdMaps::mappings(&maps.groups),
+        };
+        let maps = serde_json::to_string(&maps).map_err(|e| failed(&e))?;
+        let arguments = ["sampan-shim", "user-namespaces", &maps]
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| failed(&e))?;
+        let child = spawn(&Spawn {
+            program: self.memory.as_fd(),
+            arguments: &ArgumentList::new(arguments),
+            environment: &ArgumentList::new(Vec::new()),
+            descriptors: &[
+                (theirs.as_fd(), 0),
+                (their_words.as_fd(), 1),
+                (their_words.as_fd(), 2),
+            ],
+            new_session: true,
+            cgroup: None,
+        })
+        .map_err(|e| failed(&e))?;
+        drop((theirs, their_words));
+        let mut said = String::new();
+        // It ends when it has spoken.
+        let read = io::Read::read_to_string(&mut words, &mut said);
+        let ended = sampan_kernel::pidfd::wait(child.pidfd.as_fd());
+        read.map_err(|e| failed(&e))?;
+        let mut descriptors = Vec::new();
+        if ended.map_err(|e| failed(&e))?.code() == 0 {
+            receive_with_descriptors(ours.as_fd(), &mut [0; 1], &mut descriptors)
+                .map_err(|e| failed(&e))?;
+        }
+        let mut descriptors = descriptors.into_iter();
+        match (descriptors.next(), descriptors.next()) {
+            (Some(user), Some(network)) => Ok(UserNamespaces { user, network }),
+            _ => Err(failed(&said).with_hint(
+                "user namespaces need a kernel that has them and lets root make them (user.max_user_namespaces)",
+            )),
+        }
     }
 }
 

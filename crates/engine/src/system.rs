@@ -109,39 +109,43 @@ pub struct SystemService {
     shared: Arc<Shared>,
 }
 
+/// What the engine was told of itself.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) root: PathBuf,
+    pub(crate) version: String,
+    pub(crate) runtimes: Runtimes,
+    /// Whether containers have users of their own.
+    pub(crate) own_users: bool,
+}
+
 #[derive(Debug)]
 struct Shared {
     id: String,
-    root: PathBuf,
-    version: String,
+    about: About,
     host: Host,
     registry: Registry,
     images: ImageService,
     events: EventBus,
-    runtimes: Runtimes,
 }
 
 impl SystemService {
     pub(crate) fn new(
-        root: PathBuf,
-        version: String,
+        about: About,
         host: Host,
         registry: Registry,
         images: ImageService,
         events: EventBus,
-        runtimes: Runtimes,
     ) -> Result<Self> {
-        let id = identity(&root)?;
+        let id = identity(&about.root)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 id,
-                root,
-                version,
+                about,
                 host,
                 registry,
                 images,
                 events,
-                runtimes,
             }),
         })
     }
@@ -154,7 +158,7 @@ impl SystemService {
 
     /// Adds up what is on disk, which takes long.
     pub async fn disk(&self) -> Result<DiskParts> {
-        let root = self.shared.root.clone();
+        let root = self.shared.about.root.clone();
         crate::blocking(move || measure(&root)).await
     }
 }
@@ -237,14 +241,22 @@ impl Shared {
             cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: memory_total(),
             host_name: host.name.clone(),
-            root: self.root.clone(),
-            version: self.version.clone(),
+            root: self.about.root.clone(),
+            version: self.about.version.clone(),
             registries: self.images.store().registry_settings(),
-            security_options: vec!["name=seccomp,profile=builtin".to_owned()],
-            runtimes: self.runtimes.programs(),
-            default_runtime: self.runtimes.default.clone(),
+            security_options: self.security_options(),
+            runtimes: self.about.runtimes.programs(),
+            default_runtime: self.about.runtimes.default.clone(),
             warnings,
         }
+    }
+
+    fn security_options(&self) -> Vec<String> {
+        let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
+        if self.about.own_users {
+            options.push("name=userns".to_owned());
+        }
+        options
     }
 
     fn layer_driver(&self) -> String {

@@ -442,6 +442,18 @@ impl VolumeService {
         self.shared.store.get(name).is_some()
     }
 
+    /// Gives a new volume to the user and the group of these ids of the host. Blocks.
+    pub(crate) fn give(&self, name: &str, (user, group): (u32, u32)) -> Result<()> {
+        use rustix::fs::{Gid, Uid};
+        let directory = sampan_fs::open_dir(self.shared.directory.join(name))?;
+        let data = open_below(&directory, DATA);
+        let given = data.and_then(|data| {
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            Ok(rustix::fs::fchown(data, Some(user), Some(group))?)
+        });
+        given.map_err(|error| Error::because("give a volume to its container's root", &error))
+    }
+
     /// Fills an empty volume with what an image has at `destination`. Blocks.
     ///
     /// The copy is made beside the data and takes its place at once, so that a kill leaves an

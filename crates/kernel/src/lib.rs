@@ -21,6 +21,7 @@
 #[macro_use]
 mod macros;
 
+pub mod acting;
 pub mod ancillary;
 pub mod bpf;
 pub mod clone;

@@ -11,10 +11,13 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, OpenTreeFlags, mount, open_tree};
 
+use sampan_kernel::acting::ActingAs;
+
 use crate::context::{Context, descriptor_path};
 use crate::error::{Error, Result};
 use crate::init::InitLayer;
 use crate::mount::LayerMount;
+use crate::owners::Owners;
 use crate::place::{Kept, Place, Places};
 
 /// What overlayfs stacks at most (`OVL_MAX_STACK`).
@@ -50,16 +53,34 @@ pub(crate) fn overlay(
     writable: Option<&Writable>,
     durability: Durability,
     places: &Places,
+    owners: Option<Owners<'_>>,
 ) -> Result<OwnedFd> {
+    // Overlayfs makes its own files as whoever mounts it, who must be somebody in the upper
+    // directory.
+    let acting = owners.map(|Owners { root, .. }| ActingAs::new(root.0, root.1));
+    let _acting = acting
+        .transpose()
+        .map_err(|error| Error::io("act as the owner of", "the upper directory", error))?;
     let mut layers = Vec::new();
+    // Until they are stacked.
+    let mut mapped = Vec::new();
+    let mut open_layer = |mount: BorrowedFd<'_>| match owners {
+        None => open_directory(mount, Path::new(".")),
+        Some(owners) => {
+            let kept = owners.map(mount, Path::new(""), places)?;
+            let layer = open_directory(kept.as_fd(), Path::new("."));
+            mapped.push(kept);
+            layer
+        }
+    };
     if let Some(path) = changes {
         layers.push(open_directory(CWD, path)?);
     }
     if let Some(init) = init {
-        layers.push(open_directory(init.as_fd(), Path::new("."))?);
+        layers.push(open_layer(init.as_fd())?);
     }
     for lower in visible(lowers) {
-        layers.push(open_directory(lower.as_fd(), Path::new("."))?);
+        layers.push(open_layer(lower.as_fd())?);
     }
     // Overlayfs wants one lower layer, and two where nothing is writable.
     let nothing = if layers.is_empty() || (writable.is_none() && layers.len() == 1) {
@@ -75,11 +96,18 @@ pub(crate) fn overlay(
             limit: LAYERS_MAX,
         });
     }
-    let writable = writable.map(Opened::new).transpose()?;
+    let writable = match (writable, owners) {
+        (Some(writable), Some(owners)) => {
+            let (opened, kept) = Opened::owned(writable, owners, places)?;
+            mapped.push(kept);
+            Some(opened)
+        }
+        (writable, _) => writable.map(Opened::new).transpose()?,
+    };
     let root = stack_somehow(&layers, writable.as_ref(), durability, places);
     // A detached mount is taken apart with the descriptor that made it, so it
     // must outlive the stacking; the overlay has a copy of its own then.
-    drop(nothing);
+    drop((nothing, mapped));
     root
 }
 
@@ -198,6 +226,22 @@ impl Opened {
             upper: open_directory(CWD, &writable.upper)?,
             work: open_directory(CWD, &writable.work)?,
         })
+    }
+
+    /// The same through one mount that shows other owners.
+    fn owned(writable: &Writable, owners: Owners<'_>, places: &Places) -> Result<(Self, Kept)> {
+        let parts = |path: &Path| {
+            let parent = path.parent().unwrap_or(Path::new("/")).to_owned();
+            (parent, PathBuf::from(path.file_name().unwrap_or_default()))
+        };
+        let (parent, upper) = parts(&writable.upper);
+        let (_, work) = parts(&writable.work);
+        let kept = owners.map(CWD, &parent, places)?;
+        let opened = Self {
+            upper: open_directory(kept.as_fd(), &upper)?,
+            work: open_directory(kept.as_fd(), &work)?,
+        };
+        Ok((opened, kept))
     }
 }
 

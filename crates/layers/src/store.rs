@@ -22,6 +22,7 @@ use crate::init::{self, InitEntry, InitLayer, InitLayers};
 use crate::limits::Limits;
 use crate::mount::{LayerMount, Mounted, mount_directory, mount_index};
 use crate::overlay::{self, Durability, Writable};
+use crate::owners::Owners;
 use crate::place::{self, Bindable, Kept, Place, Places};
 use crate::record::{self, Form, Record};
 use crate::tree::Tree;
@@ -343,7 +344,23 @@ impl LayerStore {
         durability: Durability,
     ) -> Result<OwnedFd> {
         let places = self.places()?;
-        overlay::overlay(lowers, init, None, writable, durability, &places)
+        overlay::overlay(lowers, init, None, writable, durability, &places, None)
+    }
+
+    /// As [`LayerStore::overlay`], with owners that are others outside: each stored owner is shown as
+    /// the one that stands for it. What is written is stored with the owners inside. The directories of `writable` lie beside each other.
+    ///
+    /// Needs Linux 6.3 (id-mapped mounts of every file system in question).
+    pub fn overlay_owned(
+        &self,
+        lowers: &[LayerMount],
+        init: Option<&InitLayer>,
+        writable: Option<&Writable>,
+        durability: Durability,
+        owners: Option<Owners<'_>>,
+    ) -> Result<OwnedFd> {
+        let places = self.places()?;
+        overlay::overlay(lowers, init, None, writable, durability, &places, owners)
     }
 
     /// Stacks layers and, above them, the directory that has received changes,
@@ -356,7 +373,7 @@ impl LayerStore {
     ) -> Result<OwnedFd> {
         let places = self.places()?;
         let (changes, durability) = (Some(changes), Durability::Durable);
-        overlay::overlay(lowers, init, changes, None, durability, &places)
+        overlay::overlay(lowers, init, changes, None, durability, &places, None)
     }
 
     /// Keeps a detached mount so that parts of it can be bound elsewhere.

@@ -73,6 +73,20 @@ impl NetworkNamespace {
         })
     }
 
+    /// Takes a namespace that was just made, and gives it what [`NetworkNamespace::new`] gives.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn adopt(namespace: OwnedFd) -> Result<Self> {
+        in_thread(move || {
+            setns(namespace.as_fd(), Namespaces::NETWORK).map_err(|source| Error::Namespace {
+                step: "enter a",
+                source,
+            })?;
+            prepare_here()
+        })
+    }
+
     /// Returns the namespace the calling thread is in (`--network host`).
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::io::Errno;
@@ -28,6 +29,7 @@ use crate::process::{MissingDirectory, Planned, ProcessContext, ProcessPlan};
 use crate::report::{Answer, receive, report_socket, tell};
 use crate::resolve::{Links, open_with};
 use crate::streams::Terminals;
+use crate::trees::open_directory;
 use crate::user_namespace::become_its_root;
 use crate::{Error, ExecRequest};
 
@@ -150,9 +152,11 @@ fn hear_with(
 /// The instance of devpts that the container has at /dev/pts.
 fn find_terminals(container: &Parts) -> Result<OwnedFd, Error> {
     let none = || Error::Unsupported("a terminal without a devpts mount at /dev/pts".to_owned());
-    let root = container.lookup_root.as_fd();
+    // Where it is mounted: the root that users are looked up in has no mounts.
+    let root = format!("/proc/{}/root", container.child.pid.as_raw_nonzero());
+    let root = open_directory(Path::new(&root)).map_err(|_| Error::NotRunning)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let found = open_with(root, c"/dev/pts", Links::Follow, flags).map_err(|_| none())?;
+    let found = open_with(root.as_fd(), c"/dev/pts", Links::Follow, flags).map_err(|_| none())?;
     match fstatfs(&found) {
         // In place of the container's another would do as well: it is the caller that opens it.
         Ok(status) if status.f_type == DEVPTS => Ok(found),

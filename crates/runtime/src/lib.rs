@@ -68,3 +68,4 @@ pub use hooks::{run_hooks, state};
 pub use identity::numeric_user;
 pub use sampan_kernel::pidfd::Ending;
 pub use sampan_kernel::seccomp::SeccompProgram;
+pub use user_namespace::UserNamespaces;

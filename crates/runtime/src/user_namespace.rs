@@ -46,21 +46,61 @@ impl IdMaps {
 
     /// A namespace with these maps and nobody in it, for mounts.
     pub(crate) fn namespace(&self) -> Result<OwnedFd, Error> {
-        let holder = spawn_copy(Namespaces::USER, None, || {
+        let [namespace] = self.namespaces(Namespaces::USER, ["user"])?;
+        Ok(namespace)
+    }
+
+    /// New namespaces with nobody in them: one of users with these maps, and others that are its.
+    fn namespaces<const N: usize>(
+        &self,
+        kinds: Namespaces,
+        names: [&str; N],
+    ) -> Result<[OwnedFd; N], Error> {
+        let holder = spawn_copy(kinds, None, || {
             // Until it is killed.
             loop {
                 rustix::event::pause();
             }
         })
         .map_err(Error::io_step("make a user namespace"))?;
+        let open = |name: &str| {
+            let path = format!("/proc/{}/ns/{name}", holder.pid.as_raw_nonzero());
+            File::open(path)
+                .map(OwnedFd::from)
+                .map_err(Error::io_step("open a user namespace"))
+        };
         let made = self.write(holder.pid).and_then(|()| {
-            let path = format!("/proc/{}/ns/user", holder.pid.as_raw_nonzero());
-            File::open(path).map_err(Error::io_step("open a user namespace"))
+            let opened: Result<Vec<_>, _> = names.into_iter().map(open).collect();
+            Ok(opened?
+                .try_into()
+                .expect("one descriptor was opened for each name"))
         });
         // It has done its work, whatever came of it.
         let _ = pidfd::send_signal(holder.pidfd.as_fd(), Signal::KILL);
         let _ = pidfd::wait(holder.pidfd.as_fd());
-        made.map(OwnedFd::from)
+        made
+    }
+}
+
+/// A namespace of users and one of its networks, with nobody in them.
+#[derive(Debug)]
+pub struct UserNamespaces {
+    /// That of users.
+    pub user: OwnedFd,
+    /// That of the network.
+    pub network: OwnedFd,
+}
+
+impl UserNamespaces {
+    /// Makes them. The caller has one thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or a map makes no sense.
+    pub fn make(users: &[IdMapping], groups: &[IdMapping]) -> Result<Self, Error> {
+        let maps = IdMaps::new(users, groups)?;
+        let kinds = Namespaces::USER | Namespaces::NETWORK;
+        let [user, network] = maps.namespaces(kinds, ["user", "net"])?;
+        Ok(Self { user, network })
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sampan_oci::runtime::{NamespaceKind, Process, Spec};
+use sampan_oci::runtime::{IdMapping, NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -94,6 +94,15 @@ pub struct ForeignRuntime {
     pub arguments: Vec<String>,
     /// Where it keeps its state (`--root`).
     pub state: PathBuf,
+}
+
+/// The argument of `sampan-shim user-namespaces`: ids in a namespace of users.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserMaps {
+    /// Of users.
+    pub users: Vec<IdMapping>,
+    /// Of groups.
+    pub groups: Vec<IdMapping>,
 }
 
 /// A system call filter as the kernel takes it.

@@ -15,7 +15,8 @@
 //! * [`record`]: what is left on disk, below `<container directory>/shim/`;
 //! * [`steps`]: where the time goes;
 //! * [`isolate`]: away from whoever started it;
-//! * [`init`]: the other face of the executable, process 1 of a container with `--init`.
+//! * [`init`]: the other face of the executable, process 1 of a container with `--init`;
+//! * [`users`]: a third one, which makes namespaces of users: only a process with one thread can.
 
 mod client;
 mod control;
@@ -33,6 +34,7 @@ mod steps;
 mod streams;
 mod supervisor;
 mod task;
+mod users;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
@@ -52,13 +54,15 @@ fn main() -> ExitCode {
             Some(number) => supervisor::run(number),
             None => usage(),
         },
+        Some(b"user-namespaces") => users::run(&arguments[1..]),
         _ => usage(),
     }
 }
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: sampan-shim --control-fd NUMBER\n       sampan-shim init -- COMMAND [ARGUMENT...]"
+        "usage: sampan-shim --control-fd NUMBER\n       sampan-shim init -- COMMAND [ARGUMENT...]\n       \
+         sampan-shim user-namespaces MAPS"
     );
     ExitCode::from(2)
 }

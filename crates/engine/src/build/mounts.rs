@@ -20,6 +20,7 @@ use sampan_layers::{Bindable, Durability, LayerMount, LayerStore, Writable};
 use sampan_oci::runtime::Mount;
 
 use crate::container::registry::Private;
+use crate::users::MountUser;
 use crate::{Error, Result};
 
 /// Bytes that a secret may have, as with BuildKit.
@@ -38,14 +39,16 @@ pub(super) struct Made {
 }
 
 /// Makes what is mounted for a command. `directory` is the container's, for what is written and
-/// dropped.
+/// dropped; `users` are its users where they are not the host's.
 pub(super) fn make(
     layers: &LayerStore,
     step: &RunStep,
     secrets: &dyn Secrets,
     directory: &Path,
+    users: Option<&MountUser>,
 ) -> Result<Made> {
     let mut maker = Maker {
+        users,
         layers,
         secrets,
         directory,
@@ -65,6 +68,7 @@ pub(super) fn make(
 }
 
 struct Maker<'a> {
+    users: Option<&'a MountUser>,
     layers: &'a LayerStore,
     secrets: &'a dyn Secrets,
     directory: &'a Path,
@@ -105,18 +109,22 @@ impl Maker<'_> {
                     true => None,
                     false => Some(self.scratch(&name)?),
                 };
-                let whole =
-                    self.layers
-                        .overlay(&mounts, None, writable.as_ref(), Durability::Volatile)?;
+                let whole = self.layers.overlay_owned(
+                    &mounts,
+                    None,
+                    writable.as_ref(),
+                    Durability::Volatile,
+                    self.users.map(MountUser::owners),
+                )?;
                 let whole = self.layers.bindable(whole)?;
                 let part = part(&whole, Path::new(std::ffi::OsStr::from_bytes(path)))?;
-                self.bind(mount, part);
+                self.bind(mount, part, None);
                 self.made._bindable.push(whole);
                 self.made._layers.extend(mounts);
             }
             MountSource::Cache { directory, .. } => {
                 let directory = sampan_fs::open_dir(directory)?;
-                self.bind(mount, directory);
+                self.bind_mapped(mount, directory);
             }
             MountSource::Secret {
                 id,
@@ -129,7 +137,7 @@ impl Maker<'_> {
                 let memory = self.memory()?;
                 write_file(memory, Path::new(&name), &secret, *access).map_err(failed)?;
                 let part = part(memory, Path::new(&name))?;
-                self.bind(mount, part);
+                self.bind_mapped(mount, part);
             }
             MountSource::Agent {
                 id,
@@ -155,7 +163,7 @@ impl Maker<'_> {
                 chownat(memory, &*name, Some(uid), Some(gid), AtFlags::empty()).map_err(failed)?;
                 chmodat(memory, &*name, mode, AtFlags::empty()).map_err(failed)?;
                 let part = part(memory, Path::new(&name))?;
-                self.bind(mount, part);
+                self.bind_mapped(mount, part);
                 self.made.agents.push(Agent::new(socket, id.clone()));
             }
             MountSource::Script {
@@ -171,18 +179,25 @@ impl Maker<'_> {
                 let path = Path::new(&name).join(file);
                 write_file(memory, &path, content.as_bytes(), access).map_err(failed)?;
                 let part = part(memory, Path::new(&name))?;
-                self.bind(mount, part);
+                self.bind_mapped(mount, part);
             }
         }
         Ok(())
     }
 
-    fn bind(&mut self, mount: &StepMount, source: OwnedFd) {
+    /// Has the runtime bind what is the host's root's, which the command's root shall take for its
+    /// own.
+    fn bind_mapped(&mut self, mount: &StepMount, source: OwnedFd) {
+        self.bind(mount, source, self.users.map(|_| "idmap"));
+    }
+
+    fn bind(&mut self, mount: &StepMount, source: OwnedFd, option: Option<&str>) {
         let access = if mount.read_only { "ro" } else { "rw" };
+        let options = ["bind", access, "private"].into_iter().chain(option);
         let bound = Mount {
             destination: mount.target.clone(),
             kind: Some("bind".to_owned()),
-            options: ["bind", access, "private"].map(str::to_owned).to_vec(),
+            options: options.map(str::to_owned).collect(),
             ..Mount::default()
         };
         self.made.private.mounts.push((bound, Some(source)));
@@ -391,7 +406,7 @@ mod tests {
             secret_environment: vec![variable("there"), variable("missing")],
             ..RunStep::default()
         };
-        let made = make(&layers, &step, &Lent, root.path()).unwrap();
+        let made = make(&layers, &step, &Lent, root.path(), None).unwrap();
         assert_eq!(made.private.environment, ["TOKEN=hush"]);
         let [(_, Some(source))] = &made.private.mounts[..] else {
             panic!("one secret is mounted");
@@ -413,7 +428,7 @@ mod tests {
             mounts: vec![secret("missing", true)],
             ..RunStep::default()
         };
-        let error = make(&layers, &step, &Lent, root.path()).unwrap_err();
+        let error = make(&layers, &step, &Lent, root.path(), None).unwrap_err();
         assert!(error.message().contains("secret missing: not found"));
     }
 }

@@ -23,6 +23,7 @@ use super::service::Inner;
 use super::view::{Endpoint, NetworkState};
 use super::{names, spec, validate};
 use crate::network::{BRIDGE, network_of};
+use crate::users::{self, IdMaps};
 use crate::volume::{CreateVolume, LOCAL, Pin};
 use crate::{Action, Error, ErrorKind, Result};
 
@@ -67,6 +68,17 @@ impl Inner {
         let (path, args) = command(&config)?;
         let mut warnings = validate::check(&config, &host, self.cpus())?;
         self.runtimes.settle(&mut host, of_build)?;
+        if of_build && (host.privileged || host.network_mode == NetworkMode::Host) {
+            // It was allowed what takes the host's users.
+            "host".clone_into(&mut host.userns_mode);
+        }
+        let users = users::settle(&host, self.users.as_ref())?;
+        if users.is_some() && !self.runtimes.is_linked(&host.runtime) {
+            return Err(Error::invalid(format!(
+                "user namespaces are not supported with the runtime {}: use --runtime sampan or --userns host",
+                host.runtime
+            )));
+        }
         if host.network_mode == NetworkMode::Host {
             host.publish_all_ports = false;
         }
@@ -105,13 +117,18 @@ impl Inner {
         };
         let mut pins = Vec::new();
         let mounts = self.plan_mounts(&config, &host, sync, &mut pins)?;
+        if let Some(users) = &users {
+            for pin in pins.iter().filter(|pin| pin.is_new) {
+                self.volumes.give(pin.name(), users.root())?;
+            }
+        }
         undo.volumes = pins
             .iter()
             .filter(|pin| pin.is_new && pin.anonymous)
             .map(|pin| pin.name().to_owned())
             .collect();
         self.prepare_directory(&id)?;
-        self.fill_volumes(&mounts, image)?;
+        self.fill_volumes(&mounts, image, users.as_ref())?;
         if host.network_mode == NetworkMode::Host && host.publish_all_ports {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
@@ -129,6 +146,7 @@ impl Inner {
             host: Arc::new(host),
             lifecycle: Lifecycle::Created { failure: None },
             mounts,
+            users,
             restart_count: 0,
             health: None,
             stopped_by_hand: false,
@@ -473,7 +491,12 @@ impl Inner {
     }
 
     /// Fills empty volumes with what the image has in their places.
-    fn fill_volumes(&self, mounts: &[MountPoint], image: &Image) -> Result<()> {
+    fn fill_volumes(
+        &self,
+        mounts: &[MountPoint],
+        image: &Image,
+        users: Option<&IdMaps>,
+    ) -> Result<()> {
         let mut root = None;
         for point in mounts {
             if point.kind != MountKind::Volume || point.carry_out.no_copy {
@@ -482,7 +505,14 @@ impl Inner {
             if root.is_none() {
                 let layers = self.mount_layers(&image.diff_ids())?;
                 let store = self.images.store().layers();
-                let mount = store.overlay(&layers, None, None, Durability::Volatile)?;
+                let owners = self.mount_users(users)?;
+                let mount = store.overlay_owned(
+                    &layers,
+                    None,
+                    None,
+                    Durability::Volatile,
+                    owners.as_ref().map(|users| users.owners()),
+                )?;
                 root = Some(sampan_fs::Root::from_fd(mount));
             }
             if let Some(root) = &root {

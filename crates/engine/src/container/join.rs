@@ -82,7 +82,7 @@ impl Inner {
     }
 }
 
-fn namespace(pid: i32, kind: &str, doing: &str) -> Result<OwnedFd> {
+pub(crate) fn namespace(pid: i32, kind: &str, doing: &str) -> Result<OwnedFd> {
     File::open(format!("/proc/{pid}/ns/{kind}"))
         .map(OwnedFd::from)
         .map_err(|error| Error::because(doing, &error))

@@ -25,6 +25,7 @@ pub(crate) mod logs;
 pub(crate) mod mount;
 pub(crate) mod names;
 pub(crate) mod news;
+mod own_users;
 pub(crate) mod prune;
 pub(crate) mod record;
 pub(crate) mod recovery;

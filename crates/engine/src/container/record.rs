@@ -13,6 +13,7 @@ use super::id::{ContainerId, ContainerName};
 use super::lifecycle::Lifecycle;
 use super::mount::MountPoint;
 use super::view::NetworkState;
+use crate::users::IdMaps;
 
 /// What is stored of a container: plain data, complete enough to start it without its image's
 /// record.
@@ -34,6 +35,9 @@ pub(crate) struct Record {
     pub(crate) host: Arc<HostConfig>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) mounts: Vec<MountPoint>,
+    /// Its users, where they are not the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) users: Option<IdMaps>,
     pub(crate) network: NetworkState,
     #[serde(default)]
     pub(crate) restart_count: u32,

@@ -36,6 +36,7 @@ use crate::filter::Filters;
 use crate::host::Host;
 use crate::rest::Rest;
 use crate::shim::Executable;
+use crate::users::{IdMaps, MountUsers};
 use crate::{
     Action, Error, EventBus, ImageService, NetworkService, Result, Runtimes, VolumeService,
     blocking,
@@ -71,6 +72,9 @@ pub(crate) struct Inner {
     pub(crate) steps: sampan_build::Cache,
     pub(crate) builds: sampan_build::History,
     pub(crate) runtimes: Runtimes,
+    /// Users of containers that ask for none.
+    pub(crate) users: Option<IdMaps>,
+    pub(crate) mount_users: MountUsers,
 }
 
 impl ContainerService {

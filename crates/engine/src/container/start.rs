@@ -239,6 +239,10 @@ impl Inner {
         container: &Arc<Container>,
         record: &Arc<Record>,
     ) -> Result<Prepared, StartError> {
+        let own = {
+            let (inner, record) = (self.clone(), record.clone());
+            blocking(move || inner.own_users(&record)).await?
+        };
         let spawn = {
             let (inner, container) = (self.clone(), container.clone());
             async move {
@@ -255,7 +259,7 @@ impl Inner {
                 inner.fail_points.pass("start:root").await?;
                 told(
                     "root mounted",
-                    blocking(move || inner.prepare_root(&record)).await,
+                    blocking(move || inner.prepare_root(&record, own.user)).await,
                 )
             }
         };
@@ -265,7 +269,7 @@ impl Inner {
             async move {
                 inner.fail_points.pass("start:network").await?;
                 let connected = blocking(move || {
-                    let network = inner.prepare_network(&record)?;
+                    let network = inner.prepare_network(&record, own.network)?;
                     inner.note_network(&container, &network.state)?;
                     Ok(network)
                 });
@@ -361,7 +365,7 @@ impl Inner {
         layers.iter().map(|layer| Ok(store.mount(layer)?)).collect()
     }
 
-    fn prepare_root(&self, record: &Record) -> Result<Root> {
+    fn prepare_root(&self, record: &Record, users: Option<OwnedFd>) -> Result<Root> {
         let directory = self.paths.container(&record.id);
         let layers = self.mount_layers(&record.layers)?;
         let durability = if record.is_fleeting() {
@@ -373,12 +377,19 @@ impl Inner {
             upper: directory.join("upper"),
             work: directory.join("work"),
         };
+        let owners = self.mount_users(record.users.as_ref())?;
         let store = self.images.store().layers();
         let mount = store
             .init_layer(&layers, &INIT_LAYER)
-            .and_then(|init| store.overlay(&layers, Some(&init), Some(&writable), durability))
+            .and_then(|init| {
+                let owners = owners.as_ref().map(|owners| owners.owners());
+                store.overlay_owned(&layers, Some(&init), Some(&writable), durability, owners)
+            })
             .map_err(|error| Error::because("mount the root file system", &error))?;
-        let mut namespaces = Vec::new();
+        let mut namespaces: Vec<_> = users
+            .map(|users| (NamespaceKind::User, users))
+            .into_iter()
+            .collect();
         let shared = self.join(record, &mut namespaces)?;
         let mounts = record.mounts.iter().map(|point| self.carry_out(point));
         let mounts = mounts.chain(shared.map(Ok));
@@ -465,11 +476,15 @@ impl Inner {
     }
 
     /// Gives the container its network and writes the files that tell of it.
-    fn prepare_network(&self, record: &Record) -> Result<Network> {
+    fn prepare_network(&self, record: &Record, own: Option<OwnedFd>) -> Result<Network> {
+        let own = own.map(NetworkNamespace::adopt).transpose()?;
         let mut network = match &record.host.network_mode {
             NetworkMode::Host => Network::none(record.network.clone()),
             NetworkMode::None => Network {
-                namespace: Some(self.networks.isolated()?),
+                namespace: Some(match own {
+                    Some(namespace) => namespace,
+                    None => self.networks.isolated()?,
+                }),
                 ..Network::none(record.network.clone())
             },
             NetworkMode::Container(other) => return self.join_network(record, other),
@@ -484,7 +499,7 @@ impl Inner {
                     namespace,
                     state,
                     held,
-                } = self.networks.connect(record, &wish)?;
+                } = self.networks.connect(record, &wish, own)?;
                 Network {
                     namespace: Some(namespace),
                     state,
@@ -619,11 +634,12 @@ impl Inner {
                 } else {
                     "rw"
                 };
-                bind(
-                    directory.join(name),
-                    &destination,
-                    &["rbind", access, "rprivate"],
-                )
+                let mut options = vec!["rbind", access, "rprivate"];
+                if record.users.is_some() {
+                    // The container's root is their owner there.
+                    options.push("idmap");
+                }
+                bind(directory.join(name), &destination, &options)
             })
             .collect()
     }

@@ -24,6 +24,7 @@ pub(crate) fn record(lifecycle: Lifecycle) -> Record {
         host: Arc::default(),
         lifecycle,
         mounts: Vec::new(),
+        users: None,
         network: Default::default(),
         restart_count: 0,
         health: None,

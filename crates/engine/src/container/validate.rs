@@ -286,12 +286,6 @@ fn check_unsupported(host: &HostConfig) -> Result<()> {
     if !host.storage_opt.is_empty() {
         return not_yet("a storage option (--storage-opt)");
     }
-    if !matches!(host.userns_mode.as_str(), "" | "host") {
-        return Err(Error::invalid(format!(
-            "invalid user namespace mode: {}",
-            host.userns_mode
-        )));
-    }
     if !matches!(host.cgroupns_mode.as_str(), "" | "host" | "private") {
         return Err(Error::invalid(format!(
             "invalid cgroup namespace mode: {}",

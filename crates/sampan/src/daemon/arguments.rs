@@ -66,6 +66,9 @@ Options:
                            \"/var/lib/sampan\" or $SAMPAN_ROOT)
       --run string         Directory of the volatile state (default
                            \"/run/sampan\" or $SAMPAN_RUN)
+      --userns-remap string
+                           Users of containers: \"default\", USER[:GROUP] or
+                           UID:GID, whose subordinate ids stand for theirs
 ";
 
 /// What `sampan daemon` was asked to do.

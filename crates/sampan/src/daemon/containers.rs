@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use sampan_engine::{RuntimeProgram, Runtimes};
+use sampan_engine::{IdMaps, RuntimeProgram, Runtimes};
+
+use super::remap;
 
 /// How containers are made.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ContainerSettings {
     pub(super) runtimes: Runtimes,
+    /// Users of containers that ask for none.
+    pub(super) users: Option<IdMaps>,
     /// The arguments that said so, for the other of the two processes.
     pub(super) arguments: Vec<String>,
 }
@@ -28,7 +32,10 @@ impl ContainerSettings {
 
     /// Whether `name` is one of the flags that [`ContainerSettings::set`] takes, with a value each.
     pub(super) fn has(name: &str) -> bool {
-        matches!(name, "--add-runtime" | "--default-runtime")
+        matches!(
+            name,
+            "--add-runtime" | "--default-runtime" | "--userns-remap"
+        )
     }
 
     /// Takes a flag.
@@ -36,6 +43,7 @@ impl ContainerSettings {
         self.arguments.extend([name.to_owned(), value.to_owned()]);
         match name {
             "--add-runtime" => self.add_runtime(value)?,
+            "--userns-remap" => self.users = remap::read(value)?,
             _ => value.clone_into(&mut self.runtimes.default),
         }
         Ok(())

@@ -8,6 +8,7 @@ mod host;
 mod keeper;
 mod listen;
 mod registries;
+mod remap;
 mod start;
 mod unpack;
 mod unserved;

@@ -98,6 +98,7 @@ async fn serve(
     config.registries = registries.clone();
     config.proxies = registries::proxies();
     config.runtimes = settings.containers.runtimes.clone();
+    config.users = settings.containers.users.clone();
     let engine = Arc::new(
         Engine::open(config)
             .await

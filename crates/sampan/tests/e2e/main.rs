@@ -41,6 +41,7 @@ mod space;
 mod storage;
 mod table;
 mod transcripts;
+mod users;
 
 use sampan_testing::TestEngine;
 

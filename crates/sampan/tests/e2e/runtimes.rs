@@ -181,8 +181,7 @@ fn what_runs_by_another_runtime_is_managed_like_any() {
         let _ = engine
             .docker(&["update", "--memory", "48m", "--memory-swap", "96m", "one"])
             .ok();
-        let limit =
-            "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true";
+        let limit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true";
         assert_eq!(exec(&["one", "sh", "-c", limit]).ok(), "50331648");
         let _ = engine
             .docker(&["cp", "/etc/hostname", "one:/tmp/copied"])

@@ -82,12 +82,14 @@ impl FileArchive {
             let directory = self.view.open(self.path.as_path(), flags)?;
             let name = self.path.base();
             let name = if name == "/" { "" } else { name };
-            return write_named(directory.as_fd(), None, name.as_bytes(), out);
+            let owners = self.view.owners_inside();
+            return write_named(directory.as_fd(), None, name.as_bytes(), &owners, out);
         }
         let (parent, name) = self.path.split();
         let parent = self.view.open(parent, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let file = CString::new(name.as_bytes())?;
-        write_named(parent.as_fd(), Some(&file), name.as_bytes(), out)
+        let owners = self.view.owners_inside();
+        write_named(parent.as_fd(), Some(&file), name.as_bytes(), &owners, out)
     }
 }
 
@@ -225,9 +227,13 @@ fn extract_to(
     let options = sampan_archive::ExtractOptions {
         replace: options.replace,
         owner,
+        owners: view.owners_on_host(),
         rename: None,
     };
-    sampan_archive::extract(view.root(), &resolved, options, tar).map_err(|error| {
+    let as_root = view.as_root().map_err(failed)?;
+    let extracted = sampan_archive::extract(view.root(), &resolved, options, tar);
+    drop(as_root);
+    extracted.map_err(|error| {
         let text = crate::error::chain(&error);
         let kind = match () {
             () if error.is_read_only() => ErrorKind::Forbidden,

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
 };
+use sampan_archive::OwnerMap;
 use sampan_fs::Root;
+use sampan_kernel::acting::ActingAs;
 use sampan_kernel::clone::{Namespaces, unshare};
 use sampan_kernel::mount::{MountAttributes, MountChange, Propagation, Reach, change_mount};
 use sampan_layers::{Durability, LayerMount, Writable};
@@ -27,6 +29,7 @@ use super::super::registry::Container;
 use super::super::request::WaitCondition;
 use super::super::service::Inner;
 use super::super::start::INIT_LAYER;
+use crate::users::IdMaps;
 use crate::{Error, Result, blocking};
 
 /// How long the end of a container may take to be told once its process is gone.
@@ -38,6 +41,8 @@ pub(super) const NOT_FILES: Errno = Errno::NXIO;
 /// container that does not run.
 pub(crate) struct View {
     root: Root,
+    /// Whose ids its files have, where they are not the host's.
+    users: Option<IdMaps>,
     /// Ends the mounts. After the root, which lies in them.
     _mounts: Option<Mounts>,
     _layers: Vec<LayerMount>,
@@ -55,6 +60,26 @@ impl fmt::Debug for View {
 impl View {
     pub(super) fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// Which owners inside the container those of its files are.
+    pub(super) fn owners_inside(&self) -> OwnerMap {
+        self.users
+            .as_ref()
+            .map_or_else(OwnerMap::default, IdMaps::owners_inside)
+    }
+
+    /// Which owners its files have for owners inside the container.
+    pub(super) fn owners_on_host(&self) -> OwnerMap {
+        self.users
+            .as_ref()
+            .map_or_else(OwnerMap::default, IdMaps::owners_on_host)
+    }
+
+    /// Makes the calling thread the container's root for a while, where that is not the host's:
+    /// nobody else can make files there.
+    pub(super) fn as_root(&self) -> io::Result<Option<ActingAs>> {
+        self.users.as_ref().map(IdMaps::act_as_root).transpose()
     }
 
     /// Opens a path in the container. What the kernel itself shows (`/proc`, `/sys`) is not there.
@@ -96,6 +121,7 @@ impl Inner {
             if let Some(root) = blocking(move || Ok(live_root(pid, &id))).await? {
                 return Ok(View {
                     root,
+                    users: record.users.clone(),
                     _mounts: None,
                     _layers: Vec::new(),
                     _operation: None,
@@ -119,20 +145,29 @@ impl Inner {
             upper: directory.join("upper"),
             work: directory.join("work"),
         };
+        let owners = self.mount_users(record.users.as_ref())?;
         let store = self.images.store().layers();
         let overlay = store
             .init_layer(&layers, &INIT_LAYER)
             .and_then(|init| {
                 // Also for what is thrown away at its end: the mark that a volatile mount leaves
                 // is for the run that follows.
-                store.overlay(&layers, Some(&init), Some(&writable), Durability::Durable)
+                let owners = owners.as_ref().map(|owners| owners.owners());
+                store.overlay_owned(
+                    &layers,
+                    Some(&init),
+                    Some(&writable),
+                    Durability::Durable,
+                    owners,
+                )
             })
             .map_err(|error| Error::because("mount the container's files", &error))?;
         let binds = self.binds(record);
-        let (root, mounts) = Mounts::make(directory, overlay, binds)
+        let (root, mounts) = Mounts::make(writable.work, overlay, binds, record.users.clone())
             .map_err(|error| Error::because("mount the container's files", &error))?;
         Ok(View {
             root,
+            users: record.users.clone(),
             _mounts: Some(mounts),
             _layers: layers,
             _operation: Some(operation),
@@ -217,13 +252,25 @@ struct Mounts {
 }
 
 impl Mounts {
-    /// Attaches a root, on top of a directory, and what is bound into it.
-    fn make(directory: PathBuf, overlay: OwnedFd, binds: Vec<Bind>) -> io::Result<(Root, Self)> {
+    /// Attaches a root, on top of a directory in which nothing is looked for by its path, and what is
+    /// bound into it.
+    fn make(
+        directory: PathBuf,
+        overlay: OwnedFd,
+        binds: Vec<Bind>,
+        users: Option<IdMaps>,
+    ) -> io::Result<(Root, Self)> {
         let (stay, until) = mpsc::channel::<()>();
         let (ready, made) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("container-files".to_owned())
-            .spawn(move || hold(&directory, &overlay, &binds, &ready, &until))?;
+            .spawn(move || {
+                let made = attach(&directory, &overlay, &binds, users.as_ref());
+                if ready.send(made).is_ok() {
+                    // Nothing is ever sent.
+                    let _ = until.recv();
+                }
+            })?;
         let mounts = Self {
             stay: Some(stay),
             thread: Some(thread),
@@ -245,21 +292,12 @@ impl Drop for Mounts {
     }
 }
 
-fn hold(
+fn attach(
     directory: &Path,
     overlay: &OwnedFd,
     binds: &[Bind],
-    ready: &Sender<io::Result<Root>>,
-    until: &Receiver<()>,
-) {
-    let made = attach(directory, overlay, binds);
-    if ready.send(made).is_ok() {
-        // Nothing is ever sent.
-        let _ = until.recv();
-    }
-}
-
-fn attach(directory: &Path, overlay: &OwnedFd, binds: &[Bind]) -> io::Result<Root> {
+    users: Option<&IdMaps>,
+) -> io::Result<Root> {
     unshare(Namespaces::MOUNT)?;
     mount_change(
         "/",
@@ -285,7 +323,9 @@ fn attach(directory: &Path, overlay: &OwnedFd, binds: &[Bind]) -> io::Result<Roo
             ..MountChange::default()
         };
         change_mount(tree.as_fd(), &change, Reach::Tree)?;
+        let as_root = users.map(IdMaps::act_as_root).transpose()?;
         let target = mount_point(&root, &bind.destination, &tree)?;
+        drop(as_root);
         onto(&tree, &target)?;
     }
     Ok(root)

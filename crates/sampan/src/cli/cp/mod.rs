@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sampan_api::Client;
 use sampan_api::client::ByteStream;
-use sampan_archive::{ExtractOptions, Owner, Replace, extract, write_named};
+use sampan_archive::{ExtractOptions, Owner, OwnerMap, Replace, extract, write_named};
 use sampan_dockerfile::clean;
 use sampan_fs::Root;
 use tokio::sync::mpsc;
@@ -292,6 +292,7 @@ impl Packing {
             self.directory.as_fd(),
             self.entry.as_deref(),
             name.as_bytes(),
+            &OwnerMap::default(),
             out,
         )
     }
@@ -353,6 +354,7 @@ async fn unpack(mut stream: ByteStream, ends: Ends, count: Arc<AtomicI64>) -> Re
             let options = ExtractOptions {
                 replace: Replace::SameKind,
                 owner: Owner::Nobody,
+                owners: OwnerMap::default(),
                 rename: ends.rename,
             };
             let pieces = Pieces {

@@ -1,0 +1,360 @@
+//! Containers whose users are not the host's: ids inside are what the image says, ids on the host
+//! are subordinate ones.
+
+use std::os::unix::fs::MetadataExt;
+
+use sampan_testing::{Fixture, TestEngine, run};
+
+use crate::{SAMPAN, engine_with_busybox};
+
+/// The first subordinate ids of the user that tests remap to.
+const FIRST: u32 = 700_000;
+
+/// An engine that remaps to a user of the host, which is there for as long as the test machine is.
+fn remapped() -> TestEngine {
+    const USER: &str = "sampan-remapped";
+    // Tests run beside each other.
+    let lock = std::fs::File::create(std::env::temp_dir().join("sampan-remapped.lock")).unwrap();
+    lock.lock().unwrap();
+    let ranges = format!("{USER}:{FIRST}:65536\n");
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let known = std::fs::read_to_string(file).unwrap_or_default();
+        if !known.contains(&ranges) {
+            std::fs::write(file, known + &ranges).unwrap();
+        }
+    }
+    if run("id", &[USER]).code != 0 {
+        let _ = run("useradd", &["--system", "--user-group", USER]).ok();
+    }
+    drop(lock);
+    let engine = TestEngine::start_with(SAMPAN, &["--userns-remap", USER]);
+    engine.load(Fixture::Busybox);
+    engine
+}
+
+fn owner(path: impl AsRef<std::path::Path>) -> (u32, u32) {
+    let metadata = std::fs::symlink_metadata(path).unwrap();
+    (metadata.uid(), metadata.gid())
+}
+
+#[test]
+fn ids_are_the_images_inside_and_subordinate_ones_outside() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = remapped();
+    let info = engine.docker(&["info", "-f", "{{.SecurityOptions}}"]).ok();
+    assert!(info.contains("name=userns"), "{info}");
+    let look = "cat /proc/self/uid_map | tr -s ' '; stat -c %u:%g / /etc/passwd /etc/hosts /proc/1; \
+                id -u; touch /x && stat -c %u:%g /x; mount | grep -c ' /sys '; ip addr | grep -c 172; \
+                echo 1 > /proc/sys/net/ipv4/ip_forward 2>/dev/null || echo protected";
+    let said = engine
+        .docker(&["run", "--rm", "busybox", "sh", "-c", look])
+        .ok();
+    let lines: Vec<&str> = said.lines().collect();
+    let map = format!(" 0 {FIRST} 65536");
+    let expected = [
+        map.as_str(),
+        "0:0",
+        "0:0",
+        "0:0",
+        "0:0",
+        "0",
+        "0:0",
+        "1",
+        "1",
+        "protected",
+    ];
+    assert_eq!(lines, expected);
+
+    // A volume and a bind mount have the ids of the host.
+    let shared = engine.scratch().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::os::unix::fs::chown(&shared, Some(FIRST), Some(FIRST)).unwrap();
+    let bind = format!("{}:/shared", shared.display());
+    let script = "touch /shared/a /data/a; chown 7:8 /data/a; stat -c %u:%g /data /data/a";
+    let said = engine.docker(&[
+        "run",
+        "--rm",
+        "-v",
+        &bind,
+        "-v",
+        "vol:/data",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(said.ok(), "0:0\n7:8");
+    assert_eq!(owner(shared.join("a")), (FIRST, FIRST));
+    let data = engine.root().join("volumes/vol/_data");
+    assert_eq!(owner(&data), (FIRST, FIRST));
+    assert_eq!(owner(data.join("a")), (FIRST + 7, FIRST + 8));
+    // One that is filled from the image has its owners.
+    let said = engine.docker(&[
+        "run",
+        "--rm",
+        "-v",
+        "etc:/etc",
+        "busybox",
+        "stat",
+        "-c",
+        "%u",
+        "/etc/passwd",
+    ]);
+    assert_eq!(said.ok(), "0");
+    assert_eq!(
+        owner(engine.root().join("volumes/etc/_data/passwd")).0,
+        FIRST
+    );
+
+    let _ = engine
+        .docker(&["run", "-d", "--name", "one", "busybox", "sleep", "1000"])
+        .ok();
+    let pid = engine
+        .docker(&["inspect", "-f", "{{.State.Pid}}", "one"])
+        .ok();
+    assert_eq!(owner(format!("/proc/{pid}")).0, FIRST);
+    let said = engine.docker(&[
+        "exec",
+        "one",
+        "sh",
+        "-c",
+        "id -u; touch /made; stat -c %u /made",
+    ]);
+    assert_eq!(said.ok(), "0\n0");
+    let said = engine.docker(&["exec", "-u", "1000", "one", "sh", "-c", "id -u; id -g"]);
+    assert_eq!(said.ok(), "1000\n1000");
+    let refused = engine.docker(&["exec", "one", "sh", "-c", "mount -t tmpfs x /mnt"]);
+    assert_ne!(refused.code, 0);
+    let terminal = crate::sessions::on_terminal(
+        &engine,
+        "docker exec -it one sh -c 'tty; stat -c %u $(tty)'",
+        &[],
+    );
+    assert!(terminal.0.contains("/dev/pts/"), "{terminal:?}");
+    // What the container has changed has its own ids on the disk.
+    let upper = std::fs::read_dir(engine.root().join("containers")).unwrap();
+    let upper: Vec<_> = upper
+        .map(|entry| entry.unwrap().path().join("upper/made"))
+        .collect();
+    assert!(
+        upper
+            .iter()
+            .any(|made| made.exists() && owner(made) == (0, 0)),
+        "{upper:?}"
+    );
+    let _ = engine.docker(&["rm", "-f", "one"]).ok();
+    let _ = engine.docker(&["volume", "rm", "vol", "etc"]).ok();
+    engine.ledger().assert_no_container();
+}
+
+#[test]
+fn copies_images_and_builds_of_a_remapped_engine_have_the_ids_inside() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = remapped();
+    let script = "mkdir /d; touch /d/own; chown 12:34 /d/own; sleep 1000";
+    let _ = engine
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "one",
+            "-v",
+            "vol:/data",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ])
+        .ok();
+    sampan_testing::until("it has written", || {
+        engine.docker(&["exec", "one", "test", "-e", "/d/own"]).code == 0
+    });
+    let listed = |from: &str| {
+        let mut copy = engine.docker_command(&["cp", from, "-"]);
+        let tar = copy.output().unwrap().stdout;
+        let path = engine.scratch().join("copied.tar");
+        std::fs::write(&path, tar).unwrap();
+        run("tar", &["--numeric-owner", "-tvf", path.to_str().unwrap()]).ok()
+    };
+    let file = engine.scratch().join("file");
+    std::fs::write(&file, "word").unwrap();
+    let file = file.to_str().unwrap();
+    for state in ["running", "stopped"] {
+        let shown = listed("one:/d");
+        assert!(
+            shown.contains(" 0/0 ") && shown.contains(" 12/34 "),
+            "{state}: {shown}"
+        );
+        for target in ["one:/d/copied", "one:/data/copied"] {
+            let _ = engine.docker(&["cp", file, target]).ok();
+        }
+        assert!(listed("one:/d/copied").contains(" 0/0 "), "{state}");
+        assert!(listed("one:/data/copied").contains(" 0/0 "), "{state}");
+        assert_eq!(
+            owner(engine.root().join("volumes/vol/_data/copied")),
+            (FIRST, FIRST)
+        );
+        if state == "running" {
+            let seen = engine.docker(&[
+                "exec",
+                "one",
+                "stat",
+                "-c",
+                "%u:%g",
+                "/d/copied",
+                "/data/copied",
+            ]);
+            assert_eq!(seen.ok(), "0:0\n0:0");
+            let _ = engine.docker(&["stop", "-t", "0", "one"]).ok();
+        }
+    }
+    let changed = engine.docker(&["diff", "one"]).ok();
+    assert_eq!(changed, "A /d\nA /d/copied\nA /d/own\nA /data");
+    let _ = engine.docker(&["commit", "one", "made"]).ok();
+    // A container with the host's users, and one with others, see the same.
+    for users in ["host", "0:900000:70000"] {
+        let seen = engine.sampan(&[
+            "run", "--rm", "--userns", users, "made", "stat", "-c", "%u:%g", "/d/own",
+        ]);
+        assert_eq!(seen.ok(), "12:34", "{users}");
+    }
+    let context = engine.scratch().join("context");
+    std::fs::create_dir(&context).unwrap();
+    let dockerfile = "FROM busybox\nCOPY --chown=5:6 Dockerfile /copied\n\
+                      RUN --mount=type=cache,target=/cache --mount=type=bind,target=/context \
+                      cat /proc/self/uid_map > /map && stat -c %u:%g /cache /context/Dockerfile /copied > /seen && \
+                      touch /cache/x && echo x > /made && chown 8:9 /made\n";
+    std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let _ = engine
+        .sampan(&["build", "-t", "built", context.to_str().unwrap()])
+        .ok();
+    let said = engine.docker(&[
+        "run",
+        "--rm",
+        "built",
+        "sh",
+        "-c",
+        "cat /seen; stat -c %u:%g /made; tr -s ' ' < /map",
+    ]);
+    let lines = said.ok();
+    assert!(lines.starts_with("0:0\n0:0\n5:6\n8:9\n"), "{lines}");
+    assert!(lines.ends_with(&format!(" 0 {FIRST} 65536")), "{lines}");
+    let _ = engine.docker(&["rm", "-v", "one"]).ok();
+    let _ = engine.docker(&["volume", "rm", "vol"]).ok();
+    engine.ledger().assert_no_container();
+}
+
+#[test]
+fn what_cannot_go_with_other_users_is_refused() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = remapped();
+    let refused = |flags: &[&str], words: &str| {
+        let words_typed = [&["run", "--rm"], flags, &["busybox", "true"]].concat();
+        let said = engine.docker(&words_typed).failed(125);
+        assert!(said.contains(words), "{said}");
+    };
+    refused(
+        &["--privileged"],
+        "privileged mode is incompatible with user namespaces",
+    );
+    refused(
+        &["--network", "host"],
+        "cannot share the host's network namespace when user namespaces",
+    );
+    refused(
+        &["--pid", "host"],
+        "cannot share the host PID namespace when user namespaces",
+    );
+    refused(
+        &["--runtime", "runc"],
+        "user namespaces are not supported with the runtime runc",
+    );
+    for mode in ["0:1:0", "auto"] {
+        let said = engine.sampan(&["run", "--rm", "--userns", mode, "busybox", "true"]);
+        let words = format!("invalid user namespace mode: {mode}");
+        assert!(said.failed(125).contains(&words), "{mode}");
+    }
+    for flags in [
+        &["--privileged"][..],
+        &["--network", "host"],
+        &["--pid", "host"],
+    ] {
+        let words = [
+            &["run", "--rm", "--userns", "host"],
+            flags,
+            &["busybox", "cat", "/proc/self/uid_map"],
+        ];
+        let said = engine.docker(&words.concat()).ok();
+        assert!(said.contains("4294967295"), "{said}");
+    }
+    // Who joins another has its users.
+    let _ = engine
+        .docker(&["run", "-d", "--name", "one", "busybox", "sleep", "1000"])
+        .ok();
+    let joined = engine.docker(&[
+        "run",
+        "--rm",
+        "--network",
+        "container:one",
+        "--pid",
+        "container:one",
+        "busybox",
+        "ps",
+    ]);
+    assert!(joined.ok().contains("sleep 1000"));
+    refused(
+        &["--network", "container:one", "--userns", "host"],
+        "it has other users",
+    );
+    refused(
+        &["--pid", "container:one"],
+        "joins all of another one's namespaces",
+    );
+    let _ = engine.docker(&["rm", "-f", "one"]).ok();
+    engine.ledger().assert_no_container();
+}
+
+#[test]
+fn a_container_can_have_users_of_its_own_in_any_engine_and_keeps_them() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let mut engine = engine_with_busybox();
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--restart",
+        "always",
+        "--userns",
+        "0:800000:65536",
+    ];
+    let _ = engine
+        .sampan(
+            &[
+                &flags[..],
+                &["busybox", "sh", "-c", "touch /own; sleep 1000"],
+            ]
+            .concat(),
+        )
+        .ok();
+    let pid = |engine: &TestEngine| {
+        engine
+            .docker(&["inspect", "-f", "{{.State.Pid}}", "one"])
+            .ok()
+    };
+    let before = pid(&engine);
+    assert_eq!(owner(format!("/proc/{before}")).0, 800_000);
+    engine.kill_with_keeper();
+    let process = rustix::process::Pid::from_raw(before.parse().unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    engine.start_again();
+    sampan_testing::until("it runs again", || {
+        let pid = pid(&engine);
+        pid != "0" && pid != before
+    });
+    let said = engine.docker(&["exec", "one", "stat", "-c", "%u", "/own"]);
+    assert_eq!(said.ok(), "0");
+    let _ = engine.docker(&["rm", "-f", "one"]).ok();
+    engine.ledger().assert_no_container();
+}
