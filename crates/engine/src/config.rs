@@ -37,6 +37,10 @@ pub struct Config {
     pub runtimes: crate::Runtimes,
     /// Users of all containers that do not ask for others; none are the host's.
     pub users: Option<crate::IdMaps>,
+    /// Where vendors describe devices.
+    pub cdi: crate::Cdi,
+    /// Control group of containers that name none; empty for one of the engine's own.
+    pub cgroup_parent: String,
     /// Steps at which to fail, in tests.
     pub fail_points: FailPoints,
 }
@@ -61,6 +65,8 @@ impl Config {
             proxies: Proxies::default(),
             runtimes: crate::Runtimes::default(),
             users: None,
+            cdi: crate::Cdi::default(),
+            cgroup_parent: String::new(),
             fail_points: FailPoints::default(),
         }
     }

@@ -211,8 +211,11 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         proxies,
         runtimes,
         users,
+        cdi,
+        cgroup_parent,
         fail_points,
     } = config;
+    crate::container::cgroup_parent::check(&cgroup_parent)?;
     let paths = Paths::new(&root, &run);
     sampan_fs::create_dir_all(&root, 0o711)?;
     sampan_fs::create_dir_all(&run, 0o711)?;
@@ -244,6 +247,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
             version,
             runtimes: runtimes.clone(),
             own_users: users.is_some(),
+            cdi: cdi.clone(),
         },
         host.clone(),
         registry.clone(),
@@ -269,6 +273,8 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         runtimes,
         users,
         mount_users: MountUsers::default(),
+        cdi,
+        cgroup_parent,
     });
     Ok((inner, system, lock))
 }

@@ -24,6 +24,7 @@
 //! ```
 
 mod build;
+mod cdi;
 mod collector;
 mod config;
 mod container;
@@ -50,6 +51,7 @@ mod volume;
 pub use build::{
     BlobStore, BuildRequest, BuildService, CacheFilter, CacheSource, Layout, Logins, Sent,
 };
+pub use cdi::Cdi;
 pub use collector::{CollectRequest, CollectorConfig};
 pub use config::Config;
 pub use container::archive::{ExtractOptions, ExtractOwner, FileArchive, PathStat};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sampan_cgroups::Controller;
 
+use crate::Cdi;
 use crate::container::lifecycle::Status;
 use crate::container::registry::Registry;
 use crate::host::Host;
@@ -76,6 +77,10 @@ pub struct SystemInfo {
     pub runtimes: BTreeMap<String, RuntimeProgram>,
     /// What they are made by where they name none.
     pub default_runtime: String,
+    /// Where vendors' descriptions of devices are looked for.
+    pub device_directories: Vec<String>,
+    /// The devices described there.
+    pub devices: Vec<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -117,6 +122,7 @@ pub(crate) struct About {
     pub(crate) runtimes: Runtimes,
     /// Whether containers have users of their own.
     pub(crate) own_users: bool,
+    pub(crate) cdi: Cdi,
 }
 
 #[derive(Debug)]
@@ -247,8 +253,15 @@ impl Shared {
             security_options: self.security_options(),
             runtimes: self.about.runtimes.programs(),
             default_runtime: self.about.runtimes.default.clone(),
+            device_directories: self.device_directories(),
+            devices: self.about.cdi.devices(),
             warnings,
         }
+    }
+
+    fn device_directories(&self) -> Vec<String> {
+        let directories = self.about.cdi.directories.iter();
+        directories.map(|path| path.display().to_string()).collect()
     }
 
     fn security_options(&self) -> Vec<String> {

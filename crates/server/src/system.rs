@@ -177,8 +177,21 @@ fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
             driver: "nftables".to_owned(),
             info: Vec::new(),
         }),
+        cdi_spec_dirs: info.device_directories,
+        discovered_devices: if version.at_least(50) {
+            info.devices.into_iter().map(discovered).collect()
+        } else {
+            Vec::new()
+        },
         warnings: (!info.warnings.is_empty()).then_some(info.warnings),
         ..wire::Info::default()
+    }
+}
+
+fn discovered(id: String) -> wire::DiscoveredDevice {
+    wire::DiscoveredDevice {
+        source: "cdi".to_owned(),
+        id,
     }
 }
 

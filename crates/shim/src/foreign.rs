@@ -79,7 +79,7 @@ impl Runtime {
             self.name_user(process)?;
         }
         bundle::complete(&mut spec, &self.root, namespaces);
-        self.write("config.json", &spec)?;
+        write(&self.bundle, "config.json", &spec)?;
         let made = Made {
             runtime: Rc::clone(self),
             armed: true,
@@ -105,7 +105,7 @@ impl Runtime {
             mut process, stdio, ..
         } = request;
         self.name_user(&mut process)?;
-        self.write(PROCESS_FILE, &process)?;
+        write(&self.bundle, PROCESS_FILE, &process)?;
         let file = path_text(&self.bundle.join(PROCESS_FILE))?;
         let words = ["exec", "--detach", "--process", &file];
         let terminal = self.start_process(Doing::Exec, &words, stdio)?;
@@ -178,14 +178,6 @@ impl Runtime {
         Ok(())
     }
 
-    fn write(&self, name: &str, what: &impl serde::Serialize) -> Result<(), StartFailure> {
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(&self.bundle)?;
-            fs::write(self.bundle.join(name), serde_json::to_vec(what)?)
-        };
-        write().map_err(|error| system("writing the bundle", &error))
-    }
-
     fn read_pid(&self) -> Result<Pid, StartFailure> {
         let text = fs::read_to_string(self.bundle.join(PID_FILE))
             .map_err(|error| system("reading the pid file of the runtime", &error))?;
@@ -201,6 +193,29 @@ impl Runtime {
             &io::Error::other(what.to_owned()),
         )
     }
+}
+
+/// Writes a specification as other programs get it, for hooks of the runtime that is linked in; the
+/// bundle's path.
+pub(crate) fn write_bundle(
+    directory: &Path,
+    spec: &Spec,
+    root: &Path,
+    namespaces: &[(NamespaceKind, OwnedFd)],
+) -> Result<PathBuf, StartFailure> {
+    let mut spec = spec.clone();
+    bundle::complete(&mut spec, root, namespaces);
+    let bundle = directory.join(BUNDLE);
+    write(&bundle, "config.json", &spec)?;
+    Ok(bundle)
+}
+
+fn write(bundle: &Path, name: &str, what: &impl serde::Serialize) -> Result<(), StartFailure> {
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(bundle)?;
+        fs::write(bundle.join(name), serde_json::to_vec(what)?)
+    };
+    write().map_err(|error| system("writing the bundle", &error))
 }
 
 /// Paths are arguments of a program, which this one makes itself: they are text.

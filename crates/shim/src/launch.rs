@@ -78,6 +78,7 @@ pub(crate) struct Recipe {
     pub(crate) seccomp: Option<SeccompProgram>,
     log: LogConfig,
     directory: PathBuf,
+    socket_directory: PathBuf,
     terminal_size: Option<(u16, u16)>,
     stdin: StdinPolicy,
     /// The init's executable, where the runtime takes paths only.
@@ -135,7 +136,9 @@ impl Recipe {
         };
         steps::done("filter ready");
         let root = match (&launch.root, descriptors.root) {
-            (RootSource::Descriptor, Some(root)) if launch.runtime.is_some() => {
+            (RootSource::Descriptor, Some(root))
+                if launch.runtime.is_some() || spec.hooks.is_some() =>
+            {
                 KeptRoot::attach(&root, &launch.socket_directory)
                     .map_err(|error| system("mounting the root file system", &error))?
             }
@@ -169,6 +172,7 @@ impl Recipe {
             seccomp,
             log: launch.log.clone(),
             directory: launch.directory.clone(),
+            socket_directory: launch.socket_directory.clone(),
             terminal_size: launch.terminal_size,
             stdin: match (launch.open_stdin, launch.stdin_once) {
                 (false, _) => StdinPolicy::Closed,
@@ -279,6 +283,13 @@ impl Recipe {
             rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
                 .map_err(|errno| system("duplicating a descriptor", &io::Error::from(errno)))
         };
+        let directory = match (&spec.hooks, &self.root) {
+            (Some(_), KeptRoot::Attached(place)) => {
+                // Hooks look for the container's files by its bundle.
+                foreign::write_bundle(&self.socket_directory, &spec, &place.0, &self.namespaces)?
+            }
+            _ => PathBuf::from("/"),
+        };
         let namespaces = self.namespaces.iter();
         let namespaces = namespaces.map(|(kind, namespace)| Ok((*kind, copy(namespace)?)));
         let bundle = Bundle {
@@ -291,6 +302,8 @@ impl Recipe {
             cgroup: Some(self.cgroup.clone()),
             stdio,
             seccomp: self.seccomp.clone(),
+            directory,
+            id: self.id.clone(),
             on_step: steps::done,
             ..Bundle::new(spec, Root::Directory(PathBuf::new()))
         };

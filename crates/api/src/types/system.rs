@@ -167,6 +167,8 @@ wire! {
         omitempty "FirewallBackend" firewall_backend: Option<Firewall>,
         /// Directories of device specifications.
         "CDISpecDirs" cdi_spec_dirs: Vec<String>,
+        /// Devices that specifications describe. Absent before 1.50.
+        omitempty "DiscoveredDevices" discovered_devices: Vec<DiscoveredDevice>,
         /// Warnings for a person; null when there are none.
         "Warnings" warnings: Option<Vec<String>>,
     }
@@ -251,6 +253,14 @@ wire! {
         "Secure" secure: bool,
         /// Is Docker Hub.
         "Official" official: bool,
+    }
+
+    /// A device that containers can be given.
+    pub struct DiscoveredDevice {
+        /// Who describes it: `cdi`.
+        "Source" source: String,
+        /// Such as `vendor.com/class=name`.
+        "ID" id: String,
     }
 
     /// An OCI runtime.

@@ -203,6 +203,8 @@ pub struct Resources {
     pub devices: Vec<DeviceMapping>,
     /// Rules such as `c 42:* rmw`.
     pub device_cgroup_rules: Vec<String>,
+    /// Devices that vendors describe.
+    pub device_requests: Vec<DeviceRequest>,
     /// Soft limit in bytes.
     pub memory_reservation: i64,
     /// Memory and swap together in bytes; -1 for no limit.
@@ -235,6 +237,21 @@ pub struct DeviceMapping {
     pub path_in_container: String,
     /// Some of `rwm`; empty for all.
     pub cgroup_permissions: String,
+}
+
+/// Devices that were asked for by what they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRequest {
+    /// `cdi`, or empty or `nvidia` for graphics processors.
+    pub driver: String,
+    /// How many; -1 for all.
+    pub count: i64,
+    /// Which.
+    pub ids: Vec<String>,
+    /// One of these lists must be had entirely.
+    pub capabilities: Vec<Vec<String>>,
+    /// Options of the driver.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A resource limit of processes.

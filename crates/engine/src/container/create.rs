@@ -68,6 +68,10 @@ impl Inner {
         let (path, args) = command(&config)?;
         let mut warnings = validate::check(&config, &host, self.cpus())?;
         self.runtimes.settle(&mut host, of_build)?;
+        if host.resources.cgroup_parent.is_empty() {
+            host.resources.cgroup_parent.clone_from(&self.cgroup_parent);
+        }
+        self.cdi.check(&host.resources.device_requests)?;
         if of_build && (host.privileged || host.network_mode == NetworkMode::Host) {
             // It was allowed what takes the host's users.
             "host".clone_into(&mut host.userns_mode);

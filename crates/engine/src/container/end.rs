@@ -189,7 +189,7 @@ impl Inner {
             Some(state) => self.networks.disconnect(&state),
             None => Ok(()),
         };
-        let cgroup = self.remove_cgroup(container.id.as_str());
+        let cgroup = self.remove_cgroup_at(&self.cgroup(container));
         let runtime = &container.record().host.runtime;
         let forgotten = self
             .runtimes
@@ -203,13 +203,16 @@ impl Inner {
         network.and(cgroup).and(forgotten).and(files)
     }
 
-    /// Kills whatever is in a container's cgroup and removes it. Blocks.
+    /// Kills whatever is in the cgroup of a container that nobody knows any more and removes it.
+    /// Blocks.
     pub(crate) fn remove_cgroup(&self, id: &str) -> Result<()> {
+        self.remove_cgroup_at(&format!("{}/{id}", self.networks.names().instance()))
+    }
+
+    fn remove_cgroup_at(&self, path: &str) -> Result<()> {
         let failed =
             |error: sampan_cgroups::Error| crate::Error::because("remove a control group", &error);
-        let path: CgroupPath = format!("{}/{id}", self.networks.names().instance())
-            .parse()
-            .map_err(failed)?;
+        let path: CgroupPath = path.parse().map_err(failed)?;
         let Ok(cgroup) = Cgroup::open(&self.host.hierarchies, &path) else {
             return Ok(());
         };

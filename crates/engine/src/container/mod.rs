@@ -7,6 +7,7 @@
 pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod block;
+pub(crate) mod cgroup_parent;
 pub(crate) mod changes;
 pub(crate) mod commit;
 pub(crate) mod config;

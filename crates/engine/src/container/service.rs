@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::archive::{ExtractOptions, FileArchive, PathStat};
 use super::attach::Attachment;
+use super::cgroup_parent;
 use super::changes::ChangedPath;
 use super::commit::CommitOptions;
 use super::exec::ExecStarter;
@@ -38,7 +39,7 @@ use crate::rest::Rest;
 use crate::shim::Executable;
 use crate::users::{IdMaps, MountUsers};
 use crate::{
-    Action, Error, EventBus, ImageService, NetworkService, Result, Runtimes, VolumeService,
+    Action, Cdi, Error, EventBus, ImageService, NetworkService, Result, Runtimes, VolumeService,
     blocking,
 };
 
@@ -75,6 +76,9 @@ pub(crate) struct Inner {
     /// Users of containers that ask for none.
     pub(crate) users: Option<IdMaps>,
     pub(crate) mount_users: MountUsers,
+    pub(crate) cdi: Cdi,
+    /// Of containers that name none; empty for the engine's own.
+    pub(crate) cgroup_parent: String,
 }
 
 impl ContainerService {
@@ -364,7 +368,8 @@ impl ContainerService {
 
 impl Inner {
     pub(crate) fn cgroup(&self, container: &Container) -> String {
-        format!("{}/{}", self.networks.names().instance(), container.id)
+        let parent = &container.record().host.resources.cgroup_parent;
+        cgroup_parent::path(self.networks.names().instance(), parent, &container.id)
     }
 
     fn matching(&self, options: &ListOptions) -> Result<Vec<ContainerView>> {

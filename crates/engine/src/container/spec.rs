@@ -499,7 +499,7 @@ fn device_rules(wishes: &HostConfig, devices: &[(DeviceNode, String)]) -> Result
     ] {
         rules.push(rule(true, "c", Some(major), minor, "rwm"));
     }
-    for (node, access) in devices {
+    for (node, access) in devices.iter().filter(|(_, access)| !access.is_empty()) {
         rules.push(rule(
             true,
             node.kind,

@@ -26,6 +26,7 @@ use super::service::Inner;
 use super::spec::{self, SpecInput, bind};
 use super::view::NetworkState;
 use super::{log_config, resolver_file, validate};
+use crate::cdi::Injection;
 use crate::fail_point::STEP;
 use crate::host::{DeviceNode, device_at, devices_below};
 use crate::network::{BRIDGE, Connected};
@@ -64,6 +65,8 @@ struct Root {
     devices: Vec<(DeviceNode, String)>,
     block_io: Option<BlockIoResources>,
     mounts: Vec<Mount>,
+    /// What else goes with devices.
+    injection: Injection,
     /// Of other containers.
     namespaces: Vec<(NamespaceKind, OwnedFd)>,
 }
@@ -130,6 +133,7 @@ impl Inner {
             sources.extend(source.map(|source| (mount.destination.clone(), source)));
             mounts.push(mount);
         }
+        let injection = root.injection;
         let mut spec = spec::build(SpecInput {
             record: &record,
             host: &self.host,
@@ -139,6 +143,7 @@ impl Inner {
             cgroup: self.cgroup(container),
             hostname: spec::hostname(&record, &self.host),
         })?;
+        injection.apply(&mut spec);
         if let Some(process) = &mut spec.process {
             process.env.extend(private.environment);
             process.env.extend(self.link_variables(&record)?);
@@ -399,12 +404,23 @@ impl Inner {
                 .map_err(|error| Error::because("mount the init", &error))?,
             Some(false) | None => None,
         };
+        let mut injection = self.cdi.injection(&record.host.resources.device_requests)?;
+        if record.users.is_some() && injection.has_hooks() {
+            return Err(Error::not_implemented(
+                "CDI device injection failed: hooks of devices are not supported in a user namespace: use --userns host",
+            ));
+        }
+        let mut devices = devices(record)?;
+        devices.append(&mut injection.devices);
+        let mut mounts: Vec<Mount> = mounts.collect::<Result<_>>()?;
+        mounts.append(&mut injection.mounts);
         Ok(Root {
             mount,
             _layers: layers,
             init,
-            mounts: mounts.collect::<Result<_>>()?,
-            devices: devices(record)?,
+            mounts,
+            devices,
+            injection,
             block_io: super::block::limits(&record.host.resources)?,
             namespaces,
         })

@@ -280,9 +280,7 @@ fn check_unsupported(host: &HostConfig) -> Result<()> {
             "{what} is not supported by this version"
         )))
     };
-    if !host.resources.cgroup_parent.is_empty() {
-        return not_yet("a cgroup parent (--cgroup-parent)");
-    }
+    super::cgroup_parent::check(&host.resources.cgroup_parent)?;
     if !host.storage_opt.is_empty() {
         return not_yet("a storage option (--storage-opt)");
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sampan_api::types::container::{ContainerConfig, CreateRequest};
-use sampan_api::types::host_config::{HostConfig, LogConfig, PortMap, Resources, RestartPolicy};
+use sampan_api::types::host_config::{
+    DeviceRequest, HostConfig, LogConfig, PortMap, Resources, RestartPolicy,
+};
 use sampan_api::types::network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
 use sampan_api::wire::{Empty, Words};
 
@@ -12,7 +14,7 @@ use super::command::Parsed;
 use super::failure::Failure;
 use super::flags::volume::Volume;
 use super::flags::{
-    device, environment, health, host, integer, mount, port, restart, security, size, ulimit,
+    device, environment, gpus, health, host, integer, mount, port, restart, security, size, ulimit,
     volume,
 };
 use super::session::variable;
@@ -388,12 +390,19 @@ fn network(parsed: &Parsed<'_>) -> Result<String, Failure> {
 }
 
 fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
-    let devices: Result<Vec<_>, String> = parsed
-        .texts("device")
-        .into_iter()
-        .map(device::parse)
-        .collect();
+    let texts = parsed.texts("device").into_iter();
+    let (described, devices): (Vec<&str>, Vec<&str>) =
+        texts.partition(|text| gpus::is_described(text));
+    let devices: Result<Vec<_>, String> = devices.into_iter().map(device::parse).collect();
     let devices = devices.map_err(|message| Failure::Command { message, code: 125 })?;
+    let mut requests = parsed.values("gpus", gpus::parse)?;
+    if !described.is_empty() {
+        requests.push(DeviceRequest {
+            driver: "cdi".to_owned(),
+            device_ids: Some(described.into_iter().map(str::to_owned).collect()),
+            ..DeviceRequest::default()
+        });
+    }
     let mut ulimits = parsed.values("ulimit", ulimit::parse)?;
     // As Docker sends them.
     ulimits.sort_by(|a, b| a.name.cmp(&b.name));
@@ -419,6 +428,7 @@ fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
         blkio_device_write_iops: Some(parsed.values("device-write-iops", device::rate)?),
         cpuset_cpus: owned(parsed.text("cpuset-cpus")),
         devices: Some(devices),
+        device_requests: (!requests.is_empty()).then_some(requests),
         memory_swap: parsed.value("memory-swap", size::swap)?.unwrap_or(0),
         memory_swappiness: Some(parsed.value("memory-swappiness", integer)?.unwrap_or(-1)),
         oom_kill_disable: Some(parsed.switch("oom-kill-disable")?),

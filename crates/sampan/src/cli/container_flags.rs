@@ -212,6 +212,11 @@ pub(crate) const MORE_FLAGS: &[Flag] = &[
     Flag::many("dns-search", "list", "Set custom DNS search domains"),
     Flag::one("domainname", "string", "Container NIS domain name"),
     Flag::many("expose", "list", "Expose a port or a range of ports"),
+    Flag::many(
+        "gpus",
+        "gpu-request",
+        "GPU devices to add to the container ('all' to pass all GPUs)",
+    ),
     Flag::many("group-add", "list", "Add additional groups to join"),
     Flag::one("health-cmd", "string", "Command to run to check health"),
     Flag::one(
@@ -317,7 +322,6 @@ pub(crate) const REFUSED: &[(&str, Option<char>)] = &[
     ("cpu-percent", None),
     ("detach", Some('d')),
     ("detach-keys", None),
-    ("gpus", None),
     ("io-maxbandwidth", None),
     ("io-maxiops", None),
     ("kernel-memory", None),

@@ -94,6 +94,21 @@ fn shown(info: &Data) -> String {
     for (kind, names) in &plugins {
         line(&mut out, &kind[1..], names);
     }
+    let directories = info.list_at("CDISpecDirs");
+    if !directories.is_empty() {
+        heading(&mut out, " CDI spec directories:");
+    }
+    for directory in directories.iter().filter_map(Data::as_text) {
+        heading(&mut out, &format!("  {directory}"));
+    }
+    let devices = info.list_at("DiscoveredDevices");
+    if !devices.is_empty() {
+        heading(&mut out, " Discovered Devices:");
+    }
+    for device in devices {
+        let (source, id) = (device.text_at("Source"), device.text_at("ID"));
+        heading(&mut out, &format!("  {source}: {id}"));
+    }
     line(&mut out, "Swarm", info.text_at("Swarm.LocalNodeState"));
     let runtimes: Vec<&str> = info
         .sorted_at("Runtimes")

@@ -22,8 +22,14 @@ Options:
       --add-runtime NAME=PATH
                            Another program that containers can be made by, with
                            runc's command line; runc and crun are found by name
+      --cdi-spec-dir list  Where vendors describe devices, a later one going
+                           before an earlier one (default /etc/cdi and
+                           /var/run/cdi)
       --certs-dir string   Certificates of registries, as HOST:PORT/*.crt and
                            *.cert with *.key (default \"/etc/docker/certs.d\")
+      --cgroup-parent string
+                           Control group in which containers have theirs, from
+                           the top (default: one of the engine's own)
       --config-file string Docker's configuration file, of which registry-mirrors
                            and insecure-registries are used (default
                            \"/etc/docker/daemon.json\")
@@ -31,6 +37,7 @@ Options:
                            Runtime of containers that name none (default
                            \"sampan\", which is linked in)
       --docker-socket      Also listen on /run/docker.sock
+      --exec-opt list      native.cgroupdriver=cgroupfs, which is the default
   -G, --group string       Group that may use the socket (default \"sampan\" or \"docker\")
       --help               Print usage
   -H, --host list          Socket to listen on: unix://PATH, tcp://ADDRESS:PORT,

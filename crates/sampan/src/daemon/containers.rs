@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sampan_engine::{IdMaps, RuntimeProgram, Runtimes};
+use sampan_engine::{Cdi, IdMaps, RuntimeProgram, Runtimes};
 
 use super::remap;
 
@@ -12,6 +12,11 @@ pub(super) struct ContainerSettings {
     pub(super) runtimes: Runtimes,
     /// Users of containers that ask for none.
     pub(super) users: Option<IdMaps>,
+    pub(super) cdi: Cdi,
+    /// Control group of containers that name none.
+    pub(super) cgroup_parent: String,
+    /// Whether one of its directories was named.
+    names_cdi: bool,
     /// The arguments that said so, for the other of the two processes.
     pub(super) arguments: Vec<String>,
 }
@@ -34,7 +39,12 @@ impl ContainerSettings {
     pub(super) fn has(name: &str) -> bool {
         matches!(
             name,
-            "--add-runtime" | "--default-runtime" | "--userns-remap"
+            "--add-runtime"
+                | "--cdi-spec-dir"
+                | "--cgroup-parent"
+                | "--default-runtime"
+                | "--exec-opt"
+                | "--userns-remap"
         )
     }
 
@@ -43,9 +53,26 @@ impl ContainerSettings {
         self.arguments.extend([name.to_owned(), value.to_owned()]);
         match name {
             "--add-runtime" => self.add_runtime(value)?,
+            "--cgroup-parent" => value.clone_into(&mut self.cgroup_parent),
+            "--exec-opt" => check_execution(value)?,
+            "--cdi-spec-dir" => self.add_device_directory(value)?,
             "--userns-remap" => self.users = remap::read(value)?,
             _ => value.clone_into(&mut self.runtimes.default),
         }
+        Ok(())
+    }
+
+    fn add_device_directory(&mut self, path: &str) -> Result<(), String> {
+        if !Path::new(path).is_absolute() {
+            return Err(format!(
+                "invalid --cdi-spec-dir {path:?}: write an absolute path"
+            ));
+        }
+        // The first one takes the place of the defaults.
+        if !std::mem::replace(&mut self.names_cdi, true) {
+            self.cdi.directories.clear();
+        }
+        self.cdi.directories.push(path.into());
         Ok(())
     }
 
@@ -87,5 +114,23 @@ impl ContainerSettings {
         Err(format!(
             "--default-runtime {default}: there is no runtime of this name; add it with --add-runtime {default}=PATH"
         ))
+    }
+}
+
+/// Looks at `--exec-opt`, which has one option.
+fn check_execution(text: &str) -> Result<(), String> {
+    match text.split_once('=') {
+        Some(("native.cgroupdriver", "cgroupfs")) => Ok(()),
+        Some(("native.cgroupdriver", "systemd")) => Err(
+            "--exec-opt native.cgroupdriver=systemd is not supported: the engine makes control groups itself \
+             (cgroupfs)"
+                .to_owned(),
+        ),
+        Some(("native.cgroupdriver", other)) => Err(format!(
+            "invalid --exec-opt native.cgroupdriver={other}: use cgroupfs"
+        )),
+        _ => Err(format!(
+            "invalid --exec-opt {text}: the one option is native.cgroupdriver=cgroupfs"
+        )),
     }
 }

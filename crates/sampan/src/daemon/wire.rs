@@ -98,6 +98,10 @@ async fn serve(
     config.registries = registries.clone();
     config.proxies = registries::proxies();
     config.runtimes = settings.containers.runtimes.clone();
+    config
+        .cgroup_parent
+        .clone_from(&settings.containers.cgroup_parent);
+    config.cdi = settings.containers.cdi.clone();
     config.users = settings.containers.users.clone();
     let engine = Arc::new(
         Engine::open(config)

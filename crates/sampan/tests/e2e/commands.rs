@@ -956,12 +956,11 @@ fn pulls_tell_the_same_story() {
 }
 
 /// Docker's flags of `run` that are for later or for other systems, with the reason.
-const LATER: [(&str, &str); 8] = [
+const LATER: [(&str, &str); 7] = [
     ("cpu-count", "is only supported on Windows"),
     ("cpu-percent", "is only supported on Windows"),
     ("io-maxbandwidth", "is only supported on Windows"),
     ("io-maxiops", "is only supported on Windows"),
-    ("gpus", "is not supported yet by sampan"),
     (
         "kernel-memory",
         "does nothing on any kernel of today; use --memory",

@@ -103,3 +103,74 @@ fn devices_that_were_not_given_cannot_be_opened() {
     let run = ["run", "--rm", "--privileged", "busybox", "sh", "-c", open];
     assert_eq!(engine.sampan(&run).ok(), "1");
 }
+
+#[test]
+fn a_container_lies_in_the_control_group_that_was_asked_for() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let parent = format!("sampan-parent-{}", std::process::id());
+    let engine = sampan_testing::TestEngine::start_with(
+        crate::SAMPAN,
+        &[
+            "--cgroup-parent",
+            &parent,
+            "--exec-opt",
+            "native.cgroupdriver=cgroupfs",
+        ],
+    );
+    engine.load(sampan_testing::Fixture::Busybox);
+    let other = format!("/{parent}/below");
+    for (runtime, flags, place) in [
+        ("sampan", &[][..], format!("/{parent}/")),
+        ("sampan", &["--cgroup-parent", &other], format!("{other}/")),
+        ("runc", &["--cgroup-parent", &other], format!("{other}/")),
+    ] {
+        let words = [
+            "run",
+            "-d",
+            "--runtime",
+            runtime,
+            "-m",
+            "64m",
+            "--name",
+            "one",
+        ];
+        let words = [&words[..], flags, &["busybox", "sleep", "1000"]].concat();
+        let id = engine.docker(&words).ok();
+        let pid = engine
+            .docker(&["inspect", "-f", "{{.State.Pid}}", "one"])
+            .ok();
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        assert!(groups.contains(&format!(":{place}{id}\n")), "{groups}");
+        let _ = engine
+            .docker(&["update", "-m", "48m", "--memory-swap", "48m", "one"])
+            .ok();
+        let stats = ["stats", "--no-stream", "--format", "{{.MemUsage}}", "one"];
+        let stats = engine.docker(&stats).ok();
+        assert!(stats.contains("/ 48MiB"), "{stats}");
+        let _ = engine.docker(&["rm", "-f", "one"]).ok();
+    }
+    let refused = |parent: &str, words: &str| {
+        let said = engine.docker(&["run", "--rm", "--cgroup-parent", parent, "busybox", "true"]);
+        let said = said.failed(125);
+        assert!(said.contains(words), "{said}");
+    };
+    refused(
+        "system.slice",
+        "cgroup parent system.slice is a slice of systemd",
+    );
+    refused("../../x", "invalid cgroup parent: ../../x");
+    engine.ledger().assert_no_container();
+    // As with Docker, whoever names a group has it.
+    let roots = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let roots = roots.lines().filter(|line| line.contains(" - cgroup"));
+    for root in roots.filter_map(|line| line.split(' ').nth(4)) {
+        for group in [format!("{parent}/below"), parent.clone()] {
+            let group = std::path::Path::new(root).join(group);
+            assert!(
+                !group.exists() || std::fs::remove_dir(&group).is_ok(),
+                "{}",
+                group.display()
+            );
+        }
+    }
+}

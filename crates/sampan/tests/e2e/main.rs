@@ -19,6 +19,7 @@ mod buildkit;
 mod commands;
 mod copy;
 mod daemon;
+mod devices;
 mod failures;
 mod flags;
 mod health;

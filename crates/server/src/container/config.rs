@@ -11,9 +11,9 @@ use sampan_api::types::host_config as wire_host;
 use sampan_api::types::mount as wire_mount;
 use sampan_api::wire::{Empty, Words};
 use sampan_engine::{
-    BindSpec, ContainerConfig, ContainerPort, DeviceMapping, DeviceRate, HealthCheck, HostConfig,
-    IpcMode, LogConfig, MountRequest, MountRequestKind, NetworkMode, PortBinding, Propagation,
-    Resources, RestartPolicy, Ulimit,
+    BindSpec, ContainerConfig, ContainerPort, DeviceMapping, DeviceRate, DeviceRequest,
+    HealthCheck, HostConfig, IpcMode, LogConfig, MountRequest, MountRequestKind, NetworkMode,
+    PortBinding, Propagation, Resources, RestartPolicy, Ulimit,
 };
 
 use crate::error::ApiError;
@@ -210,9 +210,14 @@ fn port_bindings(
 
 /// Reads limits.
 pub(crate) fn resources(from: wire_host::Resources) -> Result<Resources, ApiError> {
-    if from.device_requests.iter().flatten().count() > 0 {
-        return Err(refusal("asking device drivers for devices (--gpus)"));
-    }
+    let requests = from.device_requests.unwrap_or_default().into_iter();
+    let requests = requests.map(|request| DeviceRequest {
+        driver: request.driver,
+        count: request.count,
+        ids: request.device_ids.unwrap_or_default(),
+        capabilities: request.capabilities.unwrap_or_default(),
+        options: request.options.unwrap_or_default(),
+    });
     let weights = from.blkio_weight_device.unwrap_or_default().into_iter();
     let weights = weights.map(|weight| DeviceRate {
         path: weight.path,
@@ -253,6 +258,7 @@ pub(crate) fn resources(from: wire_host::Resources) -> Result<Resources, ApiErro
             })
             .collect(),
         device_cgroup_rules: from.device_cgroup_rules.unwrap_or_default(),
+        device_requests: requests.collect(),
         memory_reservation: from.memory_reservation,
         memory_swap: from.memory_swap,
         // Docker's CLI sends -1 when nothing was asked for.
@@ -464,6 +470,17 @@ fn show_resources(from: &Resources) -> wire_host::Resources {
         path_in_container: device.path_in_container.clone(),
         cgroup_permissions: device.cgroup_permissions.clone(),
     });
+    let requests = from
+        .device_requests
+        .iter()
+        .map(|request| wire_host::DeviceRequest {
+            driver: request.driver.clone(),
+            count: request.count,
+            device_ids: nil_when_empty(&request.ids),
+            capabilities: nil_when_empty(&request.capabilities),
+            options: Some(request.options.clone()),
+        });
+    let requests: Vec<_> = requests.collect();
     let ulimits = from.ulimits.iter().map(|limit| wire_host::Ulimit {
         name: limit.name.clone(),
         hard: limit.hard,
@@ -500,6 +517,7 @@ fn show_resources(from: &Resources) -> wire_host::Resources {
         cpuset_mems: from.cpuset_mems.clone(),
         devices: Some(devices.collect()),
         device_cgroup_rules: nil_when_empty(&from.device_cgroup_rules),
+        device_requests: (!requests.is_empty()).then_some(requests),
         memory_reservation: from.memory_reservation,
         memory_swap: from.memory_swap,
         memory_swappiness: from.memory_swappiness,
@@ -647,18 +665,12 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        for json in [
-            r#"{"DeviceRequests":[{"Driver":"nvidia"}]}"#,
-            r#"{"Cgroup":"x"}"#,
-        ] {
-            let error = read(json).unwrap_err();
-            assert!(
-                error
-                    .message()
-                    .ends_with("is not supported by this engine yet"),
-                "{json}"
-            );
-        }
+        let error = read(r#"{"Cgroup":"x"}"#).unwrap_err();
+        assert!(
+            error
+                .message()
+                .ends_with("is not supported by this engine yet")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub(crate) mod device;
 pub(crate) mod duration;
 pub(crate) mod environment;
 pub(crate) mod filter;
+pub(crate) mod gpus;
 pub(crate) mod health;
 pub(crate) mod host;
 pub(crate) mod keys;

@@ -138,7 +138,7 @@ pub(crate) fn parse(text: &str, directory: &Path) -> Result<Mount, String> {
 }
 
 /// The fields of one CSV record; a quoted field may hold commas and doubled quotes.
-fn csv_fields(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn csv_fields(text: &str) -> Result<Vec<String>, String> {
     let text = text.trim();
     if text.is_empty() {
         return Err("value is empty".to_owned());
