@@ -10,9 +10,10 @@ use sampan_images::{
     ImageTree, ImportOptions, Loaded, ProgressSink, Proof, PushOptions, RemoteImage,
     RemoveOptions as Options, Removed, Saved, Space,
 };
-use sampan_oci::{ImageId, Platform, Reference};
+use sampan_oci::{DiffId, ImageId, Platform, Reference};
 
 use crate::collector::{Collector, CollectorConfig};
+use crate::container::record::Record;
 use crate::container::registry::Registry;
 use crate::error::chain;
 use crate::prune::{self, PruneFilter, Pruned};
@@ -392,15 +393,20 @@ impl ImageService {
     /// Returns what the containers need.
     pub(crate) fn uses(&self) -> Vec<ContainerUse> {
         let records = self.registry.records();
-        records
-            .iter()
-            .map(|record| ContainerUse {
-                container: record.id.to_string(),
-                image: record.image_id,
-                layers: record.layers.clone(),
-                running: record.lifecycle.is_running(),
-            })
-            .collect()
+        let of = |record: &Record, image, layers: &[DiffId]| ContainerUse {
+            container: record.id.to_string(),
+            image,
+            layers: layers.to_vec(),
+            running: record.lifecycle.is_running(),
+        };
+        let mut uses = Vec::new();
+        for record in &records {
+            uses.push(of(record, record.image_id, &record.layers));
+            let mounts = record.mounts.iter();
+            let mounted = mounts.filter_map(|mount| mount.carry_out.image.as_ref());
+            uses.extend(mounted.map(|image| of(record, image.id, &image.layers)));
+        }
+        uses
     }
 
     /// Returns whether a name still leads to an image.

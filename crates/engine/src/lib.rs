@@ -16,7 +16,7 @@
 //! ROOT/containers/<id>/record.json            this crate's record
 //!                      upper, work            the writable layer
 //!                      hosts, hostname, resolv.conf
-//!                      <id>-json.log*         written by the shim
+//!                      <id>-json.log*, local-logs/   written by the shim
 //!                      shim/                  written by the shim
 //! ROOT/events/                                 the journal of what was told
 //! ROOT/volumes/<name>/{record.json,_data}
@@ -66,7 +66,7 @@ pub use container::id::{ContainerId, ContainerName, ExecId, NetworkId};
 pub use container::lifecycle::{Change, Ended, Lifecycle, Run, Status};
 pub use container::mount::{
     BindSource, BindSpec, MountDetail, MountKind, MountPoint, MountRequest, MountRequestKind,
-    Propagation,
+    MountedImage, Propagation,
 };
 pub use container::request::{
     AttachOptions, ClientStream, CreateContainer, Created, ExecConfig, ExecStartOptions,

@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::entry::decode;
+use crate::local::{self, Frame};
+use crate::packed::{self, packed_name};
 use crate::writer::rotated_name;
-use crate::{Entry, Error, Query, Tail};
+use crate::{Entry, Error, Format, Query, Tail};
 
 const READ_SIZE: usize = 64 << 10;
 /// A line longer than this is none of ours and is skipped. (16 KiB, each byte escaped, and attrs.)
@@ -29,7 +30,11 @@ struct FileId {
 #[derive(Debug)]
 struct Source {
     file: File,
+    /// Whether it has to be unpacked before it is read.
+    packed: bool,
     id: FileId,
+    /// The identity before it was packed. The kernel may have given it to another file since.
+    was: Option<FileId>,
     /// Where the next read starts.
     offset: u64,
 }
@@ -89,10 +94,14 @@ impl Cursor {
     /// The next entry that the query wants; `None` where there is nothing more at the moment.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         while !self.past_until {
-            let Some(line) = self.next_line()? else {
+            let record = match self.query.format {
+                Format::JsonFile => self.next_line()?,
+                Format::Local => self.next_record()?,
+            };
+            let Some(line) = record else {
                 return Ok(None);
             };
-            let Some(entry) = decode(&self.buffer[line]) else {
+            let Some(entry) = self.query.format.decode(&self.buffer[line]) else {
                 continue;
             };
             if self.query.until.is_some_and(|until| entry.time > until) {
@@ -146,12 +155,39 @@ impl Cursor {
         }
     }
 
+    /// The range of the next record in the buffer. What follows a damaged one in its file is lost.
+    fn next_record(&mut self) -> Result<Option<std::ops::Range<usize>>, Error> {
+        loop {
+            if self.skipping {
+                self.start = self.buffer.len();
+            }
+            match local::frame(&self.buffer[self.start..]) {
+                Frame::Whole(record) => {
+                    let start = self.start;
+                    self.start += local::end_of(&record);
+                    self.searched = self.start;
+                    return Ok(Some(start + record.start..start + record.end));
+                }
+                Frame::Damaged => {
+                    self.skipping = true;
+                    continue;
+                }
+                Frame::Short => {}
+            }
+            self.searched = self.start;
+            if !self.fill()? && !self.advance()? {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Reads on in the present file; false at its end.
     fn fill(&mut self) -> Result<bool, Error> {
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
         let is_last = self.sources.len() == 1;
+        self.unpack(0)?;
         let Some(source) = self.sources.front_mut() else {
             return Ok(false);
         };
@@ -169,6 +205,21 @@ impl Cursor {
         self.buffer.truncate(length + read);
         result.map_err(|errno| self.read_failed(errno.into()))?;
         Ok(read > 0)
+    }
+
+    /// Makes sure that a file can be read.
+    fn unpack(&mut self, index: usize) -> Result<(), Error> {
+        let Some(source) = self.sources.get_mut(index).filter(|source| source.packed) else {
+            return Ok(());
+        };
+        match packed::unpack(self.directory.as_fd(), &source.file) {
+            Ok(file) => {
+                source.file = file;
+                source.packed = false;
+                Ok(())
+            }
+            Err(error) => Err(self.read_failed(error)),
+        }
     }
 
     /// Goes on to the next file; false where the present one is still the last.
@@ -207,7 +258,9 @@ impl Cursor {
             Err(errno) => return Err(self.read_failed(errno.into())),
         }
         let mut all = self.open_all()?;
-        if let Some(place) = all.iter().position(|source| source.id == present) {
+        // The newest that had it: the present file is open, so that nobody has had it since.
+        let is_present = |source: &Source| source.id == present || source.was == Some(present);
+        if let Some(place) = all.iter().rposition(is_present) {
             all.drain(..=place);
         }
         let found = !all.is_empty();
@@ -223,7 +276,15 @@ impl Cursor {
         for number in 0..MAX_FILES {
             let name = rotated_name(&self.name, number);
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let opened = rustix::fs::openat(&self.directory, &name, flags, Mode::empty());
+            let open = |name: &str| rustix::fs::openat(&self.directory, name, flags, Mode::empty());
+            let mut packed = false;
+            let opened = match open(&name) {
+                Err(Errno::NOENT) if number > 0 => {
+                    packed = true;
+                    open(&packed_name(&name))
+                }
+                other => other,
+            };
             let file = match opened {
                 Ok(file) => file,
                 // One name is missing for a moment while the writer rotates.
@@ -238,11 +299,15 @@ impl Cursor {
                 }
             };
             let stat = rustix::fs::fstat(&file).map_err(|errno| self.read_failed(errno.into()))?;
+            let was = packed.then(|| packed::identity(&file)).flatten();
+            let was = was.map(|(device, inode)| FileId { device, inode });
             let id = file_id(&stat);
             if sources.iter().all(|source| source.id != id) {
                 sources.push_front(Source {
                     file: file.into(),
+                    packed,
                     id,
+                    was,
                     offset: 0,
                 });
             }
@@ -254,9 +319,9 @@ impl Cursor {
     fn seek_to_tail(&mut self, count: u64) -> Result<(), Error> {
         let mut missing = count;
         for index in (0..self.sources.len()).rev() {
-            let source = &self.sources[index];
-            let found =
-                last_lines(&source.file, missing).map_err(|error| self.read_failed(error))?;
+            self.unpack(index)?;
+            let found = self.last_entries(&self.sources[index].file, missing);
+            let found = found.map_err(|error| self.read_failed(error))?;
             match found {
                 LastLines::At(offset) => {
                     self.sources[index].offset = offset;
@@ -267,6 +332,21 @@ impl Cursor {
             }
         }
         Ok(())
+    }
+
+    fn last_entries(&self, file: &File, count: u64) -> io::Result<LastLines> {
+        match self.query.format {
+            Format::JsonFile => last_lines(file, count),
+            Format::Local => {
+                let length = file.metadata()?.len();
+                let (start, found) = local::last_records(file, length, count)?;
+                Ok(if found == count {
+                    LastLines::At(start)
+                } else {
+                    LastLines::Fewer(found)
+                })
+            }
+        }
     }
 
     fn read_failed(&self, source: io::Error) -> Error {

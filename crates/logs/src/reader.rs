@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::{Cursor, Entry, Error, Stream};
+use crate::{Cursor, Entry, Error, Format, Stream};
 
 /// Which streams are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Tail {
 /// Which entries are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
+    /// What is in the files.
+    pub format: Format,
     /// Not older than this.
     pub since: Option<Timestamp>,
     /// Not newer than this; reading ends at the first entry that is.

@@ -11,7 +11,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::entry::{encode, line_tail};
-use crate::{CHUNK, Error, Stream};
+use crate::local::Parts;
+use crate::packed::packed_name;
+use crate::{CHUNK, Error, Format, Stream, local, packed};
 
 /// Lines are gathered up to about this many bytes before they are written.
 const BATCH: usize = 64 << 10;
@@ -19,6 +21,10 @@ const BATCH: usize = 64 << 10;
 /// How a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// How entries are written.
+    pub format: Format,
+    /// Whether rotated files are packed.
+    pub compress: bool,
     /// Bytes after which the file is rotated; absent never rotates.
     pub max_size: Option<u64>,
     /// Number of files kept, the current one included. With 1 a full file is dropped.
@@ -31,9 +37,75 @@ impl Default for Options {
     /// Bounded: three files of 10 MB.
     fn default() -> Self {
         Self {
+            format: Format::JsonFile,
+            compress: false,
             max_size: Some(10_000_000),
             max_file: 3,
             attrs: BTreeMap::new(),
+        }
+    }
+}
+
+/// Makes records of output.
+#[derive(Debug)]
+enum Encoder {
+    Json {
+        attrs: String,
+        /// What follows the stream's name in the lines of one write.
+        tail: String,
+    },
+    Local {
+        attrs: BTreeMap<String, String>,
+        time: Timestamp,
+        parts: [Parts; 2],
+    },
+}
+
+impl Encoder {
+    fn new(options: &Options) -> Self {
+        let time = Timestamp::now();
+        match options.format {
+            Format::JsonFile => {
+                let attrs = if options.attrs.is_empty() {
+                    String::new()
+                } else {
+                    serde_json::to_string(&options.attrs).expect("a map of strings is always JSON")
+                };
+                Self::Json {
+                    tail: String::new(),
+                    attrs,
+                }
+            }
+            Format::Local => Self::Local {
+                attrs: options.attrs.clone(),
+                time,
+                parts: Default::default(),
+            },
+        }
+    }
+
+    /// What follows was read at this time.
+    fn at(&mut self, now: Timestamp) {
+        match self {
+            Self::Json { attrs, tail } => *tail = line_tail(attrs, now),
+            Self::Local { time, .. } => *time = now,
+        }
+    }
+
+    fn encode(&mut self, out: &mut Vec<u8>, stream: Stream, bytes: &[u8]) {
+        match self {
+            Self::Json { tail, .. } => encode(out, stream, bytes, tail),
+            Self::Local { attrs, time, parts } => {
+                let parts = &mut parts[stream as usize];
+                local::encode(out, stream, bytes, *time, attrs, parts);
+            }
+        }
+    }
+
+    fn format(&self) -> Format {
+        match self {
+            Self::Json { .. } => Format::JsonFile,
+            Self::Local { .. } => Format::Local,
         }
     }
 }
@@ -43,9 +115,10 @@ impl Default for Options {
 pub struct Writer {
     directory: OwnedFd,
     name: String,
+    compress: bool,
     max_size: Option<u64>,
     max_file: u32,
-    attrs: String,
+    encoder: Encoder,
     file: File,
     size: u64,
     /// Output that does not end a line yet, per stream.
@@ -70,18 +143,14 @@ impl Writer {
 
     /// As [`Writer::open`], in a directory that is open already.
     pub fn open_at(directory: OwnedFd, name: &str, options: &Options) -> Result<Self, Error> {
-        let (file, size) = open_file(&directory, name)?;
-        let attrs = if options.attrs.is_empty() {
-            String::new()
-        } else {
-            serde_json::to_string(&options.attrs).expect("a map of strings is always JSON")
-        };
+        let (file, size) = open_file(&directory, name, options.format)?;
         Ok(Self {
             directory,
             name: name.to_owned(),
+            compress: options.compress,
             max_size: options.max_size,
             max_file: options.max_file.max(1),
-            attrs,
+            encoder: Encoder::new(options),
             file,
             size,
             pending: [Vec::new(), Vec::new()],
@@ -94,7 +163,7 @@ impl Writer {
     ///
     /// After an error the entries in question are lost and the file ends with a whole line.
     pub fn write(&mut self, stream: Stream, mut bytes: &[u8]) -> Result<(), Error> {
-        let tail = line_tail(&self.attrs, Timestamp::now());
+        self.encoder.at(Timestamp::now());
         // Taken out so that it can be filled while entries are made of it.
         let mut pending = std::mem::take(&mut self.pending[stream as usize]);
         let mut result = Ok(());
@@ -104,7 +173,7 @@ impl Writer {
                     pending.extend_from_slice(bytes);
                     break;
                 };
-                result = result.and(self.push(stream, &bytes[..length], &tail));
+                result = result.and(self.push(stream, &bytes[..length]));
                 bytes = &bytes[length..];
                 continue;
             }
@@ -113,7 +182,7 @@ impl Writer {
             pending.extend_from_slice(&window[..taken]);
             bytes = &bytes[taken..];
             if let Some(length) = entry_length(&pending) {
-                result = result.and(self.push(stream, &pending[..length], &tail));
+                result = result.and(self.push(stream, &pending[..length]));
                 pending.drain(..length);
             }
         }
@@ -130,8 +199,8 @@ impl Writer {
         if pending.is_empty() {
             return Ok(());
         }
-        let tail = line_tail(&self.attrs, Timestamp::now());
-        let pushed = self.push(stream, &pending, &tail);
+        self.encoder.at(Timestamp::now());
+        let pushed = self.push(stream, &pending);
         pushed.and(self.flush())
     }
 
@@ -142,11 +211,12 @@ impl Writer {
 
     /// Opens the file anew, after somebody else moved or removed it.
     pub fn reopen(&mut self) -> Result<(), Error> {
-        (self.file, self.size) = open_file(&self.directory, &self.name)?;
+        let format = self.encoder.format();
+        (self.file, self.size) = open_file(&self.directory, &self.name, format)?;
         Ok(())
     }
 
-    fn push(&mut self, stream: Stream, bytes: &[u8], tail: &str) -> Result<(), Error> {
+    fn push(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Error> {
         let full = self
             .max_size
             .is_some_and(|max| self.size + self.batch.len() as u64 >= max);
@@ -157,7 +227,7 @@ impl Writer {
         if full {
             result = result.and(self.rotate());
         }
-        encode(&mut self.batch, stream, bytes, tail);
+        self.encoder.encode(&mut self.batch, stream, bytes);
         result
     }
 
@@ -197,13 +267,24 @@ impl Writer {
             for number in (1..self.max_file).rev() {
                 let from = rotated_name(&self.name, number - 1);
                 let to = rotated_name(&self.name, number);
-                match rustix::fs::renameat(directory, &from, directory, &to) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(failed(errno)),
+                for (from, to) in [(&from, &to), (&packed_name(&from), &packed_name(&to))] {
+                    match rustix::fs::renameat(directory, from, directory, to) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(errno) => return Err(failed(errno)),
+                    }
                 }
             }
         }
-        self.reopen()
+        self.reopen()?;
+        if self.compress && self.max_file > 1 {
+            // One that stays unpacked is read as it is.
+            let packed = packed::pack(self.directory.as_fd(), &rotated_name(&self.name, 1));
+            return packed.map_err(|source| Error::Rotate {
+                name: self.name.clone(),
+                source,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -216,8 +297,8 @@ pub(crate) fn rotated_name(name: &str, number: u32) -> String {
     }
 }
 
-/// Opens the current file; a line that a crash has torn is ended first.
-fn open_file(directory: &OwnedFd, name: &str) -> Result<(File, u64), Error> {
+/// Opens the current file; a line that a crash has torn is ended first, and a torn record removed.
+fn open_file(directory: &OwnedFd, name: &str, format: Format) -> Result<(File, u64), Error> {
     let open = || -> io::Result<(File, u64)> {
         let file = File::from(rustix::fs::openat(
             directory,
@@ -226,6 +307,13 @@ fn open_file(directory: &OwnedFd, name: &str) -> Result<(File, u64), Error> {
             Mode::from_raw_mode(0o640),
         )?);
         let mut size = file.metadata()?.len();
+        if format == Format::Local {
+            let whole = local::whole_length(&file, size)?;
+            if whole < size {
+                file.set_len(whole)?;
+            }
+            return Ok((file, whole));
+        }
         let mut last = [b'\n'];
         if size > 0 {
             rustix::io::pread(&file, &mut last, size - 1)?;
@@ -446,5 +534,78 @@ mod tests {
         log.file = good;
         log.write(Stream::Stdout, b"three\n").unwrap();
         assert_eq!(texts(directory.path(), "log"), ["one\n", "three\n"]);
+    }
+
+    #[test]
+    fn records_are_rotated_packed_and_read_back() {
+        for (format, compress) in [
+            (Format::Local, true),
+            (Format::Local, false),
+            (Format::JsonFile, true),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let options = Options {
+                format,
+                compress,
+                max_size: Some(2000),
+                max_file: 4,
+                attrs: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            };
+            let query = Query {
+                format,
+                ..Query::default()
+            };
+            let mut log = Writer::open(directory.path(), "log", &options).unwrap();
+            let mut reader = crate::Cursor::open(directory.path(), "log", &query).unwrap();
+            let mut followed = Vec::new();
+            for number in 0..200 {
+                log.write(Stream::Stdout, format!("line {number}\n").as_bytes())
+                    .unwrap();
+                if number % 7 == 0 {
+                    while let Some(entry) = reader.next_entry().unwrap() {
+                        followed.push(String::from_utf8(entry.bytes).unwrap());
+                    }
+                }
+            }
+            log.write(Stream::Stderr, &[b'x'; CHUNK + 5]).unwrap();
+            log.finish(Stream::Stderr).unwrap();
+            let expected: Vec<_> = (0..=196).map(|number| format!("line {number}\n")).collect();
+            assert_eq!(followed, expected, "{format:?} {compress}");
+            let rotated = directory.path().join(rotated_name("log", 1));
+            let packed = directory.path().join(packed_name("log.1"));
+            assert_eq!((rotated.exists(), packed.exists()), (!compress, compress));
+            let read = |query: &Query| -> Vec<crate::Entry> {
+                let reader = Reader::open(directory.path(), "log", query).unwrap();
+                reader.map(Result::unwrap).collect()
+            };
+            let all = read(&query);
+            let last = &all[all.len() - 1];
+            assert_eq!((last.stream, last.bytes.len()), (Stream::Stderr, 5));
+            assert_eq!(last.attrs["a"], "b");
+            assert_eq!(all[all.len() - 3].bytes, b"line 199\n");
+            assert!(all.len() > 40);
+            for count in [1, 2, 30, 45] {
+                let tail = read(&Query {
+                    tail: crate::Tail::Last(count),
+                    ..query.clone()
+                });
+                assert_eq!(tail, all[all.len() - count as usize..]);
+            }
+            // A record that a crash has torn is taken away.
+            drop(log);
+            let path = directory.path().join("log");
+            let length = std::fs::metadata(&path).unwrap().len();
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(length - 3)
+                .unwrap();
+            let mut log = Writer::open(directory.path(), "log", &options).unwrap();
+            log.write(Stream::Stdout, b"again\n").unwrap();
+            let again = read(&query);
+            assert_eq!(again.len(), all.len());
+            assert_eq!(again[again.len() - 1].bytes, b"again\n");
+        }
     }
 }

@@ -135,7 +135,7 @@ fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
             volume: names(&["local"]),
             network: names(&["bridge", "host", "null"]),
             authorization: None,
-            log: names(&["json-file", "none"]),
+            log: names(&["json-file", "local", "none"]),
         },
         memory_limit: info.memory_limit,
         swap_limit: info.swap_limit,

@@ -174,6 +174,8 @@ pub struct LogConfig {
     pub max_size: Option<u64>,
     /// Number of files kept, the current one included; at least 1.
     pub max_file: u32,
+    /// Whether rotated files are packed.
+    pub compress: bool,
     /// Attributes added to each entry.
     pub attrs: BTreeMap<String, String>,
 }
@@ -185,7 +187,20 @@ impl Default for LogConfig {
             driver: LogDriver::JsonFile,
             max_size: Some(10_000_000),
             max_file: 3,
+            compress: false,
             attrs: BTreeMap::new(),
+        }
+    }
+}
+
+impl LogDriver {
+    /// Where the log of the container `id` lies below the container's directory: directory and
+    /// name; none where there is no log.
+    pub fn place(self, id: &str) -> Option<(&'static str, String)> {
+        match self {
+            Self::JsonFile => Some(("", format!("{id}-json.log"))),
+            Self::Local => Some(("local-logs", "container.log".to_owned())),
+            Self::None => None,
         }
     }
 }
@@ -197,6 +212,8 @@ pub enum LogDriver {
     /// Docker's JSON lines in `<directory>/<id>-json.log`.
     #[default]
     JsonFile,
+    /// Docker's records in `<directory>/local-logs/container.log`.
+    Local,
     /// Output is only seen by attached clients.
     None,
 }

@@ -16,6 +16,7 @@ use rustix::mount::{
 };
 use rustix::process::{Signal, kill_process};
 use sampan_cgroups::{CgroupPath, Hierarchies};
+use sampan_logs::Format;
 use sampan_oci::runtime::{LinuxResources, Mount, NamespaceKind, Process, Spec};
 use sampan_runtime::{Bundle, ErrorKind, Root, SeccompProgram, Stdio};
 use sampan_shim_protocol::{
@@ -404,19 +405,29 @@ fn parse_cgroup(path: &str) -> Result<CgroupPath, StartFailure> {
 }
 
 fn open_log(config: &LogConfig, directory: &Path, id: &str) -> Result<Option<Log>, StartFailure> {
-    match config.driver {
-        LogDriver::None => Ok(None),
-        LogDriver::JsonFile => {
-            let options = sampan_logs::Options {
-                max_size: config.max_size,
-                max_file: config.max_file,
-                attrs: config.attrs.clone(),
-            };
-            Log::open(directory, format!("{id}-json.log"), &options)
-                .map(Some)
-                .map_err(|error| system("opening the log", &error))
+    let Some((below, name)) = config.driver.place(id) else {
+        return Ok(None);
+    };
+    let directory = directory.join(below);
+    if !below.is_empty() {
+        match rustix::fs::mkdir(&directory, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(system("making the log's directory", &errno)),
         }
     }
+    let options = sampan_logs::Options {
+        format: match config.driver {
+            LogDriver::Local => Format::Local,
+            LogDriver::JsonFile | LogDriver::None => Format::JsonFile,
+        },
+        compress: config.compress,
+        max_size: config.max_size,
+        max_file: config.max_file,
+        attrs: config.attrs.clone(),
+    };
+    Log::open(&directory, name, &options)
+        .map(Some)
+        .map_err(|error| system("opening the log", &error))
 }
 
 fn take_filter(filter: &Filter) -> Result<SeccompProgram, StartFailure> {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use sampan_logs::{Cursor, Query, Stream, Writer};
+use sampan_logs::{Cursor, Format, Query, Stream, Writer};
 use sampan_shim_protocol::AttachSpec;
 
 use crate::client::{Client, output_of};
@@ -39,6 +39,7 @@ pub(crate) enum Notice {
 pub(crate) struct Log {
     directory: PathBuf,
     name: String,
+    format: Format,
     writer: Writer,
     failing: bool,
 }
@@ -54,8 +55,20 @@ impl Log {
             writer: Writer::open(directory, &name, options)?,
             directory: directory.to_owned(),
             name,
+            format: options.format,
             failing: false,
         })
+    }
+}
+
+impl Log {
+    /// What it holds, from the start.
+    fn read(&self) -> Result<Cursor, sampan_logs::Error> {
+        let query = Query {
+            format: self.format,
+            ..Query::default()
+        };
+        Cursor::open(&self.directory, &self.name, &query)
     }
 }
 
@@ -255,7 +268,7 @@ impl Streams {
         self.next_client += 1;
         let mut client = Client::new(&self.poller, self.number, number, spec, socket);
         let log = self.log.as_ref().filter(|_| replay_logs);
-        match log.map(|log| Cursor::open(&log.directory, &log.name, &Query::default())) {
+        match log.map(Log::read) {
             Some(Ok(cursor)) => client.replay(cursor),
             Some(Err(_)) | None if replay_only => client.end(),
             Some(Err(_)) | None => {}

@@ -7,7 +7,6 @@ use sampan_logs::{Query, Reader};
 use sampan_shim_protocol::{AttachSpec, Bytes, OutputStream, Request, frame_head};
 
 use super::lifecycle::Lifecycle;
-use super::record::Paths;
 use super::registry::Container;
 use super::request::{AttachOptions, ClientStream, detach_keys};
 use super::service::Inner;
@@ -104,8 +103,9 @@ async fn replay(
     spec: AttachSpec,
     socket: OwnedFd,
 ) -> Result<()> {
-    let directory = inner.paths.container(&container.id);
-    let name = Paths::log_name(&container.id);
+    let Some(place) = inner.log_of(&container.record())? else {
+        return Ok(());
+    };
     crate::blocking(move || {
         use std::io::Write;
         let stream = std::os::unix::net::UnixStream::from(socket);
@@ -115,7 +115,11 @@ async fn replay(
         stream
             .set_write_timeout(Some(std::time::Duration::from_secs(30)))
             .map_err(failed)?;
-        let reader = Reader::open(&directory, &name, &Query::default())
+        let query = Query {
+            format: place.format,
+            ..Query::default()
+        };
+        let reader = Reader::open(&place.directory, &place.name, &query)
             .map_err(|error| Error::because("read the log", &error))?;
         for entry in reader {
             let entry = entry.map_err(|error| Error::because("read the log", &error))?;

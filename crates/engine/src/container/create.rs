@@ -12,10 +12,11 @@ use sampan_state::Sync;
 
 use super::config::{ContainerConfig, IpcMode, NetworkMode, PidMode};
 use super::id::{ContainerId, ContainerName};
+use super::inner_mount;
 use super::lifecycle::Lifecycle;
 use super::mount::{
-    BindSource, MountDetail, MountKind, MountPoint, MountRequest, MountRequestKind, Propagation,
-    clean_destination,
+    BindSource, MountDetail, MountKind, MountPoint, MountRequest, MountRequestKind, MountedImage,
+    Propagation, clean_destination,
 };
 use super::record::Record;
 use super::request::{CreateContainer, Created};
@@ -446,11 +447,7 @@ impl Inner {
                 driver,
                 driver_options,
             } => {
-                if !subpath.is_empty() {
-                    return Err(Error::not_implemented(
-                        "a volume's subpath is not supported by this version",
-                    ));
-                }
+                inner_mount::check(subpath, "volume")?;
                 let request = CreateVolume {
                     name: source.clone(),
                     driver: driver.clone(),
@@ -458,7 +455,9 @@ impl Inner {
                     labels: labels.clone(),
                 };
                 let mut point = self.volume_point(&request, &destination, sync, pins)?;
-                point.carry_out.no_copy = *no_copy;
+                // As with Docker, a part of a volume is never filled.
+                point.carry_out.no_copy = *no_copy || !subpath.is_empty();
+                point.carry_out.subpath.clone_from(subpath);
                 "z".clone_into(&mut point.mode);
                 point
             }
@@ -484,13 +483,20 @@ impl Inner {
                 }
                 point
             }
-            MountRequestKind::Image { .. } => {
-                return Err(Error::not_implemented(
-                    "a mount of an image is not supported by this version",
-                ));
+            MountRequestKind::Image { source, subpath } => {
+                inner_mount::check(subpath, "image")?;
+                let image = self.images.store().find(source)?;
+                let mut point = point(MountKind::Image, Path::new(source), &destination);
+                point.carry_out.subpath.clone_from(subpath);
+                point.carry_out.image = Some(MountedImage {
+                    id: image.id,
+                    layers: image.diff_ids(),
+                });
+                point
             }
         };
-        point.writable = !request.read_only;
+        // Nobody writes into an image.
+        point.writable = !request.read_only && point.kind != MountKind::Image;
         Ok(point)
     }
 

@@ -256,8 +256,9 @@ impl From<&Exit> for Ended {
 }
 
 /// Takes away what may be mounted in a shim's directory: its root and its init, where the shim had to
-/// attach them, and memory that others may share. Blocks.
+/// attach them, parts of volumes and images, and memory that others may share. Blocks.
 pub(crate) fn let_go_of_mounts(shim: &std::path::Path) {
+    super::inner_mount::detach_all(shim);
     for name in [
         sampan_shim_protocol::ROOT_DIRECTORY,
         sampan_shim_protocol::INIT_FILE,

@@ -7,24 +7,16 @@ use sampan_shim_protocol::{LogConfig as ShimLog, LogDriver};
 use super::config::{ContainerConfig, LogConfig};
 use crate::{Error, Result};
 
-const KNOWN: [&str; 11] = [
-    "max-size",
-    "max-file",
-    "compress",
-    "labels",
-    "labels-regex",
-    "env",
-    "env-regex",
-    "tag",
-    "mode",
-    "max-buffer-size",
-    "cache-disabled",
-];
+/// Of both drivers.
+const KNOWN: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
+/// Of the driver json-file.
+const KNOWN_JSON: [&str; 3] = ["mode", "max-buffer-size", "cache-disabled"];
 
 /// Reads driver and options of a container's log.
 pub(crate) fn read(log: &LogConfig, config: &ContainerConfig) -> Result<ShimLog> {
     let driver = match log.driver.as_str() {
         "" | "json-file" => LogDriver::JsonFile,
+        "local" => LogDriver::Local,
         "none" => LogDriver::None,
         other => {
             return Err(Error::invalid(format!(
@@ -32,13 +24,23 @@ pub(crate) fn read(log: &LogConfig, config: &ContainerConfig) -> Result<ShimLog>
             )));
         }
     };
-    let mut read = ShimLog {
-        driver,
-        ..ShimLog::default()
+    let mut read = match driver {
+        LogDriver::None => {
+            return Ok(ShimLog {
+                driver,
+                ..ShimLog::default()
+            });
+        }
+        LogDriver::JsonFile => ShimLog::default(),
+        LogDriver::Local => ShimLog {
+            driver,
+            max_size: Some(20 << 20),
+            max_file: 5,
+            compress: true,
+            ..ShimLog::default()
+        },
     };
-    if driver == LogDriver::None {
-        return Ok(read);
-    }
+    let mut compress = None;
     for (option, value) in &log.options {
         let invalid =
             |what: &str| Error::invalid(format!("invalid value for {option}: {value:?}: {what}"));
@@ -52,20 +54,42 @@ pub(crate) fn read(log: &LogConfig, config: &ContainerConfig) -> Result<ShimLog>
                 }
                 read.max_file = count;
             }
+            "compress" => {
+                compress = Some(boolean(value).ok_or_else(|| invalid("not true or false"))?);
+            }
             "labels" => read.attrs.extend(chosen(value, &config.labels)),
             "env" => read.attrs.extend(chosen(value, &variables(config))),
             "tag" if !value.contains("{{") => {
                 read.attrs.insert("tag".to_owned(), value.clone());
             }
             known if KNOWN.contains(&known) => {}
+            known if driver == LogDriver::JsonFile && KNOWN_JSON.contains(&known) => {}
             _ => {
-                return Err(Error::invalid(format!(
-                    "unknown log opt '{option}' for json-file log driver"
-                )));
+                return Err(Error::invalid(match driver {
+                    LogDriver::Local => format!("unknown log opt '{option}' for log driver local"),
+                    LogDriver::JsonFile | LogDriver::None => {
+                        format!("unknown log opt '{option}' for json-file log driver")
+                    }
+                }));
             }
         }
     }
+    if compress == Some(true) && read.max_file == 1 {
+        return Err(Error::invalid(
+            "compression cannot be enabled when max file count is 1",
+        ));
+    }
+    read.compress = compress.unwrap_or(read.compress);
     Ok(read)
+}
+
+/// What Go takes for a truth value.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 fn chosen(names: &str, from: &BTreeMap<String, String>) -> Vec<(String, String)> {
@@ -145,6 +169,12 @@ mod tests {
         assert_eq!(log("", &[("max-size", "-1")]).unwrap().max_size, None);
         assert_eq!(log("none", &[]).unwrap().driver, LogDriver::None);
         assert!(log("", &[]).unwrap().max_size.is_some());
+        let local = log("local", &[]).unwrap();
+        let (size, files) = (local.max_size, local.max_file);
+        assert_eq!((size, files, local.compress), (Some(20 << 20), 5, true));
+        let plain = log("local", &[("compress", "false"), ("tag", "x")]).unwrap();
+        assert!(!plain.compress);
+        assert!(log("", &[("compress", "true")]).unwrap().compress);
     }
 
     #[test]
@@ -155,6 +185,9 @@ mod tests {
             ("", &[("max-size", "-5m")][..]),
             ("", &[("max-file", "0")][..]),
             ("", &[("colour", "red")][..]),
+            ("local", &[("mode", "non-blocking")][..]),
+            ("local", &[("compress", "perhaps")][..]),
+            ("local", &[("compress", "true"), ("max-file", "1")][..]),
         ] {
             assert!(log(driver, options).is_err(), "{driver} {options:?}");
         }

@@ -1,13 +1,14 @@
 //! Reading logs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use sampan_logs::{Follower, Next, Query, Reader, Stream, Streams, Tail};
+use sampan_logs::{Follower, Format, Next, Query, Reader, Stream, Streams, Tail};
 use sampan_shim_protocol::LogDriver;
 use tokio::sync::mpsc;
 
 use super::log_config;
-use super::record::Paths;
+use super::record::Record;
 use super::registry::Container;
 use super::request::{LogControl, LogEntries, LogOptions, Logs};
 use super::service::Inner;
@@ -18,7 +19,29 @@ const AHEAD: usize = 64;
 /// Bytes of stack of a thread that reads a log.
 const READER_STACK: usize = 256 << 10;
 
+/// Where a container's log is.
+#[derive(Debug)]
+pub(crate) struct LogPlace {
+    pub(crate) directory: PathBuf,
+    pub(crate) name: String,
+    pub(crate) format: Format,
+}
+
 impl Inner {
+    /// Where a container's log is; none where it has none that can be read.
+    pub(crate) fn log_of(&self, record: &Record) -> Result<Option<LogPlace>> {
+        let driver = log_config::read(&record.host.log, &record.config)?.driver;
+        let place = driver.place(record.id.as_str());
+        Ok(place.map(|(below, name)| LogPlace {
+            directory: self.paths.container(&record.id).join(below),
+            name,
+            format: match driver {
+                LogDriver::Local => Format::Local,
+                LogDriver::JsonFile | LogDriver::None => Format::JsonFile,
+            },
+        }))
+    }
+
     /// Opens a container's log.
     pub(crate) async fn logs(
         self: &Arc<Self>,
@@ -31,12 +54,11 @@ impl Inner {
                 "Bad parameters: you must choose at least one stream",
             ));
         }
-        if log_config::read(&record.host.log, &record.config)?.driver == LogDriver::None {
-            return Err(Error::not_implemented(
-                "configured logging driver does not support reading",
-            ));
-        }
+        let place = self.log_of(&record)?.ok_or_else(|| {
+            Error::not_implemented("configured logging driver does not support reading")
+        })?;
         let query = Query {
+            format: place.format,
             since: options.since,
             until: options.until,
             tail: options.tail.map_or(Tail::All, Tail::Last),
@@ -46,8 +68,11 @@ impl Inner {
                 _ => Streams::Both,
             },
         };
-        let directory = self.paths.container(&container.id);
-        let name = Paths::log_name(&container.id);
+        let LogPlace {
+            directory, name, ..
+        } = place;
+        // Of a container that has not been started yet.
+        sampan_fs::create_dir_all(&directory, 0o700)?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let failed = |error: sampan_logs::Error| Error::because("read the log", &error);
         let control = if options.follow {

@@ -18,6 +18,7 @@ pub(crate) mod files;
 pub(crate) mod filter;
 pub(crate) mod health;
 pub(crate) mod id;
+pub(crate) mod inner_mount;
 pub(crate) mod join;
 pub(crate) mod lifecycle;
 pub(crate) mod link;

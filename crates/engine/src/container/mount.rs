@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use sampan_oci::{DiffId, ImageId};
 use serde::{Deserialize, Serialize};
 
 use super::id::is_restricted_name;
@@ -283,6 +284,15 @@ pub struct MountPoint {
     pub carry_out: MountDetail,
 }
 
+/// An image whose content is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// Which.
+    pub id: ImageId,
+    /// Bottom first.
+    pub layers: Vec<DiffId>,
+}
+
 /// What is needed to carry a mount out and is not shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -293,8 +303,11 @@ pub struct MountDetail {
     pub no_copy: bool,
     /// Leaves out what is mounted below the source.
     pub non_recursive: bool,
-    /// Directory in the volume; empty for its top.
+    /// Directory or file in the volume or the image; empty for its top.
     pub subpath: String,
+    /// The image that is mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<MountedImage>,
     /// Options of a tmpfs.
     pub tmpfs_options: Vec<String>,
     /// Whether the volume was made for this container alone and goes with it.

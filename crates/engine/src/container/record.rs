@@ -151,8 +151,4 @@ impl Paths {
     pub(crate) fn shim(&self, id: &ContainerId) -> PathBuf {
         self.shims().join(id.as_str())
     }
-
-    pub(crate) fn log_name(id: &ContainerId) -> String {
-        format!("{id}-json.log")
-    }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sampan_images::Image;
-use sampan_shim_protocol::{LogDriver, Request};
+use sampan_logs::Format;
+use sampan_shim_protocol::Request;
 use sampan_state::Sync;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +21,6 @@ use super::files::Export;
 use super::filter::Surroundings;
 use super::id::{ContainerName, ExecId};
 use super::lifecycle::Lifecycle;
-use super::log_config;
 use super::mount::MountPoint;
 use super::record::{Paths, Record};
 use super::registry::{Container, Registry};
@@ -410,8 +410,9 @@ impl Inner {
                 PathBuf::new()
             }
         };
-        let logs = log_config::read(&record.host.log, &record.config)
-            .is_ok_and(|log| log.driver == LogDriver::JsonFile);
+        // As with Docker, the path of another driver's files is nobody's concern.
+        let log = self.log_of(&record).ok().flatten();
+        let log = log.filter(|log| log.format == Format::JsonFile);
         let execs = container.live();
         let running =
             |state: ExecState| matches!(state, ExecState::Running { .. } | ExecState::Starting);
@@ -447,11 +448,7 @@ impl Inner {
             resolv_conf_path: file("resolv.conf"),
             hostname_path: file("hostname"),
             hosts_path: file("hosts"),
-            log_path: if logs {
-                directory.join(Paths::log_name(&record.id))
-            } else {
-                PathBuf::new()
-            },
+            log_path: log.map_or_else(PathBuf::new, |log| log.directory.join(log.name)),
             driver: "overlayfs".to_owned(),
             sizes: None,
         }

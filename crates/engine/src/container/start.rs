@@ -396,7 +396,8 @@ impl Inner {
             .into_iter()
             .collect();
         let shared = self.join(record, &mut namespaces)?;
-        let mounts = record.mounts.iter().map(|point| self.carry_out(point));
+        let mounts = record.mounts.iter();
+        let mounts = mounts.map(|point| self.carry_out(record, point));
         let mounts = mounts.chain(shared.map(Ok));
         let init = match record.host.init {
             Some(true) => store
@@ -427,7 +428,7 @@ impl Inner {
     }
 
     /// Turns a mount into the runtime's form, making a missing source where that is allowed.
-    fn carry_out(&self, point: &MountPoint) -> Result<Mount> {
+    fn carry_out(&self, record: &Record, point: &MountPoint) -> Result<Mount> {
         let access = if point.writable { "rw" } else { "ro" };
         match point.kind {
             MountKind::Tmpfs => {
@@ -442,7 +443,8 @@ impl Inner {
                 })
             }
             MountKind::Bind | MountKind::Volume | MountKind::Image => {
-                self.check_source(point)?;
+                let source = self.source_of(record, point)?;
+                self.check_source(point, &source)?;
                 let reach = if point.carry_out.non_recursive {
                     "bind"
                 } else {
@@ -454,13 +456,12 @@ impl Inner {
                     // All that is mounted below it, too.
                     options.push("rro");
                 }
-                Ok(bind(&point.source, &point.destination, &options))
+                Ok(bind(source, &point.destination, &options))
             }
         }
     }
 
-    fn check_source(&self, point: &MountPoint) -> Result<()> {
-        let source = &point.source;
+    fn check_source(&self, point: &MountPoint, source: &Path) -> Result<()> {
         match std::fs::metadata(source) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -275,14 +275,18 @@ fn check_cpuset(list: &str, what: &str) -> Result<()> {
 
 /// What this version refuses by name instead of pretending.
 fn check_unsupported(host: &HostConfig) -> Result<()> {
-    let not_yet = |what: &str| {
-        Err(Error::not_implemented(format!(
-            "{what} is not supported by this version"
-        )))
-    };
     super::cgroup_parent::check(&host.resources.cgroup_parent)?;
-    if !host.storage_opt.is_empty() {
-        return not_yet("a storage option (--storage-opt)");
+    if let Some((option, _)) = host.storage_opt.iter().next() {
+        return Err(match option.as_str() {
+            "size" => Error::not_implemented(
+                "--storage-opt size is not supported: the engine sets no project quotas on its file system",
+            )
+            .with_hint(
+                "to bound what a container writes, keep the engine's root on a file system of its own, or use \
+                 --read-only with --tmpfs PATH:size=SIZE or a volume on a file system of the size",
+            ),
+            other => Error::invalid(format!("unknown storage option: {other}")),
+        });
     }
     if !matches!(host.cgroupns_mode.as_str(), "" | "host" | "private") {
         return Err(Error::invalid(format!(

@@ -30,6 +30,7 @@ mod kills;
 mod layers;
 mod limits;
 mod login;
+mod logs;
 mod network;
 mod raw;
 mod registries;

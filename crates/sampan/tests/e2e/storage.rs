@@ -164,3 +164,126 @@ fn an_engine_is_started_on_demand() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     ledger.assert_balanced();
 }
+
+#[test]
+fn parts_of_volumes_and_images_are_mounted() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let mut engine = engine_with_busybox();
+    let fill = "mkdir -p /v/a/b; echo inner > /v/a/b/file; ln -s /etc /v/out; ln -s a/b /v/in";
+    let _ = engine
+        .docker(&["run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", fill])
+        .ok();
+    let part = |path: &str| format!("type=volume,src=vol,dst=/part,volume-subpath={path}");
+    let show = "cat /part/file; echo more >> /part/added; ls /part";
+    for runtime in ["sampan", "runc"] {
+        for path in ["a/b", "in"] {
+            let mount = part(path);
+            let words = [
+                "run",
+                "--rm",
+                "--runtime",
+                runtime,
+                "--mount",
+                &mount,
+                "busybox",
+            ];
+            let said = engine.docker(&[&words[..], &["sh", "-c", show]].concat());
+            assert_eq!(said.ok(), "inner\nadded\nfile", "{runtime} {path}");
+        }
+        let mount = "type=image,src=busybox,dst=/image,image-subpath=bin";
+        let look =
+            "test -e /image/busybox && echo there; touch /image/x 2>/dev/null || echo read-only";
+        let words = [
+            "run",
+            "--rm",
+            "--runtime",
+            runtime,
+            "--mount",
+            mount,
+            "busybox",
+        ];
+        let said = engine.docker(&[&words[..], &["sh", "-c", look]].concat());
+        assert_eq!(said.ok(), "there\nread-only", "{runtime}");
+    }
+    let file = part("a/b/file").replace("dst=/part", "dst=/one");
+    let said = engine.docker(&["run", "--rm", "--mount", &file, "busybox", "cat", "/one"]);
+    assert_eq!(said.ok(), "inner");
+    // No link leads out of the volume.
+    let refused = |path: &str, words: &str| {
+        let said = engine.docker(&["run", "--rm", "--mount", &part(path), "busybox", "true"]);
+        let said = said.failed(125);
+        assert!(said.contains(words), "{said}");
+    };
+    refused("out", "cannot access path \"out\" of the volume for /part");
+    refused("../x", "subpath must be a relative path within the volume");
+    refused("/a", "subpath must be a relative path within the volume");
+    let none = [
+        "run",
+        "--rm",
+        "--mount",
+        "type=image,src=nothing,dst=/i",
+        "busybox",
+        "true",
+    ];
+    assert!(
+        engine
+            .docker(&none)
+            .failed(125)
+            .contains("No such image: nothing")
+    );
+
+    // Shown, copied from, kept while it is used, there after restarts without an engine.
+    let whole = "type=image,src=busybox,dst=/image";
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--restart",
+        "always",
+        "--mount",
+        whole,
+        "--mount",
+    ];
+    let mount = part("a");
+    let words = [&flags[..], &[&mount, "busybox", "sleep", "1000"]].concat();
+    let _ = engine.docker(&words).ok();
+    let shown = "{{range .Mounts}}{{.Type}} {{.Destination}} {{.RW}};{{end}}";
+    let shown = engine.docker(&["inspect", "-f", shown, "one"]).ok();
+    assert!(
+        shown.contains("image /image false;") && shown.contains("volume /part true;"),
+        "{shown}"
+    );
+    let pid = engine
+        .docker(&["inspect", "-f", "{{.State.Pid}}", "one"])
+        .ok();
+    engine.kill_with_keeper();
+    let process = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    engine.start_again();
+    sampan_testing::until("it runs again", || {
+        engine
+            .docker(&["exec", "one", "cat", "/part/b/file", "/image/etc/passwd"])
+            .code
+            == 0
+    });
+    let _ = engine.docker(&["stop", "-t", "0", "one"]).ok();
+    for (path, name) in [
+        ("one:/part/b/file", "file"),
+        ("one:/image/bin/busybox", "busybox"),
+    ] {
+        let to = engine.scratch().join(name);
+        let _ = engine.docker(&["cp", path, to.to_str().unwrap()]).ok();
+        assert!(fs::metadata(to).unwrap().len() > 0);
+    }
+    let _ = engine.docker(&["rm", "one"]).ok();
+    let _ = engine.docker(&["volume", "rm", "vol"]).ok();
+    let said = engine.docker(&["run", "--rm", "--storage-opt", "size=1g", "busybox", "true"]);
+    let said = said.failed(125);
+    assert!(
+        said.contains("--storage-opt size is not supported: the engine sets no project"),
+        "{said}"
+    );
+    engine.ledger().assert_no_container();
+}

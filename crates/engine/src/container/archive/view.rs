@@ -22,6 +22,7 @@ use sampan_kernel::mount::{MountAttributes, MountChange, Propagation, Reach, cha
 use sampan_layers::{Durability, LayerMount, Writable};
 use tokio::sync::OwnedMutexGuard;
 
+use super::super::inner_mount::Loose;
 use super::super::lifecycle::Lifecycle;
 use super::super::mount::MountKind;
 use super::super::record::Record;
@@ -162,7 +163,7 @@ impl Inner {
                 )
             })
             .map_err(|error| Error::because("mount the container's files", &error))?;
-        let binds = self.binds(record);
+        let binds = self.binds(record)?;
         let (root, mounts) = Mounts::make(writable.work, overlay, binds, record.users.clone())
             .map_err(|error| Error::because("mount the container's files", &error))?;
         Ok(View {
@@ -175,23 +176,26 @@ impl Inner {
     }
 
     /// What is bound into a container, in the order of the mounts.
-    fn binds(&self, record: &Record) -> Vec<Bind> {
+    fn binds(&self, record: &Record) -> Result<Vec<Bind>> {
         let directory = self.paths.container(&record.id);
         let points = record.mounts.iter();
-        let mut binds: Vec<Bind> = points
-            .filter(|point| point.kind != MountKind::Tmpfs)
-            .map(|point| Bind {
+        let points = points.filter(|point| point.kind != MountKind::Tmpfs);
+        let binds = points.map(|point| {
+            Ok(Bind {
                 source: point.source.clone(),
+                loose: self.loose(record, point)?,
                 destination: point.destination.clone(),
                 writable: point.writable,
                 recursive: !point.carry_out.non_recursive,
             })
-            .collect();
+        });
+        let mut binds = binds.collect::<Result<Vec<Bind>>>()?;
         for name in ["hostname", "hosts", "resolv.conf"] {
             let destination = format!("/etc/{name}");
             if binds.iter().all(|bind| bind.destination != destination) {
                 binds.push(Bind {
                     source: directory.join(name),
+                    loose: None,
                     destination,
                     writable: !record.host.readonly_rootfs,
                     recursive: false,
@@ -199,9 +203,9 @@ impl Inner {
             }
         }
         // What the container has not seen yet is made by its start.
-        binds.retain(|bind| bind.source.exists());
+        binds.retain(|bind| bind.loose.is_some() || bind.source.exists());
         binds.sort_by_key(|bind| bind.destination.matches('/').count());
-        binds
+        Ok(binds)
     }
 }
 
@@ -238,6 +242,8 @@ fn live_root(pid: i32, container: &str) -> Option<Root> {
 
 struct Bind {
     source: PathBuf,
+    /// In place of a path.
+    loose: Option<Loose>,
     destination: String,
     writable: bool,
     recursive: bool,
@@ -312,7 +318,10 @@ fn attach(
         if bind.recursive {
             how |= OpenTreeFlags::AT_RECURSIVE;
         }
-        let tree = open_tree(CWD, &bind.source, how)?;
+        let tree = match &bind.loose {
+            Some(loose) => loose.tree.try_clone()?,
+            None => open_tree(CWD, &bind.source, how)?,
+        };
         let change = MountChange {
             set: if bind.writable {
                 MountAttributes::default()
