@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use sampan_fs::Root;
 use tar::{Archive, Entry, EntryType};
 
-use crate::{Decoder, OwnerMap, is_pseudo};
+use crate::{Decoder, OwnerMap, Peeled, is_pseudo};
 
 /// Mode of a directory that the archive implies and does not describe.
 const IMPLIED: u32 = 0o755;
@@ -143,7 +143,8 @@ struct About {
 
 impl Extraction<'_> {
     fn run(mut self, tar: impl Read) -> Result<()> {
-        let decoder = Decoder::new(BufReader::with_capacity(256 << 10, tar));
+        let peeled = Peeled::new(BufReader::with_capacity(256 << 10, tar));
+        let decoder = peeled.and_then(|peeled| Decoder::new(BufReader::new(peeled)));
         let decoder = decoder.map_err(|error| match error {
             crate::Error::Io(error) => ExtractError::Archive(error),
             other => ExtractError::Refused(other.to_string()),

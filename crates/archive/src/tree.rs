@@ -190,7 +190,8 @@ impl<'a, 'o, W: Write> Writer<'a, 'o, W> {
             FileType::Symlink => {
                 let link = match rustix::fs::readlinkat(at, name, Vec::new()) {
                     Ok(link) => link,
-                    Err(Errno::NOENT) => return Ok(()),
+                    // Removed or replaced meanwhile.
+                    Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
                     Err(errno) => return Err(errno.into()),
                 };
                 if self.link(&path, &stat)? {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::interface::InterfaceName;
-use crate::ports::Protocol;
+use crate::ports::{PortHolder, Protocol};
 use crate::subnet::Subnet;
 
 /// Result of this crate's operations.
@@ -78,7 +78,10 @@ pub enum Error {
         subnet: Subnet,
     },
     /// The port is published already, by this engine.
-    #[error("Bind for {address} failed: port is already allocated")]
+    #[error(
+        "Bind for {address} failed: port is already allocated{}",
+        by_container(owner)
+    )]
     PortAllocated {
         /// Host address and port that were asked for.
         address: SocketAddr,
@@ -86,12 +89,17 @@ pub enum Error {
         owner: Option<String>,
     },
     /// The port is in use by a process that is none of ours.
-    #[error("failed to bind host port {address}/{protocol}: address already in use")]
+    #[error(
+        "failed to bind host port {address}/{protocol}: address already in use{}",
+        by_program(holder)
+    )]
     PortInUse {
         /// Host address and port that were asked for.
         address: SocketAddr,
         /// Transport of the port.
         protocol: Protocol,
+        /// The program that holds it, where it can be seen.
+        holder: Option<PortHolder>,
     },
     /// The host port could not be bound for another reason.
     #[error("failed to bind host port {address}/{protocol}")]
@@ -216,11 +224,12 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::PortAllocated { owner: Some(owner), .. } => Some(format!("container {owner} publishes this port")),
-            Self::PortInUse { address, protocol } => Some(format!(
-                "another program on this host uses {protocol} port {}; `ss -lp` names it",
-                address.port()
-            )),
+            Self::PortAllocated { .. } => {
+                Some("stop that container, or publish another port of the host".into())
+            }
+            Self::PortInUse { .. } => {
+                Some("stop that program, or publish another port of the host".into())
+            }
             Self::SubnetsExhausted => {
                 Some("the host's routes cover all default subnets; give the bridge an address range of its own".into())
             }
@@ -234,6 +243,18 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn by_container(owner: &Option<String>) -> String {
+    owner
+        .as_ref()
+        .map_or_else(String::new, |owner| format!(" by container {owner}"))
+}
+
+fn by_program(holder: &Option<PortHolder>) -> String {
+    holder
+        .as_ref()
+        .map_or_else(String::new, |holder| format!(" by {holder}"))
 }
 
 const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();

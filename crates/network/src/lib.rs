@@ -50,6 +50,7 @@ pub use names::NetworkNames;
 pub use namespace::NetworkNamespace;
 pub use pool::Pool;
 pub use ports::{
-    HeldPort, HostPort, PortAllocator, PortBinding, PortRequest, Protocol, parse_publish,
+    HeldPort, HostPort, PortAllocator, PortBinding, PortHolder, PortRequest, Protocol,
+    parse_publish,
 };
 pub use subnet::Subnet;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
-use super::{HeldPort, HostPort, PortBinding, PortRequest, Protocol};
+use super::{HeldPort, HostPort, PortBinding, PortHolder, PortRequest, Protocol};
 use crate::error::{Error, Result};
 
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -97,7 +97,17 @@ impl Table {
         let (protocol, container) = (request.protocol, request.container);
         match &request.host {
             HostPort::Exact(port) => {
-                self.take_one(owner, protocol, SocketAddr::new(address, *port), container)
+                let address = SocketAddr::new(address, *port);
+                // Looked for here alone: of a range the next one is taken.
+                self.take_one(owner, protocol, address, container)
+                    .map_err(|error| match error {
+                        Error::PortInUse { .. } => Error::PortInUse {
+                            address,
+                            protocol,
+                            holder: PortHolder::find(protocol, address),
+                        },
+                        other => other,
+                    })
             }
             HostPort::Range(range) => {
                 let candidates = range.clone();
@@ -162,7 +172,11 @@ impl Table {
             });
         }
         let socket = hold(protocol, address).map_err(|errno| match errno {
-            Errno::ADDRINUSE => Error::PortInUse { address, protocol },
+            Errno::ADDRINUSE => Error::PortInUse {
+                address,
+                protocol,
+                holder: None,
+            },
             errno => Error::PortBind {
                 address,
                 protocol,
@@ -290,9 +304,8 @@ mod tests {
         let error = one(&allocator, "other", HostPort::Exact(port)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("Bind for 127.0.0.1:{port} failed: port is already allocated")
+            format!("Bind for 127.0.0.1:{port} failed: port is already allocated by container web")
         );
-        assert_eq!(error.hint().unwrap(), "container web publishes this port");
         let wildcard = PortRequest {
             host_ip: None,
             ..request(HostPort::Exact(port))
@@ -300,7 +313,7 @@ mod tests {
         let error = allocator.allocate("other", &[wildcard]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("Bind for 0.0.0.0:{port} failed: port is already allocated")
+            format!("Bind for 0.0.0.0:{port} failed: port is already allocated by container web")
         );
         allocator.release(&held.binding);
         drop(held);
@@ -314,10 +327,11 @@ mod tests {
         let allocator = PortAllocator::new();
         let error = one(&allocator, "a", HostPort::Exact(port)).unwrap_err();
         assert!(matches!(error, Error::PortInUse { .. }), "{error}");
-        assert_eq!(
-            error.to_string(),
-            format!("failed to bind host port 127.0.0.1:{port}/tcp: address already in use")
-        );
+        let told =
+            format!("failed to bind host port 127.0.0.1:{port}/tcp: address already in use by ");
+        let own = format!("(process {})", std::process::id());
+        let said = error.to_string();
+        assert!(said.starts_with(&told) && said.ends_with(&own), "{said}");
     }
 
     #[test]

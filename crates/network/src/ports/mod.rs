@@ -5,6 +5,7 @@
 //! firewall sends the packets elsewhere before they reach that socket.
 
 mod allocator;
+mod holder;
 mod spec;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use allocator::PortAllocator;
+pub use holder::PortHolder;
 pub use spec::parse_publish;
 
 /// Transport protocol of a published port.

@@ -573,3 +573,80 @@ fn execs_that_are_made_and_left_cost_little() {
     let _ = ask(&engine, "DELETE", "/containers/left?force=1").expect(204);
     assert_descriptors_return(&engine, before);
 }
+
+#[test]
+fn resizes_and_attaches_that_are_left_cost_nothing() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["sleep","1000"],"Tty":true,"OpenStdin":true}"#;
+    let _ = tell(&engine, "POST", "/containers/create?name=left", body).expect(201);
+    let _ = ask(&engine, "POST", "/containers/left/start").expect(204);
+    let flood = |rounds: u32| {
+        for _ in 0..rounds {
+            let mut stream = connect(&engine);
+            // Ten sizes, then an attachment that nobody stays for.
+            let size = "POST /containers/left/resize?h=40&w=120 HTTP/1.1\r\nHost: x\r\n\
+                        Content-Length: 0\r\n\r\n";
+            let attach = "POST /containers/left/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\
+                          Upgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(size.repeat(10).as_bytes()).unwrap();
+            stream.write_all(attach.as_bytes()).unwrap();
+            let mut seen = Vec::new();
+            let mut chunk = [0; 4096];
+            while !seen.windows(7).any(|seven| seven == b" 101 UP") {
+                let count = stream.read(&mut chunk).unwrap();
+                assert_ne!(count, 0, "{}", String::from_utf8_lossy(&seen));
+                seen.extend_from_slice(&chunk[..count]);
+            }
+        }
+    };
+    let shim = shim_of(&engine, "left");
+    let of_shim = || {
+        let memory = memory_of(shim);
+        let open = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
+        (memory, open)
+    };
+    flood(100);
+    let before = settled(&engine);
+    let (memory, of_engine) = (of_shim(), status(&engine, "VmRSS:"));
+    flood(1000);
+    assert_serves(&engine);
+    assert_descriptors_return(&engine, before);
+    let (now, engine_now) = (of_shim(), status(&engine, "VmRSS:"));
+    assert!(
+        now.1 <= memory.1 + 1,
+        "the shim had {memory:?}, has {now:?}"
+    );
+    assert!(
+        now.0 <= memory.0 + 256,
+        "the shim had {memory:?}, has {now:?}"
+    );
+    assert!(
+        engine_now <= of_engine + (8 << 10),
+        "{of_engine} KiB, then {engine_now} KiB"
+    );
+    let _ = ask(&engine, "DELETE", "/containers/left?force=1").expect(204);
+}
+
+/// The supervisor of a container.
+fn shim_of(engine: &TestEngine, container: &str) -> u64 {
+    let inspect = ask(engine, "GET", &format!("/containers/{container}/json")).json();
+    let pid = inspect["State"]["Pid"].as_u64().unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let behind_name = stat.rsplit_once(") ").unwrap().1;
+    behind_name.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Kilobytes that are a process's own.
+fn memory_of(pid: u64) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let own = rollup.lines().filter(|line| line.starts_with("Private_"));
+    own.map(|line| {
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    })
+    .sum()
+}

@@ -18,6 +18,19 @@ fn a_new_volume_takes_over_what_the_image_has_there() {
         .sampan(&["run", "--rm", "-v", "etc:/x", "busybox", "cat", "/x/group"])
         .ok();
     assert!(kept.contains("extra"), "{kept}");
+    // A volume that has files keeps them as they are.
+    let change = "echo mine > /x/group; rm /x/passwd";
+    let _ = engine
+        .sampan(&["run", "--rm", "-v", "etc:/x", "busybox", "sh", "-c", change])
+        .ok();
+    let look = "cat /etc/group; ls /etc";
+    let kept = engine
+        .sampan(&["run", "--rm", "-v", "etc:/etc", "busybox", "sh", "-c", look])
+        .ok();
+    assert!(
+        kept.starts_with("mine\n") && !kept.contains("passwd"),
+        "{kept}"
+    );
     let empty = engine.sampan(&[
         "run",
         "--rm",
