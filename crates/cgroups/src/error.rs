@@ -38,7 +38,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A control file could not be written.
-    #[error("cannot write {value:?} to {file} of the cgroup")]
+    #[error("cannot write {value:?} to {file} of the cgroup{}", why(file, source))]
     Write {
         /// The control file's name.
         file: String,
@@ -66,6 +66,28 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+}
+
+/// One more clause where the kernel's answer alone would leave a person in the dark.
+fn why(file: &str, source: &io::Error) -> &'static str {
+    use rustix::io::Errno;
+    let Some(errno) = Errno::from_io_error(source) else {
+        return "";
+    };
+    match (file, errno) {
+        ("cpu.rt_runtime_us" | "cpu.rt_period_us", Errno::INVAL) => {
+            " (the cgroups above it have no share of real time to give: write one to their cpu.rt_runtime_us)"
+        }
+        ("cpuset.cpus" | "cpuset.mems", Errno::INVAL | Errno::RANGE | Errno::ACCESS) => {
+            " (this machine, or the cgroup above it, does not have them all)"
+        }
+        (_, Errno::OPNOTSUPP) if file.ends_with("weight_device") || file.starts_with("io.") => {
+            " (the scheduler of this device does not weigh: choose bfq in its queue/scheduler)"
+        }
+        (_, Errno::NODEV) => " (it is no whole disk)",
+        (_, Errno::BUSY) if file.starts_with("memory.") => " (more is in use)",
+        _ => "",
+    }
 }
 
 /// Who can do something about an [`Error`].

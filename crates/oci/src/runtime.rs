@@ -145,6 +145,13 @@ pub struct User {
     /// own user database, and `uid` and `gid` above are not looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
+    /// Further supplementary groups by name, looked up in the container's group file. No part of the
+    /// specification; only looked at beside `username`.
+    #[serde(
+        deserialize_with = "null_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub additional_groups: Vec<String>,
 }
 
 /// Names of the capabilities by their numbers, as in capabilities(7).

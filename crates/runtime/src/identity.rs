@@ -54,9 +54,16 @@ pub(crate) fn identify(
         });
     };
     let mut identity = lookup(name, &passwd(root)?, || group(root))?;
-    for gid in &user.additional_gids {
-        if !identity.groups.contains(gid) {
-            identity.groups.push(*gid);
+    let mut further = user.additional_gids.clone();
+    if !user.additional_groups.is_empty() {
+        let known = group(root)?;
+        for name in &user.additional_groups {
+            further.push(group_id(name, &known)?);
+        }
+    }
+    for gid in further {
+        if !identity.groups.contains(&gid) {
+            identity.groups.push(gid);
         }
     }
     Ok(identity)
@@ -159,11 +166,7 @@ fn lookup(
         (Some(group), _) => {
             identity.gid = match Word::parse(group)? {
                 Word::Id(id) => id,
-                Word::Name(name) => groups()?
-                    .iter()
-                    .find(|entry| entry.name == name)
-                    .map(|entry| entry.gid)
-                    .ok_or_else(|| Error::UnknownGroup(name.to_owned()))?,
+                Word::Name(name) => group_id(name, &groups()?)?,
             };
         }
         (None, Some(entry)) => {
@@ -177,6 +180,13 @@ fn lookup(
         (None, None) => {}
     }
     Ok(identity)
+}
+
+fn group_id(name: &str, groups: &[GroupEntry]) -> Result<u32, Error> {
+    let found = groups.iter().find(|entry| entry.name == name);
+    found
+        .map(|entry| entry.gid)
+        .ok_or_else(|| Error::UnknownGroup(name.to_owned()))
 }
 
 fn passwd(root: BorrowedFd<'_>) -> Result<Vec<PasswdEntry>, Error> {
@@ -322,6 +332,20 @@ mod tests {
             let error = find(bad).unwrap_err();
             assert!(error.starts_with("unable to find group"), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn groups_are_added_by_number_and_name() {
+        let directory = root_with("root:x:0:0::/:\n", "extra:x:50:root\nvideo:x:44:\n");
+        let root = rooted(directory.path());
+        let mut user = user("");
+        user.additional_gids = vec![7, 50];
+        user.additional_groups = vec!["video".to_owned()];
+        let found = identify(root.as_fd(), &user, HomeWanted::No).unwrap();
+        assert_eq!(found.groups, [50, 7, 44]);
+        user.additional_groups = vec!["none".to_owned()];
+        let error = identify(root.as_fd(), &user, HomeWanted::No).unwrap_err();
+        assert!(matches!(error, Error::UnknownGroup(name) if name == "none"));
     }
 
     #[test]

@@ -200,14 +200,11 @@ impl Recipe {
         failure
     }
 
-    /// Sets the limits of further runs; those of devices stay.
+    /// Sets the limits of further runs; the devices that it may use stay.
     pub(crate) fn set_limits(&mut self, limits: LinuxResources) {
         let linux = self.spec.linux.get_or_insert_default();
         let resources = linux.resources.get_or_insert_default();
-        let weight = limits.block_io.and_then(|block_io| block_io.weight);
-        if weight.is_some() {
-            resources.block_io.get_or_insert_default().weight = weight;
-        }
+        resources.block_io = limits.block_io;
         resources.memory = limits.memory;
         resources.cpu = limits.cpu;
         resources.pids = limits.pids;

@@ -83,7 +83,7 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
         process: Some(Process {
             terminal: config.tty,
             console_size: console_size(wishes.console_size),
-            user: user(config, wishes)?,
+            user: user(config, wishes),
             args: std::iter::once(record.path.clone())
                 .chain(record.args.iter().cloned())
                 .collect(),
@@ -150,7 +150,7 @@ pub(crate) fn exec_process(
     } else {
         security::capabilities(wishes, &host.capabilities)?
     };
-    let mut who = user(config, wishes)?;
+    let mut who = user(config, wishes);
     if !exec.user.is_empty() {
         who.username = Some(exec.user.clone());
     }
@@ -255,11 +255,8 @@ fn system_mounts(wishes: &HostConfig) -> Vec<Mount> {
     ];
     match wishes.ipc_mode {
         IpcMode::Host => {
-            mounts.push(bind(
-                "/dev/mqueue",
-                "/dev/mqueue",
-                &["rbind", "nosuid", "noexec", "nodev"],
-            ));
+            // Made in the host's IPC namespace it is the host's, whether the host has it mounted or not.
+            mounts.push(mount("mqueue", "/dev/mqueue", &safe));
             mounts.push(bind(
                 "/dev/shm",
                 "/dev/shm",
@@ -329,23 +326,21 @@ fn console_size([height, width]: [u16; 2]) -> Option<ConsoleSize> {
     })
 }
 
-fn user(config: &ContainerConfig, wishes: &HostConfig) -> Result<User> {
-    let additional_gids = wishes
-        .group_add
-        .iter()
-        .map(|group| {
-            group.parse().map_err(|_| {
-                Error::not_implemented(format!(
-                    "unable to add group {group}: groups by name are not supported"
-                ))
-            })
-        })
-        .collect::<Result<_>>()?;
-    Ok(User {
+/// The user, also when it is root for want of another: its groups are those of the container's files.
+fn user(config: &ContainerConfig, wishes: &HostConfig) -> User {
+    let (mut additional_gids, mut additional_groups) = (Vec::new(), Vec::new());
+    for group in &wishes.group_add {
+        match group.parse() {
+            Ok(gid) => additional_gids.push(gid),
+            Err(_) => additional_groups.push(group.clone()),
+        }
+    }
+    User {
         additional_gids,
-        username: (!config.user.is_empty()).then(|| config.user.clone()),
+        additional_groups,
+        username: Some(config.user.clone()),
         ..User::default()
-    })
+    }
 }
 
 fn environment(config: &ContainerConfig, hostname: &str) -> Vec<String> {

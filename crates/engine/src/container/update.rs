@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sampan_oci::runtime::{BlockIoResources, LinuxResources};
 use sampan_state::Sync;
 
 use super::config::{HostConfig, Resources, RestartPolicy};
@@ -9,7 +10,7 @@ use super::lifecycle::Lifecycle;
 use super::record::Record;
 use super::registry::Container;
 use super::service::Inner;
-use super::{spec, validate};
+use super::{block, spec, validate};
 use crate::{Action, Error, Result, blocking};
 
 /// What changes. What is zero, empty or absent stays as it is.
@@ -48,7 +49,10 @@ impl Inner {
         let host = merged(&record.host, &changes)?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         validate::check_update(&host, cpus)?;
-        let limits = spec::limits(&host.resources);
+        let limits = LinuxResources {
+            block_io: block_limits(&host.resources).await?,
+            ..spec::limits(&host.resources)
+        };
         if record.lifecycle.run().is_some() {
             let (inner, container) = (self.clone(), container.clone());
             let limits = limits.clone();
@@ -76,6 +80,12 @@ impl Inner {
         self.tell(&stored, Action::Update, []);
         Ok(Updated::default())
     }
+}
+
+/// The limits of block devices, whose numbers are looked up.
+async fn block_limits(resources: &Resources) -> Result<Option<BlockIoResources>> {
+    let resources = resources.clone();
+    blocking(move || block::limits(&resources)).await
 }
 
 /// The configuration with what changes.
@@ -112,6 +122,8 @@ fn merged(host: &HostConfig, changes: &ResourceChanges) -> Result<HostConfig> {
     number(&mut limits.cpu_period, new.cpu_period);
     number(&mut limits.cpu_quota, new.cpu_quota);
     number(&mut limits.nano_cpus, new.nano_cpus);
+    number(&mut limits.cpu_realtime_period, new.cpu_realtime_period);
+    number(&mut limits.cpu_realtime_runtime, new.cpu_realtime_runtime);
     number(&mut limits.memory, new.memory);
     number(&mut limits.memory_swap, new.memory_swap);
     number(&mut limits.memory_reservation, new.memory_reservation);
@@ -119,6 +131,18 @@ fn merged(host: &HostConfig, changes: &ResourceChanges) -> Result<HostConfig> {
     text(&mut limits.cpuset_mems, &new.cpuset_mems);
     if new.blkio_weight != 0 {
         limits.blkio_weight = new.blkio_weight;
+    }
+    for (old, new) in [
+        (&mut limits.blkio_weight_device, &new.blkio_weight_device),
+        (&mut limits.blkio_read_bps, &new.blkio_read_bps),
+        (&mut limits.blkio_write_bps, &new.blkio_write_bps),
+        (&mut limits.blkio_read_iops, &new.blkio_read_iops),
+        (&mut limits.blkio_write_iops, &new.blkio_write_iops),
+    ] {
+        for limit in new {
+            old.retain(|other| other.path != limit.path);
+            old.push(limit.clone());
+        }
     }
     if new.pids_limit.is_some_and(|limit| limit != 0) {
         limits.pids_limit = new.pids_limit;
@@ -151,11 +175,19 @@ fn check_processor(old: &Resources, new: &Resources) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::config::DeviceRate;
 
     fn with(change: impl FnOnce(&mut Resources)) -> ResourceChanges {
         let mut changes = ResourceChanges::default();
         change(&mut changes.resources);
         changes
+    }
+
+    fn rate(path: &str, rate: u64) -> DeviceRate {
+        DeviceRate {
+            path: path.into(),
+            rate,
+        }
     }
 
     #[test]
@@ -167,6 +199,17 @@ mod tests {
         assert_eq!(changed.resources.memory, 64 << 20);
         assert_eq!(changed.resources.cpuset_cpus, "0");
         assert_eq!(changed.resources.cpu_shares, 512);
+        host.resources.blkio_read_bps = vec![rate("/dev/a", 1), rate("/dev/b", 2)];
+        let changed = merged(
+            &host,
+            &with(|r| {
+                r.blkio_read_bps = vec![rate("/dev/b", 3)];
+                r.cpu_realtime_runtime = 1000;
+            }),
+        );
+        let changed = changed.unwrap().resources;
+        assert_eq!(changed.blkio_read_bps, [rate("/dev/a", 1), rate("/dev/b", 3)]);
+        assert_eq!(changed.cpu_realtime_runtime, 1000);
         let unlimited = merged(&host, &with(|r| r.pids_limit = Some(-1))).unwrap();
         assert_eq!(unlimited.resources.pids_limit, Some(-1));
     }

@@ -276,6 +276,15 @@ fn endpoints(
     };
     let (ipv4, ipv6) = (address("ip")?, address("ip6")?);
     let aliases = [parsed.texts("net-alias"), parsed.texts("network-alias")].concat();
+    let has_no_names = ["default", "bridge", "host", "none"].contains(&network.as_str())
+        || network.starts_with("container:");
+    if !aliases.is_empty() && has_no_names {
+        return Err(Failure::Command {
+            message: "network-scoped aliases are only supported for user-defined networks"
+                .to_owned(),
+            code: 125,
+        });
+    }
     let mac = parsed.value("mac-address", host::mac_address)?;
     let asks = !ipv4.is_empty() || !ipv6.is_empty() || !aliases.is_empty() || mac.is_some();
     // A mode has no settings; where some are asked for, the engine says so.

@@ -26,6 +26,16 @@ const FLAGS: &[Flag] = &[
         "int",
         "Limit CPU CFS (Completely Fair Scheduler) quota",
     ),
+    Flag::one(
+        "cpu-rt-period",
+        "int",
+        "Limit the CPU real-time period in microseconds",
+    ),
+    Flag::one(
+        "cpu-rt-runtime",
+        "int",
+        "Limit the CPU real-time runtime in microseconds",
+    ),
     Flag::one("cpu-shares", "int", "CPU shares (relative weight)").short('c'),
     Flag::one("cpus", "decimal", "Number of CPUs"),
     Flag::one(
@@ -63,8 +73,7 @@ pub(crate) const COMMAND: Command = Command {
     about: "Update configuration of one or more containers",
     flags: &[FLAGS],
     refused: &[
-        ("cpu-rt-period", None),
-        ("cpu-rt-runtime", None),
+        ("kernel-memory", None),
         ("blkio-weight-device", None),
         ("device-read-bps", None),
         ("device-read-iops", None),
@@ -113,6 +122,8 @@ fn changes(parsed: &Parsed<'_>) -> Result<UpdateRequest, Failure> {
             blkio_weight: weight.unwrap_or(0),
             cpu_period: number("cpu-period")?,
             cpu_quota: number("cpu-quota")?,
+            cpu_realtime_period: number("cpu-rt-period")?,
+            cpu_realtime_runtime: number("cpu-rt-runtime")?,
             cpu_shares: number("cpu-shares")?,
             nano_cpus: parsed.value("cpus", size::cpus)?.unwrap_or(0),
             cpuset_cpus: text("cpuset-cpus"),

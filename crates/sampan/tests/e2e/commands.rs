@@ -956,7 +956,7 @@ fn pulls_tell_the_same_story() {
 }
 
 /// Docker's flags of `run` that are for later or for other systems, with the reason.
-const LATER: [(&str, &str); 7] = [
+pub(crate) const LATER: [(&str, &str); 7] = [
     ("cpu-count", "is only supported on Windows"),
     ("cpu-percent", "is only supported on Windows"),
     ("io-maxbandwidth", "is only supported on Windows"),

@@ -21,6 +21,7 @@ mod commands;
 mod copy;
 mod daemon;
 mod devices;
+mod every_flag;
 mod failures;
 mod flags;
 mod health;
