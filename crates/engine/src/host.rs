@@ -18,6 +18,7 @@ pub(crate) struct Host {
     pub(crate) machine: String,
     pub(crate) name: String,
     pub(crate) time_namespaces: bool,
+    pub(crate) apparmor: bool,
     /// Capabilities that the engine can give.
     pub(crate) capabilities: Vec<&'static str>,
     /// Files that tell the temperature of a neighbour's work.
@@ -53,6 +54,8 @@ impl Host {
             machine: text(names.machine()),
             name: text(names.nodename()),
             time_namespaces: Path::new("/proc/self/ns/time").exists(),
+            apparmor: fs::read("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|enabled| enabled.starts_with(b"Y")),
             capabilities: crate::container::security::allowed(bounding_set()),
             thermal_files: thermal_files(),
         })

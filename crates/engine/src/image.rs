@@ -201,7 +201,10 @@ impl ImageService {
         let (store, source_name, target_name) =
             (self.store.clone(), source.to_owned(), target.to_owned());
         let image = crate::blocking(move || Ok(store.tag(&source_name, &target_name)?)).await?;
-        self.tell(Action::Tag, &image, target);
+        let name = target
+            .parse::<Reference>()
+            .map_or_else(|_| target.to_owned(), |name| name.or_latest().familiar());
+        self.tell(Action::Tag, &image, &name);
         Ok(image)
     }
 

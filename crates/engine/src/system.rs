@@ -269,6 +269,9 @@ impl Shared {
         if self.about.own_users {
             options.push("name=userns".to_owned());
         }
+        if self.host.unified {
+            options.push("name=cgroupns".to_owned());
+        }
         options
     }
 

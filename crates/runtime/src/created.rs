@@ -76,7 +76,7 @@ impl Created {
                 Answer::Terminal(master) => self.terminal = Some(master),
                 Answer::Failed(failure) => return Err(self.plan.failed(failure)),
                 Answer::Closed | Answer::Spawned(_) | Answer::Listener(_) => {
-                    return Err(died(&self.parts().child));
+                    return Err(self.died());
                 }
             }
         }
@@ -99,8 +99,16 @@ impl Created {
         if tell(self.socket.as_fd()) {
             Ok(())
         } else {
-            Err(died(&self.parts().child))
+            Err(self.died())
         }
+    }
+
+    /// Why the process has gone without a word.
+    fn died(&self) -> Error {
+        let parts = self.parts();
+        let how = died(&parts.child);
+        let killed = parts.cgroup.as_ref().map_or(0, Cgroup::oom_kill_count);
+        if killed > 0 { Error::OutOfMemory } else { how }
     }
 
     fn parts(&self) -> &Parts {

@@ -101,6 +101,9 @@ pub enum Error {
         /// The kernel's answer.
         reason: io::Error,
     },
+    /// The container's process was killed for want of memory before its program ran.
+    #[error("container init was OOM-killed: the memory limit is too low for it to start")]
+    OutOfMemory,
     /// The container's process ended before its program ran.
     #[error("the container's process ended while it was set up ({0})")]
     Died(String),
@@ -162,6 +165,7 @@ impl Error {
                     _ => ErrorKind::System,
                 }
             }
+            Self::OutOfMemory => ErrorKind::OutOfResources,
             Self::Hook { .. } | Self::Died(_) => ErrorKind::System,
         }
     }

@@ -83,6 +83,7 @@ pub fn numeric_user(root: BorrowedFd<'_>, user: &User) -> Result<User, Error> {
         gid,
         additional_gids: groups,
         username: None,
+        additional_groups: Vec::new(),
         ..user.clone()
     })
 }

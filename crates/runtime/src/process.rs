@@ -399,7 +399,13 @@ impl ProcessPlan {
             Step::Rlimit => {
                 let name = self.limits.get(usize::from(item));
                 let name = name.map_or("a resource limit", |limit| limit.name.as_str());
-                Error::step(format!("set {name}"))(errno)
+                let why = match errno {
+                    Errno::PERM => {
+                        " (it is above what this host allows, or the engine lacks CAP_SYS_RESOURCE)"
+                    }
+                    _ => "",
+                };
+                Error::step(format!("set {name}{why}"))(errno)
             }
             _ => Error::of_step(step, errno),
         }

@@ -13,7 +13,8 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use sampan_kernel::requires;
 use sampan_kernel::seccomp::{SeccompProgram, SockFilter};
 use sampan_oci::runtime::{
-    Device, DeviceRule, LinuxResources, NamespaceKind, PidsResources, Rlimit, TimeOffset,
+    Device, DeviceRule, LinuxResources, MemoryResources, NamespaceKind, PidsResources, Rlimit,
+    TimeOffset,
 };
 use sampan_oci::seccomp::{Circumstances, Profile};
 use sampan_runtime::{Bundle, Ending, Error, ErrorKind, ExecRequest, Root, Stdio, create, seccomp};
@@ -41,6 +42,23 @@ fn exit_codes_and_signals_come_back() {
     assert_eq!(running.wait().unwrap().code(), 137);
     running.delete().unwrap();
     running.delete().unwrap();
+}
+
+#[test]
+fn want_of_memory_at_the_start_is_told() {
+    requires!(root, cgroups);
+    let image = Image::new();
+    let mut spec = shell("true");
+    spec.linux.as_mut().unwrap().resources = Some(LinuxResources {
+        memory: Some(MemoryResources {
+            limit: Some(64 << 10),
+            ..MemoryResources::default()
+        }),
+        ..LinuxResources::default()
+    });
+    let error = run(spec, image.root()).unwrap_err();
+    assert!(error.to_string().contains("OOM-killed"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::OutOfResources);
 }
 
 #[test]

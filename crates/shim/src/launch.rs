@@ -497,8 +497,16 @@ fn own_copy() -> io::Result<OwnedFd> {
     Ok(open_tree(&mount, "init", flags)?)
 }
 
-/// What an engine is told of an error of the runtime.
+/// What an engine is told of an error of the runtime. What the file of a program says of it comes
+/// later, see [`explain`].
 pub(crate) fn failure(error: &sampan_runtime::Error) -> StartFailure {
+    let mut message = chain(error);
+    if let Some(hint) = error.hint()
+        && !matches!(error, sampan_runtime::Error::Execute { .. })
+    {
+        message.push_str(": ");
+        message.push_str(hint);
+    }
     StartFailure {
         kind: match error.kind() {
             ErrorKind::CommandNotFound => StartFailureKind::CommandNotFound,
@@ -511,7 +519,7 @@ pub(crate) fn failure(error: &sampan_runtime::Error) -> StartFailure {
                 StartFailureKind::System
             }
         },
-        message: chain(error),
+        message,
         exit_code: error.exit_code(),
     }
 }

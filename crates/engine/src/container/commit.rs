@@ -67,6 +67,7 @@ impl Inner {
             self.freeze_for_commit(container).await?;
         }
         let (inner, source, name) = (self.clone(), record.clone(), options.name.clone());
+        let comment = options.comment.clone();
         let made = blocking(move || inner.take_changes(&source, &options, config)).await;
         if freezes {
             self.thaw_after_commit(container).await;
@@ -74,6 +75,7 @@ impl Inner {
         let image = made?;
         let named = name.map(|name| name.or_latest().familiar());
         let more = [
+            ("comment", comment),
             ("imageID", image.id.to_string()),
             ("imageRef", named.clone().unwrap_or_default()),
         ];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sampan_images::Image;
 use sampan_layers::Durability;
+use sampan_oci::Platform;
 use sampan_oci::config::RunConfig;
 use sampan_state::Sync;
 
@@ -20,6 +21,7 @@ use super::mount::{
 };
 use super::record::Record;
 use super::request::{CreateContainer, Created};
+use super::security::SecurityOptions;
 use super::service::Inner;
 use super::view::{Endpoint, NetworkState};
 use super::{names, spec, validate};
@@ -68,6 +70,10 @@ impl Inner {
         merge(&mut config, &image.config.config);
         let (path, args) = command(&config)?;
         let mut warnings = validate::check(&config, &host, self.cpus())?;
+        warnings.extend(SecurityOptions::parse(&host.security_opt)?.warnings(&self.host));
+        if host.cgroupns_mode.is_empty() {
+            host.cgroupns_mode = spec::default_cgroup_namespace(&self.host, &host).to_owned();
+        }
         self.runtimes.settle(&mut host, of_build)?;
         if host.resources.cgroup_parent.is_empty() {
             host.resources.cgroup_parent.clone_from(&self.cgroup_parent);
@@ -188,11 +194,10 @@ impl Inner {
         let image = self.images.store().find(&config.image)?;
         if let Some(wanted) = platform.filter(|wanted| !wanted.is_empty()) {
             let platform = image.config.platform();
-            let mut parts = wanted.split('/');
-            let (os, architecture) = (parts.next(), parts.next());
-            let fits = os.is_none_or(|os| os == platform.os)
-                && architecture.is_none_or(|architecture| architecture == platform.architecture);
-            if !fits {
+            let asked: Platform = wanted
+                .parse()
+                .map_err(|error| Error::because("invalid platform", &error).into_invalid())?;
+            if (&asked.os, &asked.architecture) != (&platform.os, &platform.architecture) {
                 return Err(Error::not_found(format!(
                     "image with reference {} was found but its platform ({}/{}) does not match the specified \
                      platform ({wanted})",

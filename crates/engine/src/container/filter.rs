@@ -206,7 +206,11 @@ impl ContainerFilter {
             && any(&self.volumes, |volume| {
                 container.mounts.iter().any(|mount| {
                     mount.destination == *volume
-                        || (mount.kind == MountKind::Volume && mount.name == *volume)
+                        || match mount.kind {
+                            MountKind::Volume => mount.name == *volume,
+                            MountKind::Bind => mount.source.as_os_str() == volume.as_str(),
+                            MountKind::Tmpfs | MountKind::Image => false,
+                        }
                 })
             })
             && any(&self.networks, |network| {
@@ -217,10 +221,9 @@ impl ContainerFilter {
                 })
             })
             && any(&self.published, |range| {
-                container
-                    .network
-                    .ports
-                    .keys()
+                let published = container.network.ports.keys();
+                published
+                    .chain(container.host.port_bindings.keys())
                     .any(|port| range.holds(*port))
             })
             && any(&self.exposed, |range| {

@@ -5,6 +5,7 @@ use sampan_oci::runtime::Seccomp;
 use sampan_oci::seccomp::{Circumstances, Profile};
 
 use super::config::HostConfig;
+use crate::host::Host;
 use crate::{Error, Result};
 
 /// Docker's default set.
@@ -94,7 +95,10 @@ pub(crate) struct SecurityOptions {
     pub(crate) filter: Filter,
     /// Nothing is masked and nothing read-only.
     pub(crate) open_system_paths: bool,
+    /// The profile of AppArmor, unless there is to be none.
     pub(crate) apparmor: Option<String>,
+    /// A label of SELinux, other than that there is to be none.
+    pub(crate) label: Option<String>,
 }
 
 /// The system call filter of a container.
@@ -110,6 +114,20 @@ pub(crate) enum Filter {
 }
 
 impl SecurityOptions {
+    /// What was asked for and will not be so.
+    pub(crate) fn warnings(&self, host: &Host) -> Vec<String> {
+        let profile = self.apparmor.as_ref().filter(|_| !host.apparmor);
+        let profile = profile.map(|profile| {
+            format!(
+                "The AppArmor profile {profile:?} is not applied: AppArmor is not enabled on this host"
+            )
+        });
+        let label = self.label.as_ref().map(|label| {
+            format!("The label {label:?} is not applied: labels of SELinux are not supported")
+        });
+        profile.into_iter().chain(label).collect()
+    }
+
     pub(crate) fn parse(options: &[String]) -> Result<Self> {
         let mut parsed = Self::default();
         for option in options {
@@ -141,9 +159,10 @@ impl SecurityOptions {
                 self.filter = Filter::Custom(Box::new(profile));
             }
             ("systempaths", "unconfined") => self.open_system_paths = true,
+            ("apparmor", "unconfined") => self.apparmor = None,
             ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
-            // Without SELinux a label says nothing, as in Docker.
-            ("label", _) => {}
+            ("label", "disable") => self.label = None,
+            ("label", label) => self.label = Some(label.to_owned()),
             _ => {
                 return Err(Error::invalid(format!(
                     "invalid --security-opt 2: {option:?}"

@@ -96,6 +96,7 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
             capabilities: Some(capability_sets(&capabilities)),
             rlimits: rlimits(&wishes.resources)?,
             no_new_privileges: security.no_new_privileges,
+            apparmor_profile: security.apparmor.clone().filter(|_| host.apparmor),
             oom_score_adj: Some(wishes.oom_score_adj),
             ..Process::default()
         }),
@@ -177,6 +178,9 @@ pub(crate) fn exec_process(
         capabilities: Some(capability_sets(&capabilities)),
         rlimits: rlimits(&wishes.resources)?,
         no_new_privileges: security.no_new_privileges,
+        apparmor_profile: security
+            .apparmor
+            .filter(|_| host.apparmor && !exec.privileged),
         oom_score_adj: Some(wishes.oom_score_adj),
         ..Process::default()
     })
@@ -291,6 +295,15 @@ fn system_mounts(wishes: &HostConfig) -> Vec<Mount> {
     mounts
 }
 
+/// Whose control groups a container sees that asks for nothing.
+pub(crate) fn default_cgroup_namespace(host: &Host, wishes: &HostConfig) -> &'static str {
+    if host.unified && !wishes.privileged {
+        "private"
+    } else {
+        "host"
+    }
+}
+
 fn namespaces(wishes: &HostConfig, host: &Host, own_uts: bool) -> Vec<Namespace> {
     let mut kinds = vec![NamespaceKind::Mount];
     if wishes.network_mode != NetworkMode::Host {
@@ -305,12 +318,11 @@ fn namespaces(wishes: &HostConfig, host: &Host, own_uts: bool) -> Vec<Namespace>
     if wishes.pid_mode != PidMode::Host {
         kinds.push(NamespaceKind::Pid);
     }
-    let private_cgroup = match wishes.cgroupns_mode.as_str() {
-        "private" => true,
-        "host" => false,
-        _ => host.unified && !wishes.privileged,
+    let mode = match wishes.cgroupns_mode.as_str() {
+        "" => default_cgroup_namespace(host, wishes),
+        mode => mode,
     };
-    if private_cgroup {
+    if mode == "private" {
         kinds.push(NamespaceKind::Cgroup);
     }
     if host.time_namespaces {

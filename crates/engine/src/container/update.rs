@@ -208,7 +208,10 @@ mod tests {
             }),
         );
         let changed = changed.unwrap().resources;
-        assert_eq!(changed.blkio_read_bps, [rate("/dev/a", 1), rate("/dev/b", 3)]);
+        assert_eq!(
+            changed.blkio_read_bps,
+            [rate("/dev/a", 1), rate("/dev/b", 3)]
+        );
         assert_eq!(changed.cpu_realtime_runtime, 1000);
         let unlimited = merged(&host, &with(|r| r.pids_limit = Some(-1))).unwrap();
         assert_eq!(unlimited.resources.pids_limit, Some(-1));

@@ -19,6 +19,12 @@ pub struct EventFilter {
     pub volumes: Vec<String>,
     /// Identities or names of networks.
     pub networks: Vec<String>,
+    /// Identities or names of engines.
+    pub daemons: Vec<String>,
+    /// `local`, where all of this engine's events are from, or another scope.
+    pub scopes: Vec<String>,
+    /// Objects of kinds that this engine does not have: none is one of them.
+    pub others: Vec<String>,
     /// `name` or `name=value`; all must match.
     pub labels: Vec<String>,
 }
@@ -36,8 +42,9 @@ impl EventFilter {
                 "volume" => &mut filter.volumes,
                 "network" => &mut filter.networks,
                 "label" => &mut filter.labels,
-                // Only one engine and no plugins, services or nodes: these match everything here.
-                "daemon" | "scope" => continue,
+                "daemon" => &mut filter.daemons,
+                "scope" => &mut filter.scopes,
+                "plugin" | "service" | "node" | "secret" | "config" => &mut filter.others,
                 _ => return Err(crate::Error::invalid(format!("invalid filter '{key}'"))),
             };
             list.extend(values.iter().cloned());
@@ -54,6 +61,9 @@ impl EventFilter {
             && self.matches_object(event, EventKind::Container, &self.containers)
             && self.matches_object(event, EventKind::Volume, &self.volumes)
             && self.matches_object(event, EventKind::Network, &self.networks)
+            && self.matches_object(event, EventKind::Daemon, &self.daemons)
+            && any(&self.scopes, |scope| scope == "local")
+            && self.others.is_empty()
             && any(&self.images, |image| match event.kind {
                 EventKind::Image => {
                     event.actor == image
@@ -136,6 +146,10 @@ mod tests {
             ("label", "name=box", true),
             ("label", "name", true),
             ("label", "name=other", false),
+            ("scope", "local", true),
+            ("scope", "swarm", false),
+            ("daemon", "abc", false),
+            ("service", "abc", false),
         ] {
             assert_eq!(filter(key, value).matches(&event), wanted, "{key}={value}");
         }

@@ -162,7 +162,7 @@ pub(crate) fn start_failure(failure: Failure) -> Failure {
         "system cannot find the file specified",
     ]) {
         127
-    } else if contains(&["permission denied", "is a directory", "not a directory"]) {
+    } else if contains(&["permission denied", "is a directory"]) {
         126
     } else {
         125

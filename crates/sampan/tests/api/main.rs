@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod docker_py;
+mod effects;
 mod endpoints;
 mod hostile;
 mod http;

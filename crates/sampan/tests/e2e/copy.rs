@@ -27,16 +27,23 @@ fn files(directory: &Path) {
 #[test]
 fn files_are_copied_as_by_docker() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    // A container that runs, and one that was never started.
+    // A container that runs, one that was never started, and one that has ended.
     for begin in [
         "run -d --name box busybox sleep 1000",
         "create --name box busybox sh",
+        "run -d --name box busybox true",
     ] {
+        let settle = if begin.ends_with("true") {
+            "wait box"
+        } else {
+            "inspect -f x box"
+        };
         play_in(
             &engine_with_busybox(),
             &files,
             &[
                 line(begin, Id),
+                line(settle, Same),
                 line("cp {dir}/file box:/tmp/new", Text("")),
                 line("cp {dir}/file box:/tmp", Text("")),
                 line("cp {dir}/file box:/tmp/new", Text("")),

@@ -75,7 +75,7 @@ fn a_failed_start_says_why_and_leaves_nothing() {
         (&["busybox", "/etc"], 126, "is a directory"),
         (
             &["-w", "/etc/passwd", "busybox", "true"],
-            126,
+            125,
             "not a directory",
         ),
         (&["--cpuset-cpus", "4000", "busybox", "true"], 125, "4000"),

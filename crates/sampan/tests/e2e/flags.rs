@@ -1,8 +1,14 @@
 //! Flags of `run` and `create`, typed with `docker` and with `sampan`: what was asked is what the
 //! kernel shows.
 
-use crate::table::Expect::{Has, Same, Text};
-use crate::table::{line, play, wrong};
+use std::fs;
+use std::path::Path;
+
+use sampan_testing::run;
+
+use crate::engine_with_busybox;
+use crate::table::Expect::{Has, Id, Same, Text};
+use crate::table::{line, play, play_in, wrong};
 
 #[test]
 fn namespaces_and_names() {
@@ -171,8 +177,17 @@ fn process_and_limits() {
 fn starts_that_fail_say_why() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     let make = r##"run --name maker busybox sh -c 'printf "#!/no/such -e\n" > /bad; printf "#!/bin/sh\r\ntrue\r\n" > /dos; echo true > /text; printf "\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\267\0\1\0\0\0" > /arm; head -c 100 /dev/zero >> /arm; chmod +x /bad /dos /text /arm'"##;
-    play(&[
+    let prepare = |directory: &Path| {
+        let source = directory.join("main.c");
+        fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+        let (source, out) = (source.display().to_string(), directory.join("loaded"));
+        let loader = "-Wl,--dynamic-linker=/no/loader.so";
+        let _ = run("cc", &[loader, "-o", out.to_str().unwrap(), &source]).ok();
+        fs::write(directory.join("file"), "").unwrap();
+    };
+    let rows = [
         line(make, Text("")),
+        line("cp {dir}/loaded maker:/loaded", Text("")),
         line("commit maker bad", Same),
         line("rm maker", Text("maker")),
         wrong(
@@ -220,6 +235,99 @@ fn starts_that_fail_say_why() {
             125,
             &["bind source path does not exist: /no/such/place"],
         ),
+        wrong(
+            "run --rm bad /loaded",
+            127,
+            &["the loader /no/loader.so that it needs is not in the image"],
+        ),
+        wrong(
+            "run --rm -u 5:nogroup-such bad true",
+            125,
+            &["unable to find group nogroup-such: no matching entries in group file"],
+        ),
+        wrong(
+            "run --rm -u 4294967296 bad true",
+            125,
+            &["uids and gids must be in range 0-2147483647"],
+        ),
+        wrong(
+            "run --rm -v {dir}/file:/etc bad true",
+            125,
+            &[
+                "cannot mount",
+                "Are you trying to mount a directory onto a file (or vice-versa)?",
+            ],
+        ),
+        wrong(
+            "run --rm -v {dir}:/etc/passwd bad true",
+            125,
+            &[
+                "cannot mount",
+                "Are you trying to mount a directory onto a file (or vice-versa)?",
+            ],
+        ),
+        wrong(
+            "run --rm -w /etc/passwd bad true",
+            125,
+            &["chdir to cwd (\"/etc/passwd\") set in config.json failed: not a directory"],
+        ),
+        wrong(
+            "run --rm --ulimit nofile=5000000000 bad true",
+            125,
+            &["cannot set RLIMIT_NOFILE (it is above what this host allows"],
+        ),
+        wrong(
+            "run --rm --cpuset-cpus 4000 bad true",
+            125,
+            &["this machine, or the cgroup above it, does not have them all"],
+        ),
+        wrong(
+            "run --rm --sysctl net.no.such=1 bad true",
+            127,
+            &["cannot set a kernel parameter (net.no.such): no such file or directory"],
+        ),
+        line(
+            "run -d --name holder -p 127.0.0.1:48090:80 bad sleep 1000",
+            Id,
+        ),
+        wrong(
+            "run --name second -p 48090:80 bad true",
+            125,
+            &["Bind for 0.0.0.0:48090 failed: port is already allocated by container holder"],
+        ),
+        line(
+            "inspect -f '{{.State.Status}} {{.State.ExitCode}} {{if .State.Error}}told{{end}}' second",
+            Text("created 128 told"),
+        ),
+        line("rm -f holder second", Text("holder\nsecond")),
+        line("run --name gone bad /nothing", Same).ends(127),
+        line(
+            "inspect -f '{{.State.Status}} {{.State.ExitCode}} {{if .State.Error}}told{{end}}' gone",
+            Text("created 127 told"),
+        ),
+        line("rm gone", Same),
         line("rmi bad", Same),
-    ]);
+    ];
+    play_in(&engine_with_busybox(), &prepare, &rows);
+}
+
+#[test]
+fn what_is_asked_for_in_vain_is_warned_of() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let mut rows = vec![
+        wrong(
+            "run --rm --security-opt label=type:foo busybox true",
+            0,
+            &["The label \"type:foo\" is not applied"],
+        ),
+        wrong("run --rm --security-opt label=disable busybox true", 0, &[]),
+    ];
+    if !Path::new("/sys/module/apparmor").exists() {
+        rows.push(wrong(
+            "run --rm --security-opt apparmor=foo busybox true",
+            0,
+            &["The AppArmor profile \"foo\" is not applied: AppArmor is not enabled on this host"],
+        ));
+    }
+    play(&rows);
 }
