@@ -1124,7 +1124,7 @@ fn events_are_told_with_their_attributes() {
         };
         let found = of(kind, action);
         assert!(
-            found.iter().any(|event| fits(event)),
+            found.iter().any(fits),
             "no {action} of a {kind} has {attributes}: {found:#?}"
         );
     }
@@ -1303,10 +1303,8 @@ fn info_has_every_field_of_docker() {
     assert_eq!(info["MemTotal"], kilobytes << 10);
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     assert_eq!(info["CgroupVersion"], if unified { "2" } else { "1" });
-    assert_eq!(
-        info["Runtimes"][info["DefaultRuntime"].as_str().unwrap()].is_object(),
-        true
-    );
+    let default = info["DefaultRuntime"].as_str().unwrap();
+    assert!(info["Runtimes"][default].is_object());
     // What is of a later version is not shown to an earlier one.
     let older = ask(&engine, "GET", "/v1.48/info").expect(200).json();
     assert!(older.get("FirewallBackend").is_none());

@@ -169,7 +169,7 @@ fn stats(engine: &TestEngine, query: &str) -> Value {
 fn usage_is_counted() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     let engine = engine_with_busybox();
-    let script = "dd if=/dev/zero of=/dev/shm/x bs=1M count=20; ping -c 3 -W 1 172.17.0.1; while :; do :; done";
+    let script = "dd if=/dev/zero of=/dev/shm/x bs=1M count=20; ping -c 3 -W 1 172.17.0.1 & while :; do :; done";
     let words = [
         "run", "-d", "--name", "box", "-m", "100m", "busybox", "sh", "-c", script,
     ];
