@@ -817,7 +817,7 @@ fn flags_that_are_not_meant_are_refused_in_a_sentence() {
         (
             "run --rm --storage-opt size=1g busybox",
             125,
-            "a storage option (--storage-opt) is not supported",
+            "--storage-opt size is not supported: the engine sets no project quotas",
         ),
     ] {
         let words: Vec<&str> = line.split(' ').collect();

@@ -177,6 +177,7 @@ fn usage_is_counted() {
     sampan_testing::until("it is busy", || {
         let reading = stats(&engine, "stream=0&one-shot=1");
         reading["memory_stats"]["usage"].as_u64() > Some(20 << 20)
+            && reading["cpu_stats"]["cpu_usage"]["total_usage"].as_u64() > Some(300_000_000)
     });
     let reading = stats(&engine, "stream=false");
     let number = |path: &str| reading.pointer(path).and_then(Value::as_u64);
