@@ -61,23 +61,13 @@ impl Executable {
     pub(crate) fn start(&self, id: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned> {
         let failed =
             |error: &dyn std::fmt::Display| Error::internal(format!("start a shim: {error}"));
-        let (ours, theirs) = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|e| failed(&e))?;
+        let (ours, theirs) = pair().map_err(|e| failed(&e))?;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed(&e))?;
-        let arguments = ["sampan-shim", "--control-fd", "3", id]
-            .into_iter()
-            .map(CString::new)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| failed(&e))?;
+        let arguments = arguments(&["sampan-shim", "--control-fd", "3", id])?;
         let child = spawn(&Spawn {
             program: self.memory.as_fd(),
-            arguments: &ArgumentList::new(arguments),
+            arguments: &arguments,
             environment: &ArgumentList::new(Vec::new()),
             descriptors: &[
                 (null.as_fd(), 0),
@@ -102,27 +92,17 @@ impl Executable {
         let failed = |error: &dyn std::fmt::Display| {
             Error::internal(format!("make a user namespace: {error}"))
         };
-        let (ours, theirs) = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|e| failed(&e))?;
+        let (ours, theirs) = pair().map_err(|e| failed(&e))?;
         let (mut words, their_words) = io::pipe().map_err(|e| failed(&e))?;
         let maps = UserMaps {
             users: IdMaps::mappings(&maps.users),
             groups: IdMaps::mappings(&maps.groups),
         };
         let maps = serde_json::to_string(&maps).map_err(|e| failed(&e))?;
-        let arguments = ["sampan-shim", "user-namespaces", &maps]
-            .into_iter()
-            .map(CString::new)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| failed(&e))?;
+        let arguments = arguments(&["sampan-shim", "user-namespaces", &maps])?;
         let child = spawn(&Spawn {
             program: self.memory.as_fd(),
-            arguments: &ArgumentList::new(arguments),
+            arguments: &arguments,
             environment: &ArgumentList::new(Vec::new()),
             descriptors: &[
                 (theirs.as_fd(), 0),
@@ -152,6 +132,23 @@ impl Executable {
             )),
         }
     }
+}
+
+/// Two ends of a connection.
+fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+}
+
+fn arguments(words: &[&str]) -> Result<ArgumentList> {
+    let words = words.iter().map(|word| CString::new(*word));
+    let words = words.collect::<Result<Vec<_>, _>>();
+    let words = words.map_err(|error| Error::because("start a shim", &error))?;
+    Ok(ArgumentList::new(words))
 }
 
 /// A shim that waits for its launch. Dropping it ends the shim and takes its zombie away.

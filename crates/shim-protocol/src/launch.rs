@@ -24,6 +24,10 @@ pub struct Launch {
     pub root: RootSource,
     /// The container's cgroup, relative to each hierarchy's top: `sampan/<id>`.
     pub cgroup: String,
+    /// Whether it is in every hierarchy, not only where limits need it: for an init that makes
+    /// groups of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cgroup_everywhere: bool,
     /// Where the shim moves itself, relative as above; absent leaves it where it was started.
     #[serde(default)]
     pub shim_cgroup: Option<String>,

@@ -15,7 +15,7 @@ use rustix::mount::{
     fsopen, fspick, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{Signal, kill_process};
-use sampan_cgroups::{CgroupPath, Hierarchies};
+use sampan_cgroups::{CgroupPath, CgroupReach, Hierarchies};
 use sampan_logs::Format;
 use sampan_oci::runtime::{LinuxResources, Mount, NamespaceKind, Process, Spec};
 use sampan_runtime::{Bundle, ErrorKind, Root, SeccompProgram, Stdio};
@@ -72,6 +72,7 @@ pub(crate) struct Recipe {
     root: KeptRoot,
     hierarchies: Hierarchies,
     cgroup: CgroupPath,
+    cgroup_reach: CgroupReach,
     namespaces: Vec<(NamespaceKind, OwnedFd)>,
     /// The program that makes the container, where that is another one.
     runtime: Option<Rc<foreign::Runtime>>,
@@ -133,6 +134,7 @@ impl Recipe {
         }
         let seccomp = match &launch.filter {
             Some(filter) => Some(take_filter(filter)?),
+            None if launch.runtime.is_some() => None,
             None => compile_filter(&spec)?,
         };
         steps::done("filter ready");
@@ -168,6 +170,11 @@ impl Recipe {
             root,
             hierarchies,
             cgroup,
+            cgroup_reach: if launch.cgroup_everywhere {
+                CgroupReach::All
+            } else {
+                CgroupReach::Needed
+            },
             namespaces: descriptors.namespaces,
             runtime,
             seccomp,
@@ -298,6 +305,7 @@ impl Recipe {
             },
             namespaces: namespaces.collect::<Result<_, StartFailure>>()?,
             cgroup: Some(self.cgroup.clone()),
+            cgroup_reach: self.cgroup_reach,
             stdio,
             seccomp: self.seccomp.clone(),
             directory,

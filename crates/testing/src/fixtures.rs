@@ -25,6 +25,8 @@ pub enum Fixture {
     Python,
     /// Debian and an OpenSSH server.
     Sshd,
+    /// Debian and what engines of containers take: systemd as its init, runc.
+    Systemd,
     /// Debian and nginx; serves a page on port 80.
     Nginx,
     /// Debian and a redis server on port 6379.
@@ -46,6 +48,7 @@ impl Fixture {
             Self::Flask => "flask",
             Self::Python => "python",
             Self::Sshd => "sshd",
+            Self::Systemd => "systemd",
             Self::Nginx => "nginx",
             Self::Redis => "redis",
             Self::Postgres => "postgres",
@@ -142,6 +145,17 @@ fn make(fixture: Fixture) {
                 "sshd",
                 |root| install(root, "openssh-server openssh-client"),
                 &[],
+            );
+        }
+        Fixture::Systemd => {
+            make(Fixture::Debian);
+            derive(
+                "systemd",
+                |root| install(root, "systemd systemd-sysv dbus runc"),
+                &[
+                    "--config.cmd=/lib/systemd/systemd",
+                    "--config.stopsignal=SIGRTMIN+3",
+                ],
             );
         }
         Fixture::Nginx => {

@@ -99,6 +99,8 @@ pub(crate) struct SecurityOptions {
     pub(crate) apparmor: Option<String>,
     /// A label of SELinux, other than that there is to be none.
     pub(crate) label: Option<String>,
+    /// The container may make control groups below its own.
+    pub(crate) writable_cgroups: bool,
 }
 
 /// The system call filter of a container.
@@ -158,6 +160,8 @@ impl SecurityOptions {
                 })?;
                 self.filter = Filter::Custom(Box::new(profile));
             }
+            ("writable-cgroups", "true") => self.writable_cgroups = true,
+            ("writable-cgroups", "false") => self.writable_cgroups = false,
             ("systempaths", "unconfined") => self.open_system_paths = true,
             ("apparmor", "unconfined") => self.apparmor = None,
             ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
@@ -265,6 +269,7 @@ mod tests {
             "flying",
             "colour=red",
             "no-new-privileges=maybe",
+            "writable-cgroups=perhaps",
             "seccomp={",
         ] {
             assert!(parse(&[bad]).is_err(), "{bad}");

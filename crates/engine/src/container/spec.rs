@@ -74,7 +74,13 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
     );
     let open_paths = wishes.privileged || security.open_system_paths;
     let own_uts = wishes.uts_mode == UtsMode::Private && wishes.network_mode != NetworkMode::Host;
-    let mut mounts = system_mounts(wishes);
+    if security.writable_cgroups && host.unified && !has_private_cgroup(wishes, host) {
+        return Err(Error::invalid(
+            "--security-opt writable-cgroups=true needs a cgroup namespace of the container's own: use --cgroupns \
+             private",
+        ));
+    }
+    let mut mounts = system_mounts(wishes, security.writable_cgroups);
     mounts.extend(input.mounts);
     // Whatever is mounted on a directory comes before what is mounted in it.
     mounts.sort_by_key(|mount| depth(&mount.destination));
@@ -228,8 +234,10 @@ pub(crate) fn bind(source: impl Into<PathBuf>, destination: &str, options: &[&st
     }
 }
 
-fn system_mounts(wishes: &HostConfig) -> Vec<Mount> {
-    let system = if wishes.privileged { "rw" } else { "ro" };
+fn system_mounts(wishes: &HostConfig, writable_cgroups: bool) -> Vec<Mount> {
+    let access = |writable| if writable { "rw" } else { "ro" };
+    let system = access(wishes.privileged);
+    let cgroups = access(wishes.privileged || writable_cgroups);
     let safe = ["nosuid", "noexec", "nodev"];
     let mut mounts = vec![
         mount("proc", "/proc", &safe),
@@ -254,7 +262,7 @@ fn system_mounts(wishes: &HostConfig) -> Vec<Mount> {
         mount(
             "cgroup",
             "/sys/fs/cgroup",
-            &[system, "nosuid", "noexec", "nodev"],
+            &[cgroups, "nosuid", "noexec", "nodev"],
         ),
     ];
     match wishes.ipc_mode {
@@ -304,6 +312,14 @@ pub(crate) fn default_cgroup_namespace(host: &Host, wishes: &HostConfig) -> &'st
     }
 }
 
+fn has_private_cgroup(wishes: &HostConfig, host: &Host) -> bool {
+    let mode = match wishes.cgroupns_mode.as_str() {
+        "" => default_cgroup_namespace(host, wishes),
+        mode => mode,
+    };
+    mode == "private"
+}
+
 fn namespaces(wishes: &HostConfig, host: &Host, own_uts: bool) -> Vec<Namespace> {
     let mut kinds = vec![NamespaceKind::Mount];
     if wishes.network_mode != NetworkMode::Host {
@@ -318,11 +334,7 @@ fn namespaces(wishes: &HostConfig, host: &Host, own_uts: bool) -> Vec<Namespace>
     if wishes.pid_mode != PidMode::Host {
         kinds.push(NamespaceKind::Pid);
     }
-    let mode = match wishes.cgroupns_mode.as_str() {
-        "" => default_cgroup_namespace(host, wishes),
-        mode => mode,
-    };
-    if mode == "private" {
+    if has_private_cgroup(wishes, host) {
         kinds.push(NamespaceKind::Cgroup);
     }
     if host.time_namespaces {

@@ -22,6 +22,7 @@ use super::lifecycle::{Change, Lifecycle, Run};
 use super::mount::{MountKind, MountPoint};
 use super::record::Record;
 use super::registry::Container;
+use super::security::SecurityOptions;
 use super::service::Inner;
 use super::spec::{self, SpecInput, bind};
 use super::view::NetworkState;
@@ -157,6 +158,7 @@ impl Inner {
             id: container.id.to_string(),
             root: RootSource::Descriptor,
             cgroup: self.cgroup(container),
+            cgroup_everywhere: SecurityOptions::parse(&record.host.security_opt)?.writable_cgroups,
             shim_cgroup: Some(self.shims_cgroup()),
             terminal_size: terminal_size(record.host.console_size),
             open_stdin: record.config.open_stdin,
@@ -390,7 +392,7 @@ impl Inner {
                 let owners = owners.as_ref().map(|owners| owners.owners());
                 store.overlay_owned(&layers, Some(&init), Some(&writable), durability, owners)
             })
-            .map_err(|error| Error::because("mount the root file system", &error))?;
+            .map_err(|error| not_mounted(&directory, &error))?;
         let mut namespaces: Vec<_> = users
             .map(|users| (NamespaceKind::User, users))
             .into_iter()
@@ -810,6 +812,24 @@ impl NetworkState {
             ..Self::default()
         }
     }
+}
+
+/// Why a root file system could not be mounted.
+fn not_mounted(directory: &Path, error: &sampan_layers::Error) -> Error {
+    /// `OVERLAYFS_SUPER_MAGIC` (linux/magic.h).
+    const OVERLAY: u64 = 0x794c_7630;
+    let failed = Error::because("mount the root file system", error);
+    #[allow(clippy::cast_lossless, clippy::unnecessary_cast, trivial_numeric_casts)]
+    // differs between architectures
+    let on_overlay = rustix::fs::statfs(directory)
+        .is_ok_and(|status| status.f_type as u64 & 0xffff_ffff == OVERLAY);
+    if on_overlay {
+        return failed.with_hint(
+            "the engine's root directory lies in a container's own files, which cannot carry another \
+             container's: put it on a volume (-v /var/lib/sampan)",
+        );
+    }
+    failed
 }
 
 /// Something that takes a process was asked of a container that has none for the moment.

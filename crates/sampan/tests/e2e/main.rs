@@ -33,6 +33,7 @@ mod layers;
 mod limits;
 mod login;
 mod logs;
+mod nested;
 mod network;
 mod raw;
 mod registries;

@@ -60,6 +60,7 @@ impl Shim {
             spec: serde_json::from_value(specification(command)).unwrap(),
             root: RootSource::Directory(root),
             cgroup: format!("{cgroup_parent}/container"),
+            cgroup_everywhere: false,
             shim_cgroup: None,
             terminal_size: None,
             open_stdin: false,
