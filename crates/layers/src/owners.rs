@@ -28,13 +28,17 @@ impl Owners<'_> {
         path: &Path,
         places: &Places,
     ) -> Result<Kept> {
-        let failed = |errno: Errno| Error::io("map the owners of", path, errno);
+        let what = match path.as_os_str().is_empty() {
+            true => Path::new("a layer"),
+            false => path,
+        };
+        let failed = |errno: Errno| Error::io("map the owners of", what, errno);
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH;
         let copy: OwnedFd = open_tree(directory, path, flags).map_err(failed)?;
         map_owners(copy.as_fd(), self.users, Reach::Mount)
-            .map_err(|error| Error::io("map the owners of", path, error))?;
+            .map_err(|error| Error::io("map the owners of", what, error))?;
         places.keep(copy)
     }
 }

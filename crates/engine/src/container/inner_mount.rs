@@ -128,7 +128,10 @@ fn attach(tree: &OwnedFd, directory: &Path, place: &Path) -> rustix::io::Result<
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno),
     };
-    made(rustix::fs::mkdir(directory, Mode::RWXU))?;
+    // The shim's own is being made beside this.
+    for directory in directory.parent().into_iter().chain([directory]) {
+        made(rustix::fs::mkdir(directory, Mode::RWXU))?;
+    }
     let stat = rustix::fs::fstat(tree)?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         made(rustix::fs::mkdir(place, Mode::RWXU))?;

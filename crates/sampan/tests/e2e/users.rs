@@ -12,6 +12,11 @@ const FIRST: u32 = 700_000;
 
 /// An engine that remaps to a user of the host, which is there for as long as the test machine is.
 fn remapped() -> TestEngine {
+    remapped_with(&[])
+}
+
+/// The same with further arguments.
+fn remapped_with(arguments: &[&str]) -> TestEngine {
     const USER: &str = "sampan-remapped";
     // Tests run beside each other.
     let lock = std::fs::File::create(std::env::temp_dir().join("sampan-remapped.lock")).unwrap();
@@ -27,7 +32,7 @@ fn remapped() -> TestEngine {
         let _ = run("useradd", &["--system", "--user-group", USER]).ok();
     }
     drop(lock);
-    let engine = TestEngine::start_with(SAMPAN, &["--userns-remap", USER]);
+    let engine = TestEngine::start_with(SAMPAN, &[&["--userns-remap", USER], arguments].concat());
     engine.load(Fixture::Busybox);
     engine
 }
@@ -356,5 +361,19 @@ fn a_container_can_have_users_of_its_own_in_any_engine_and_keeps_them() {
     let said = engine.docker(&["exec", "one", "stat", "-c", "%u", "/own"]);
     assert_eq!(said.ok(), "0");
     let _ = engine.docker(&["rm", "-f", "one"]).ok();
+    engine.ledger().assert_no_container();
+}
+
+#[test]
+fn layers_that_are_unpacked_and_attached_have_mapped_owners_too() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = remapped_with(&["--layer-driver", "directory", "--layer-mounts", "attached"]);
+    let script = "stat -c %u:%g /etc/passwd /etc/hosts /proc/1; touch /made; stat -c %u /made";
+    let said = engine.docker(&["run", "--name", "one", "busybox", "sh", "-c", script]);
+    assert_eq!(said.ok(), "0:0\n0:0\n0:0\n0");
+    let _ = engine.docker(&["commit", "one", "made"]).ok();
+    let said = engine.docker(&["run", "--rm", "made", "stat", "-c", "%u", "/made"]);
+    assert_eq!(said.ok(), "0");
+    let _ = engine.docker(&["rm", "one"]).ok();
     engine.ledger().assert_no_container();
 }
