@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use sampan_cgroups::{Hierarchies, Layout};
 use sampan_shim_protocol::ForeignRuntime;
 
 use crate::container::config::HostConfig;
@@ -121,16 +122,31 @@ impl Runtimes {
     }
 
     /// What the shim is told of the program; `run` is the directory of the engine's volatile state.
-    pub(crate) fn for_shim(&self, name: &str, run: &Path) -> Result<Option<ForeignRuntime>> {
+    pub(crate) fn for_shim(
+        &self,
+        name: &str,
+        run: &Path,
+        hierarchies: &Hierarchies,
+    ) -> Result<Option<ForeignRuntime>> {
         let Some(program) = self.find(name)? else {
             return Ok(None);
         };
         let name = if name.is_empty() { &self.default } else { name };
+        // crun refuses hosts with control groups of both versions; of version 1 alone it takes all
+        // that it needs.
+        let refuses_both = program.path.file_name().is_some_and(|name| name == "crun");
+        let hidden = match hierarchies.layout() {
+            Layout::Hybrid if refuses_both => hierarchies
+                .unified()
+                .map(|unified| unified.mount_point.clone()),
+            Layout::Hybrid | Layout::V1 | Layout::V2 => None,
+        };
         Ok(Some(ForeignRuntime {
             name: name.to_owned(),
             program: program.path,
             arguments: program.arguments,
             state: state(run, name),
+            hidden,
         }))
     }
 
@@ -161,10 +177,10 @@ impl Runtimes {
             .status()
             .map_err(|error| failed(&error))?;
         if status.success() {
-            Ok(())
-        } else {
-            Err(failed(&status))
+            return Ok(());
         }
+        // Its processes are dead and its control group is gone: what it has noted of it is all.
+        sampan_fs::remove_dir_all(state.join(id)).map_err(|_| failed(&status))
     }
 }
 
@@ -204,7 +220,10 @@ mod tests {
             assert_eq!(error.message(), words);
         }
         "runc".clone_into(&mut runtimes.default);
-        let shim = runtimes.for_shim("", Path::new("/run/x")).unwrap().unwrap();
+        let hierarchies = Hierarchies::detect().unwrap();
+        let shim = runtimes.for_shim("", Path::new("/run/x"), &hierarchies);
+        let shim = shim.unwrap().unwrap();
+        assert_eq!(shim.hidden, None);
         assert_eq!(shim.state, Path::new("/run/x/runtimes/runc"));
         assert_eq!(runtimes.find("sampan").unwrap(), None);
     }

@@ -98,6 +98,9 @@ pub struct ForeignRuntime {
     pub arguments: Vec<String>,
     /// Where it keeps its state (`--root`).
     pub state: PathBuf,
+    /// A mount that it must not see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<PathBuf>,
 }
 
 /// The argument of `sampan-shim user-namespaces`: ids in a namespace of users.

@@ -16,7 +16,8 @@
 //! * [`steps`]: where the time goes;
 //! * [`isolate`]: away from whoever started it;
 //! * [`init`]: the other face of the executable, process 1 of a container with `--init`;
-//! * [`users`]: a third one, which makes namespaces of users: only a process with one thread can.
+//! * [`users`]: a third one, which makes namespaces of users: only a process with one thread can;
+//! * [`without`]: a fourth one, which runs a program that must not see a mount.
 
 mod client;
 mod control;
@@ -35,6 +36,7 @@ mod streams;
 mod supervisor;
 mod task;
 mod users;
+mod without;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
             Some(number) => supervisor::run(number),
             None => usage(),
         },
+        Some(b"without") => without::run(&arguments[1..]),
         Some(b"user-namespaces") => users::run(&arguments[1..]),
         _ => usage(),
     }
@@ -62,7 +65,8 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!(
         "usage: sampan-shim --control-fd NUMBER\n       sampan-shim init -- COMMAND [ARGUMENT...]\n       \
-         sampan-shim user-namespaces MAPS"
+         sampan-shim user-namespaces MAPS\n       \
+         sampan-shim without MOUNT PROGRAM [ARGUMENT...]"
     );
     ExitCode::from(2)
 }

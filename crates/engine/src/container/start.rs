@@ -149,9 +149,11 @@ impl Inner {
             process.env.extend(private.environment);
             process.env.extend(self.link_variables(&record)?);
         }
-        let runtime = self
-            .runtimes
-            .for_shim(&record.host.runtime, self.paths.run())?;
+        let runtime = self.runtimes.for_shim(
+            &record.host.runtime,
+            self.paths.run(),
+            &self.host.hierarchies,
+        )?;
         let clients = std::mem::take(&mut container.live().waiting_clients);
         let (attach, sockets) = clients.into_iter().unzip();
         let launch = Launch {

@@ -1,6 +1,5 @@
 //! Containers that another program makes: runc, crun, and this project's own runtime as a program.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use sampan_testing::{Fixture, TestEngine, until};
@@ -8,29 +7,15 @@ use sampan_testing::{Fixture, TestEngine, until};
 use crate::SAMPAN;
 use crate::sessions::on_terminal;
 
-const RUNTIMES: [&str; 3] = ["runc", "older", "own"];
+const RUNTIMES: [&str; 3] = ["runc", "crun", "own"];
 
-/// An engine with three foreign runtimes: `runc` by its name, `older` (crun) and `own`.
-fn engine() -> (TestEngine, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let crun = directory.path().join("crun");
-    // crun refuses a hybrid of cgroup v1 and v2, so that the v2 tree is hidden from it.
-    let script = "#!/bin/sh\nexec unshare --mount --propagation private sh -c \
-                  'umount /sys/fs/cgroup/unified 2>/dev/null; exec crun \"$@\"' -- \"$@\"\n";
-    std::fs::write(&crun, script).unwrap();
-    std::fs::set_permissions(&crun, PermissionsExt::from_mode(0o755)).unwrap();
+/// An engine with the executable of this project's own runtime as another one.
+fn engine() -> TestEngine {
     let own = Path::new(SAMPAN).with_file_name("sampan-runtime");
-    let engine = TestEngine::start_with(
-        SAMPAN,
-        &[
-            "--add-runtime",
-            &format!("older={}", crun.display()),
-            "--add-runtime",
-            &format!("own={}", own.display()),
-        ],
-    );
+    let own = format!("own={} --debug", own.display());
+    let engine = TestEngine::start_with(SAMPAN, &["--add-runtime", &own]);
     engine.load(Fixture::Busybox);
-    (engine, directory)
+    engine
 }
 
 fn inspect(engine: &TestEngine, name: &str, template: &str) -> String {
@@ -54,7 +39,7 @@ fn run<'a>(runtime: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_container_of_another_runtime_runs_like_any() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let (engine, _directory) = engine();
+    let engine = engine();
     for runtime in RUNTIMES {
         let ran = engine.docker(&run(
             runtime,
@@ -135,7 +120,7 @@ fn a_container_of_another_runtime_runs_like_any() {
 #[test]
 fn what_runs_by_another_runtime_is_managed_like_any() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let (engine, _directory) = engine();
+    let engine = engine();
     for runtime in RUNTIMES {
         let count = "trap 'echo bye; exit 5' TERM; while :; do echo x; sleep 0.05; done";
         let id = engine
@@ -209,10 +194,10 @@ fn what_runs_by_another_runtime_is_managed_like_any() {
 #[test]
 fn starts_that_fail_say_why_in_the_runtimes_words() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let (engine, _directory) = engine();
+    let engine = engine();
     for runtime in RUNTIMES {
         // The client goes by the words, and crun's are not those that it knows.
-        let code = |code| if runtime == "older" { 125 } else { code };
+        let code = |code| if runtime == "crun" { 125 } else { code };
         let missing = engine.docker(&run(runtime, &["--name", "one", "busybox", "nosuch"]));
         let said = missing.failed(code(127));
         assert!(
@@ -238,7 +223,7 @@ fn starts_that_fail_say_why_in_the_runtimes_words() {
 #[test]
 fn another_runtime_restarts_and_checks_without_an_engine() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let (mut engine, _directory) = engine();
+    let mut engine = engine();
     for runtime in RUNTIMES {
         let flags = [
             "-d",
@@ -294,7 +279,7 @@ fn another_runtime_restarts_and_checks_without_an_engine() {
 #[test]
 fn a_killed_shim_leaves_nothing_of_another_runtime() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let (engine, _directory) = engine();
+    let engine = engine();
     for runtime in RUNTIMES {
         let flags = ["-d", "--name", "one", "busybox", "sleep", "1000"];
         let id = engine.docker(&run(runtime, &flags)).ok();

@@ -68,7 +68,14 @@ impl Runtime {
         let log = self.bundle.join(LOG_FILE);
         // One of an earlier call says nothing of this one.
         let _ = fs::remove_file(&log);
-        let mut command = Command::new(&self.about.program);
+        let mut command = match &self.about.hidden {
+            None => Command::new(&self.about.program),
+            Some(hidden) => {
+                let mut command = Command::new("/proc/self/exe");
+                command.arg("without").arg(hidden).arg(&self.about.program);
+                command
+            }
+        };
         command
             .env_clear()
             .env("PATH", SEARCH_PATH)
