@@ -108,7 +108,40 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Makes the directories that a container with such `resources` needs, and sets no limits:
+    /// [`Cgroup::create`] finds them and has less to do.
+    ///
+    /// # Errors
+    /// [`Error::Create`] and others; what was made until then is removed again.
+    pub fn prepare(
+        hierarchies: &Hierarchies,
+        path: &CgroupPath,
+        resources: &LinuxResources,
+    ) -> Result<(), Error> {
+        let mut cgroup = Self {
+            path: path.clone(),
+            layout: hierarchies.layout(),
+            directories: Vec::new(),
+        };
+        let made = cgroup.make_directories(hierarchies, resources, CgroupReach::Needed);
+        if made.is_err() {
+            // The first error is the one that explains; this is tidying up.
+            drop(cgroup.delete());
+        }
+        made
+    }
+
     fn make(
+        &mut self,
+        hierarchies: &Hierarchies,
+        resources: &LinuxResources,
+        reach: CgroupReach,
+    ) -> Result<(), Error> {
+        self.make_directories(hierarchies, resources, reach)?;
+        self.apply(resources)
+    }
+
+    fn make_directories(
         &mut self,
         hierarchies: &Hierarchies,
         resources: &LinuxResources,
@@ -121,7 +154,7 @@ impl Cgroup {
                     .push(Directory::make(hierarchy, &self.path)?);
             }
         }
-        self.apply(resources)
+        Ok(())
     }
 
     /// Opens the cgroup of `path` in every hierarchy where it exists.

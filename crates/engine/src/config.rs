@@ -41,6 +41,8 @@ pub struct Config {
     pub cdi: crate::Cdi,
     /// Control group of containers that name none; empty for one of the engine's own.
     pub cgroup_parent: String,
+    /// How many starts are prepared ahead at most; 0 prepares none.
+    pub warm_slots: usize,
     /// Steps at which to fail, in tests.
     pub fail_points: FailPoints,
 }
@@ -67,6 +69,7 @@ impl Config {
             users: None,
             cdi: crate::Cdi::default(),
             cgroup_parent: String::new(),
+            warm_slots: crate::WARM_SLOTS,
             fail_points: FailPoints::default(),
         }
     }

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::container::record::Paths;
 use crate::container::registry::Registry;
 use crate::container::service::Inner;
+use crate::container::slots::{Slots, take_back};
 use crate::filter::Filters;
 use crate::host::Host;
 use crate::rest::Rest;
@@ -71,6 +72,8 @@ impl Engine {
             );
         }
         inner.start_by_policies(lost);
+        let keeper = Inner::keep_slots(Arc::downgrade(&inner));
+        inner.tasks.spawn(keeper);
         let networks = inner.networks.clone();
         let warden = tokio::spawn(async move { networks.keep_firewall().await });
         let collector = inner.tasks.spawn(keep_budget(
@@ -136,6 +139,7 @@ impl Engine {
         // What it does at this moment is done to its end, or swept up at the next start.
         self.collector.abort();
         self.inner.rest.end();
+        take_back(self.inner.slots.end()).await;
         self.tasks.close();
         // Listeners of running containers never end by themselves.
         let _ =
@@ -214,6 +218,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         cdi,
         cgroup_parent,
         fail_points,
+        warm_slots,
     } = config;
     crate::container::cgroup_parent::check(&cgroup_parent)?;
     let paths = Paths::new(&root, &run);
@@ -268,6 +273,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         stop_timeout,
         rest: Rest::default(),
         filters: Filters::default(),
+        slots: Slots::new(warm_slots),
         steps,
         builds,
         runtimes,

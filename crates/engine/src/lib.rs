@@ -75,6 +75,7 @@ pub use container::request::{
 };
 pub use container::restart::begin_session;
 pub use container::service::ContainerService;
+pub use container::slots::WARM_SLOTS;
 pub use container::top::Processes;
 pub use container::update::{ResourceChanges, Updated};
 pub use container::usage::{Counters, Sample, Traffic, Usage};

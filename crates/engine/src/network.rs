@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use jiff::Timestamp;
 use sampan_network::{
     Applied, Bridge, Endpoint as Link, Firewall, FirewallBridge, FirewallWatch, HostNetwork,
-    HostPort, InterfaceName, Ipam, Isolation, NetworkNames, NetworkNamespace, Policy, Pool,
-    PortAllocator, PortBinding, PortRequest, Published,
+    HostPort, InterfaceName, Ipam, Isolation, MacAddress, NetworkNames, NetworkNamespace, Policy,
+    Pool, PortAllocator, PortBinding, PortRequest, Published,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -88,6 +88,15 @@ pub(crate) struct Connected {
     pub(crate) state: NetworkState,
     /// Sockets that hold the published ports.
     pub(crate) held: Vec<OwnedFd>,
+}
+
+/// A place in the default network that nobody has yet. Dropping it takes it back, which blocks.
+#[derive(Debug)]
+pub(crate) struct Place {
+    namespace: NetworkNamespace,
+    bridge: Bridge,
+    link: Link,
+    undo: Undo,
 }
 
 impl NetworkService {
@@ -250,24 +259,33 @@ impl NetworkService {
         wish: &Endpoint,
         own: Option<NetworkNamespace>,
     ) -> Result<Connected> {
+        let mac = match wish.wanted_mac.as_str() {
+            "" => MacAddress::random(),
+            text => text.parse()?,
+        };
+        let place = self.make_place(own, wish.wanted_address, mac)?;
+        self.occupy(place, record, wish)
+    }
+
+    /// Makes a place on the default bridge for a container that is not known yet. Blocks.
+    pub(crate) fn place(&self) -> Result<Place> {
+        self.make_place(None, None, MacAddress::random())
+    }
+
+    fn make_place(
+        &self,
+        own: Option<NetworkNamespace>,
+        wanted: Option<IpAddr>,
+        mac: MacAddress,
+    ) -> Result<Place> {
         let shared = &self.shared;
-        let requests = port_requests(&record.host, &record.config.exposed_ports)?;
         let namespace = own.map_or_else(|| shared.pool.take(), Ok)?;
-        let (bridge, address) = shared.take_address(wish.wanted_address)?;
+        let (bridge, address) = shared.take_address(wanted)?;
         let mut undo = Undo {
-            shared,
+            shared: Arc::downgrade(shared),
             address: Some(address),
             interface: None,
             ports: Vec::new(),
-        };
-        let held = shared
-            .ports
-            .allocate(record.name.as_str(), &requests)
-            .map_err(port_error)?;
-        undo.ports = held.iter().map(|port| port.binding).collect();
-        let mac = match wish.wanted_mac.as_str() {
-            "" => sampan_network::MacAddress::random(),
-            text => text.parse()?,
         };
         let link = Link {
             host_interface: InterfaceName::random_veth(),
@@ -279,14 +297,43 @@ impl NetworkService {
         };
         undo.interface = Some(link.host_interface.clone());
         shared.host.connect(&namespace, &bridge, &link)?;
-        shared.publish(&bridge, &undo.ports, address)?;
+        Ok(Place {
+            namespace,
+            bridge,
+            link,
+            undo,
+        })
+    }
+
+    /// Gives a place to a container and publishes its ports. After a failure nothing is left.
+    /// Blocks.
+    pub(crate) fn occupy(
+        &self,
+        place: Place,
+        record: &Record,
+        wish: &Endpoint,
+    ) -> Result<Connected> {
+        let shared = &self.shared;
+        let Place {
+            namespace,
+            bridge,
+            link,
+            mut undo,
+        } = place;
+        let requests = port_requests(&record.host, &record.config.exposed_ports)?;
+        let held = shared
+            .ports
+            .allocate(record.name.as_str(), &requests)
+            .map_err(port_error)?;
+        undo.ports = held.iter().map(|port| port.binding).collect();
+        shared.publish(&bridge, &undo.ports, link.address)?;
         let mut endpoint = Endpoint {
             network_id: self.id_of(BRIDGE).to_string(),
             endpoint_id: crate::container::id::random_hex(),
-            address: Some(address),
+            address: Some(link.address),
             prefix: bridge.subnet.prefix(),
             gateway: Some(bridge.gateway),
-            mac: mac.to_string(),
+            mac: link.mac.to_string(),
             host_interface: link.host_interface.to_string(),
             ..wish.clone()
         };
@@ -314,7 +361,7 @@ impl NetworkService {
                 continue;
             };
             let undo = Undo {
-                shared: &self.shared,
+                shared: Arc::downgrade(&self.shared),
                 address: Some(address),
                 interface: endpoint.host_interface.parse().ok(),
                 ports: bindings(state),
@@ -491,14 +538,16 @@ impl Shared {
 }
 
 /// What is taken back when a step of connecting fails, or later.
-struct Undo<'a> {
-    shared: &'a Shared,
+#[derive(Debug)]
+struct Undo {
+    /// Containers have places, and the networks know the containers.
+    shared: Weak<Shared>,
     address: Option<IpAddr>,
     interface: Option<InterfaceName>,
     ports: Vec<PortBinding>,
 }
 
-impl Undo<'_> {
+impl Undo {
     fn disarm(mut self) {
         self.address = None;
         self.interface = None;
@@ -511,10 +560,13 @@ impl Undo<'_> {
 
     /// Goes on after a failure; returns the first.
     fn take_back(&mut self) -> Result<()> {
+        let Some(shared) = self.shared.upgrade() else {
+            return Ok(());
+        };
         let mut first = Ok(());
         let ports = std::mem::take(&mut self.ports);
         if !ports.is_empty() {
-            let unpublished = self.shared.firewall.update(|policy| {
+            let unpublished = shared.firewall.update(|policy| {
                 for binding in &ports {
                     policy.unpublish(binding);
                 }
@@ -522,13 +574,13 @@ impl Undo<'_> {
             first = first.and(unpublished.map(|_| ()));
         }
         for binding in &ports {
-            self.shared.ports.release(binding);
+            shared.ports.release(binding);
         }
         if let Some(interface) = self.interface.take() {
-            first = first.and(self.shared.host.disconnect(&interface));
+            first = first.and(shared.host.disconnect(&interface));
         }
         if let Some(address) = self.address.take()
-            && let Some(state) = self.shared.bridge().as_mut()
+            && let Some(state) = shared.bridge().as_mut()
         {
             state.ipam.release(address);
         }
@@ -536,7 +588,7 @@ impl Undo<'_> {
     }
 }
 
-impl Drop for Undo<'_> {
+impl Drop for Undo {
     fn drop(&mut self) {
         if let Err(error) = self.take_back() {
             tracing::warn!(

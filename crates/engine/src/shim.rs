@@ -15,7 +15,7 @@ use sampan_kernel::exec::ArgumentList;
 use sampan_kernel::spawn::{Spawn, spawn};
 use sampan_shim_protocol::{
     Client, Event, Failure, FailureKind, Flushed, Incoming, Launch, LaunchDescriptors, PROTOCOL,
-    Received, Reply, Request, StartFailure, UserMaps,
+    Preparation, Received, Reply, Request, StartFailure, UserMaps,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -79,8 +79,13 @@ impl Executable {
             cgroup,
         })
         .map_err(|e| failed(&e))?;
+        let mut connection = Connection::new(Client::new(ours), Some(child.pidfd))?;
+        // Nobody waits for the answer: this shim is of this engine's own version.
+        let hello = Request::Hello { version: PROTOCOL };
+        let greeted = connection.client.send(&hello, Vec::new());
+        greeted.map_err(|error| Error::because("talk to a shim", &error))?;
         Ok(Spawned {
-            parts: Some((Client::new(ours), child.pidfd)),
+            connection: Some(connection),
         })
     }
 }
@@ -155,17 +160,20 @@ fn arguments(words: &[&str]) -> Result<ArgumentList> {
 #[derive(Debug)]
 pub(crate) struct Spawned {
     /// Taken by the launch.
-    parts: Option<(Client, OwnedFd)>,
+    connection: Option<Connection>,
 }
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        let Some((client, process)) = self.parts.take() else {
+        let Some(mut connection) = self.connection.take() else {
             return;
         };
+        let process = connection.process.take();
         // The shim ends when nobody holds the other end.
-        drop(client);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        drop(connection);
+        if let Some(process) = process
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
             runtime.spawn(reap(process));
         }
     }
@@ -181,19 +189,25 @@ pub(crate) enum LaunchError {
 }
 
 impl Spawned {
+    /// Has the shim make ready what does not depend on what will run.
+    pub(crate) async fn prepare(&mut self, preparation: Preparation) -> Result<()> {
+        let connection = self.connection.as_mut().expect("a launch takes it");
+        let request = Request::Prepare(Box::new(preparation));
+        match connection.call(&request, Vec::new(), ANSWER).await? {
+            Reply::Done => Ok(()),
+            Reply::Error(failure) => Err(refusal(&failure)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Launches the container.
     pub(crate) async fn launch(
         mut self,
         mut launch: Launch,
         descriptors: LaunchDescriptors,
     ) -> Result<(Started, Connection), LaunchError> {
-        let (client, process) = self.parts.take().expect("a launch takes them once");
-        let mut connection = Connection::new(client, Some(process)).map_err(LaunchError::Lost)?;
+        let mut connection = self.connection.take().expect("a launch takes it once");
         let descriptors = descriptors.declare(&mut launch);
-        // The launch does not wait for the answer: this shim is of this engine's own version.
-        let hello = Request::Hello { version: PROTOCOL };
-        let greeted = connection.client.send(&hello, Vec::new());
-        greeted.map_err(|error| LaunchError::Lost(Error::because("talk to a shim", &error)))?;
         let request = Request::Launch(Box::new(launch));
         let answer = connection.call(&request, descriptors, LAUNCH).await;
         match answer.map_err(LaunchError::Lost)? {

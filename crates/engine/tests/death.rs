@@ -73,8 +73,92 @@ async fn a_failure_at_any_step_of_start_leaves_nothing() {
     assert_whole_lives(&engine, Timestamp::UNIX_EPOCH);
 }
 
-fn abandon_start(host: &Host, step: &'static str, auto_remove: bool) {
+/// Has an engine prepare starts.
+async fn warm_up(engine: &Engine) {
+    engine.run(full("true")).await;
+    engine.remove_all().await;
+    let deadline = tokio::time::Instant::now() + SOON;
+    while engine.containers().prepared_starts() == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "none is prepared");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_at_any_step_of_a_prepared_start_leaves_nothing() {
+    needs_host!();
+    let host = Host::with_slots(2);
+    abandon(&host, async |engine| import(engine, "busybox", &[]).await);
+    for step in STEPS {
+        let engine = host.open().await;
+        warm_up(&engine).await;
+        let id = EngineExt::create(&engine, full("exec sleep 100")).await;
+        assert!(host.run().join("shims").join(&id).exists(), "{step}");
+        host.fail_points.arm(step, Failure::Error);
+        let error = engine.containers().start(&id).await.unwrap_err();
+        assert_eq!(error.message(), format!("failure injected at step {step}"));
+        engine.containers().start(&id).await.unwrap();
+        engine.containers().kill(&id, None).await.unwrap();
+        engine.remove_all().await;
+        engine.close().await;
+        host.assert_nothing_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prepared_start_that_nobody_makes_is_taken_back() {
+    needs_host!();
+    let host = Host::with_slots(2);
+    let engine = host.with_busybox().await;
+    warm_up(&engine).await;
+    // Its name is taken, its image is not there, or it never starts.
+    let mut named = full("true");
+    named.name = Some("box".into());
+    let id = EngineExt::create(&engine, named.clone()).await;
+    let second = engine.containers().create(named.clone()).await;
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Conflict);
+    let removed = EngineExt::create(&engine, full("true")).await;
+    let gone = engine.containers().inspect(&removed).await.unwrap();
+    let options = sampan_engine::RemoveOptions::default();
+    engine.containers().remove(&removed, options).await.unwrap();
+    let place = host.run().join("shims").join(gone.id.as_str());
+    assert!(!place.exists(), "{}", place.display());
+    let place = host.run().join("shims").join(&id);
+    let deadline = tokio::time::Instant::now() + SOON;
+    while place.exists() {
+        assert!(tokio::time::Instant::now() < deadline, "it keeps its slot");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    engine.containers().start(&id).await.unwrap();
+    assert_eq!(engine.wait_end(&id).await.code, 0);
+    engine.remove_all().await;
+    engine.close().await;
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prepared_starts_of_a_dead_engine_are_swept_up() {
+    needs_host!();
+    let host = Host::with_slots(3);
+    let created = abandon(&host, async |engine| {
+        import(engine, "busybox", &[]).await;
+        warm_up(engine).await;
+        EngineExt::create(engine, full("echo said")).await
+    });
+    let engine = host.open().await;
+    engine.containers().start(&created).await.unwrap();
+    assert_eq!(engine.wait_end(&created).await.code, 0);
+    assert_eq!(engine.log(&created).await, "said\n");
+    engine.remove_all().await;
+    engine.close().await;
+    host.assert_nothing_left();
+}
+
+fn abandon_start(host: &Host, step: &'static str, auto_remove: bool, warm: bool) {
     abandon(host, async |engine| {
+        if warm {
+            warm_up(engine).await;
+        }
         let mut request = full("echo said; exec sleep 100");
         request.host.auto_remove = auto_remove;
         request.name = Some(format!("c{}", step.replace(':', "_")));
@@ -88,11 +172,20 @@ fn abandon_start(host: &Host, step: &'static str, auto_remove: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_gone_at_any_step_of_start_is_made_up_for_by_the_next() {
     needs_host!();
-    let host = Host::new();
-    abandon(&host, async |engine| import(engine, "busybox", &[]).await);
+    made_up_for(&Host::new(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_gone_at_any_step_of_a_prepared_start_is_made_up_for_by_the_next() {
+    needs_host!();
+    made_up_for(&Host::with_slots(2), true).await;
+}
+
+async fn made_up_for(host: &Host, warm: bool) {
+    abandon(host, async |engine| import(engine, "busybox", &[]).await);
     for step in STEPS {
         for auto_remove in [false, true] {
-            abandon_start(&host, step, auto_remove);
+            abandon_start(host, step, auto_remove, warm);
             let engine = host.open().await;
             let name = format!("c{}", step.replace(':', "_"));
             match engine.containers().inspect(&name).await {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sampan_oci::runtime::{IdMapping, NamespaceKind, Process, Spec};
+use sampan_oci::runtime::{IdMapping, LinuxResources, NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -110,6 +110,18 @@ pub struct UserMaps {
     pub users: Vec<IdMapping>,
     /// Of groups.
     pub groups: Vec<IdMapping>,
+}
+
+/// What a waiting shim may do before it is known what it will run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preparation {
+    /// As [`Launch::cgroup`] will be.
+    pub cgroup: String,
+    /// As [`Launch::shim_cgroup`].
+    pub shim_cgroup: String,
+    /// Limits that the container is likely to have: not set, they say where it needs a cgroup.
+    pub resources: LinuxResources,
 }
 
 /// A system call filter as the kernel takes it.

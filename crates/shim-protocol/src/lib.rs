@@ -27,7 +27,7 @@ pub use channel::{Channel, Flushed, Frame, ProtocolError, Received};
 pub use client::{Client, ClientError, Incoming, socket_path_in};
 pub use launch::{
     DescriptorError, Filter, ForeignRuntime, HealthCheck, Launch, LaunchDescriptors, LogConfig,
-    LogDriver, RestartPolicy, RootSource, UserMaps,
+    LogDriver, Preparation, RestartPolicy, RootSource, UserMaps,
 };
 pub use message::{
     Event, ExecStart, ExecState, Failure, FailureKind, Health, HealthStatus, Probe, Reply, Request,

@@ -4,7 +4,7 @@ use sampan_oci::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{AttachSpec, Exit, Launch, RestartPolicy};
+use crate::{AttachSpec, Exit, Launch, Preparation, RestartPolicy};
 
 /// What an engine asks of a shim. Each request gets exactly one [`Reply`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub enum Request {
         /// Newest version the engine speaks.
         version: u32,
     },
+    /// Makes ready what does not depend on what will run, before the launch. What was made is the
+    /// engine's to take away where no launch follows.
+    Prepare(Box<Preparation>),
     /// Starts the container. Descriptors: [`crate::LaunchDescriptors`]. Answered by
     /// [`Reply::Started`] or [`Reply::StartFailed`] (after which the shim ends).
     Launch(Box<Launch>),

@@ -15,13 +15,13 @@ use rustix::mount::{
     fsopen, fspick, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{Signal, kill_process};
-use sampan_cgroups::{CgroupPath, CgroupReach, Hierarchies};
+use sampan_cgroups::{Cgroup, CgroupPath, CgroupReach, Hierarchies};
 use sampan_logs::Format;
 use sampan_oci::runtime::{LinuxResources, Mount, NamespaceKind, Process, Spec};
 use sampan_runtime::{Bundle, ErrorKind, Root, SeccompProgram, Stdio};
 use sampan_shim_protocol::{
-    AttachSpec, Filter, INIT_FILE, Launch, LaunchDescriptors, LogConfig, LogDriver, ROOT_DIRECTORY,
-    RootSource, StartFailure, StartFailureKind,
+    AttachSpec, Filter, INIT_FILE, Launch, LaunchDescriptors, LogConfig, LogDriver, Preparation,
+    ROOT_DIRECTORY, RootSource, StartFailure, StartFailureKind,
 };
 
 use crate::explain::explain;
@@ -94,15 +94,10 @@ impl Recipe {
     pub(crate) fn new(
         launch: &mut Launch,
         descriptors: LaunchDescriptors,
+        hierarchies: Hierarchies,
         oom_score: i32,
     ) -> Result<Self, StartFailure> {
-        let hierarchies =
-            Hierarchies::detect().map_err(|error| system("looking for cgroups", &error))?;
         let cgroup: CgroupPath = parse_cgroup(&launch.cgroup)?;
-        if let Some(path) = &launch.shim_cgroup {
-            isolate::enter_cgroup(&hierarchies, &parse_cgroup(path)?);
-        }
-        steps::done("own cgroup entered");
         let mut spec = std::mem::take(&mut launch.spec);
         let process = spec.process.get_or_insert_with(Process::default);
         // The shim's own must not be handed down.
@@ -317,6 +312,25 @@ impl Recipe {
         let created = created.map_err(|error| failure(&error))?;
         Ok(Created::Linked(Box::new(created)))
     }
+}
+
+/// Does what can be done before it is known what will run.
+pub(crate) fn prepare(preparation: &Preparation) -> Result<Hierarchies, StartFailure> {
+    let hierarchies = enter_groups(Some(&preparation.shim_cgroup))?;
+    let cgroup = parse_cgroup(&preparation.cgroup)?;
+    Cgroup::prepare(&hierarchies, &cgroup, &preparation.resources)
+        .map_err(|error| system("making the control group", &io::Error::other(error)))?;
+    Ok(hierarchies)
+}
+
+/// Looks at the host's control groups and moves the shim into its own.
+pub(crate) fn enter_groups(own: Option<&str>) -> Result<Hierarchies, StartFailure> {
+    let hierarchies =
+        Hierarchies::detect().map_err(|error| system("looking for cgroups", &error))?;
+    if let Some(path) = own {
+        isolate::enter_cgroup(&hierarchies, &parse_cgroup(path)?);
+    }
+    Ok(hierarchies)
 }
 
 /// Where the root of every run comes from.

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use sampan_cgroups::Hierarchies;
 use sampan_kernel::signalfd;
 use sampan_shim_protocol::{Event, Exit, JournalEvent};
 
@@ -46,6 +47,8 @@ struct Supervisor {
     connections: Vec<Connection>,
     next_connection: u32,
     phase: Phase,
+    /// The control groups of the host, where they were looked at before the launch.
+    hierarchies: Option<Hierarchies>,
     /// From the launch to the release.
     recipe: Option<Recipe>,
     restarts: Restarts,
@@ -88,6 +91,7 @@ impl Supervisor {
             connections: Vec::new(),
             next_connection: 0,
             phase: Phase::Waiting,
+            hierarchies: None,
             recipe: None,
             restarts: Restarts::default(),
             checks: None,

@@ -18,7 +18,14 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    fn quantile(&self, share: f64) -> Duration {
+    pub(super) fn new(name: &str, times: Vec<Duration>) -> Self {
+        Self {
+            name: name.to_owned(),
+            times,
+        }
+    }
+
+    pub(super) fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.times.clone();
         sorted.sort();
         let last = sorted.len() - 1;

@@ -112,7 +112,23 @@ impl Inner {
             self.networks.check(network)?;
         }
         crate::network::port_requests(&host, &config.exposed_ports)?;
-        let id = ContainerId::random();
+        let is_usual = self.runtimes.is_linked(&host.runtime)
+            && host.resources.cgroup_parent.is_empty()
+            && users.is_none()
+            && matches!(
+                host.network_mode,
+                NetworkMode::Default | NetworkMode::Bridge
+            )
+            && endpoints.values().all(|wish| wish.wanted_mac.is_empty());
+        let slot = if is_usual {
+            self.slots.take()
+        } else {
+            None
+        };
+        let id = match &slot {
+            Some(slot) => slot.id().clone(),
+            None => ContainerId::random(),
+        };
         let name = self.reserve_name(name.as_deref(), &id)?;
         let mut undo = UndoCreate {
             inner: self,
@@ -167,6 +183,9 @@ impl Inner {
         let container = self.registry.insert(record, sync)?;
         undo.armed = false;
         drop(undo);
+        if let Some(slot) = slot {
+            self.slots.give(slot, &container);
+        }
         for pin in &pins {
             if let Err(error) = pin.confirm(sync) {
                 // It is known to be in use, and the next start of the engine tries again.

@@ -9,6 +9,7 @@ use sampan_shim_protocol::{Event, Exit, Request};
 use sampan_state::Sync;
 use tokio::sync::mpsc;
 
+use super::id::ContainerId;
 use super::lifecycle::{Change, Ended};
 use super::record::Record;
 use super::registry::Container;
@@ -99,6 +100,7 @@ impl Inner {
 
     /// Deals with the end of a run: stores it, tells it, takes everything back.
     pub(crate) async fn ended(self: &Arc<Self>, container: &Arc<Container>, ended: Ended) {
+        let _busy = self.slots.busy();
         tracing::trace!(target: STEP, "end:heard");
         let before = container.record();
         let stored = self.note_end(container, ended).await;
@@ -184,23 +186,38 @@ impl Inner {
     /// Takes back what may be left of a run or of an attempt at one. Idempotent: the same after a
     /// failed start, at the end and at recovery. Goes on after a failure; returns the first. Blocks.
     pub(crate) fn tear_down(&self, container: &Container) -> Result<()> {
-        let connected = container.live().connected.take();
+        let (connected, slot) = {
+            let mut live = container.live();
+            (live.connected.take(), live.slot.take())
+        };
         let network = match connected {
             Some(state) => self.networks.disconnect(&state),
             None => Ok(()),
         };
+        drop(slot);
         let cgroup = self.remove_cgroup_at(&self.cgroup(container));
         let runtime = &container.record().host.runtime;
         let forgotten = self
             .runtimes
             .forget(runtime, self.paths.run(), container.id.as_str());
-        let shim = self.paths.shim(&container.id);
+        let shim = self.clear_shim(&container.id);
+        network.and(cgroup).and(forgotten).and(shim)
+    }
+
+    /// Takes back what was prepared for a container that nobody has created. Blocks.
+    pub(crate) fn clear_slot(&self, id: &ContainerId) -> Result<()> {
+        let cgroup = self.remove_cgroup(id.as_str());
+        cgroup.and(self.clear_shim(id))
+    }
+
+    fn clear_shim(&self, id: &ContainerId) -> Result<()> {
+        let shim = self.paths.shim(id);
         let_go_of_mounts(&shim);
         let files = match sampan_fs::remove_dir_all(&shim) {
             Err(error) if error.kind() != sampan_fs::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         };
-        network.and(cgroup).and(forgotten).and(files)
+        files
     }
 
     /// Kills whatever is in the cgroup of a container that nobody knows any more and removes it.

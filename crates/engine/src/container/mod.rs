@@ -38,6 +38,7 @@ mod resolver_file;
 pub(crate) mod restart;
 pub(crate) mod security;
 pub(crate) mod service;
+pub(crate) mod slots;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod stop;

@@ -14,6 +14,7 @@ use super::id::{ContainerId, ContainerName, ExecId};
 use super::lifecycle::{Change, Lifecycle};
 use super::record::Record;
 use super::request::{ExecConfig, Wait, WaitCondition, WaitOutcome};
+use super::slots::Slot;
 use super::view::{ExecState, NetworkState};
 use crate::shim::Shim;
 use crate::{Error, ErrorKind, OPERATION_DEADLINE, Result, signal};
@@ -68,6 +69,8 @@ pub(crate) struct Live {
     end_watchers: Vec<oneshot::Sender<()>>,
     /// Readers of the log who are told of the end.
     pub(crate) followers: Vec<sampan_logs::FollowControl>,
+    /// What was made for its start before it was created.
+    pub(crate) slot: Option<Slot>,
     /// What no record may tell of.
     pub(crate) private: Private,
     /// What a start has connected and a failure takes back.

@@ -19,7 +19,7 @@ use super::commit::CommitOptions;
 use super::exec::ExecStarter;
 use super::files::Export;
 use super::filter::Surroundings;
-use super::id::{ContainerName, ExecId};
+use super::id::{ContainerId, ContainerName, ExecId};
 use super::lifecycle::Lifecycle;
 use super::mount::MountPoint;
 use super::record::{Paths, Record};
@@ -28,6 +28,7 @@ use super::request::{
     AttachOptions, CreateContainer, Created, ExecConfig, ExecStartOptions, ListOptions, LogOptions,
     Logs, RemoveOptions, StopOptions, TerminalSize, Wait, WaitCondition,
 };
+use super::slots::Slots;
 use super::top::Processes;
 use super::update::{ResourceChanges, Updated};
 use super::usage::Usage;
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) stop_timeout: Duration,
     pub(crate) rest: Rest,
     pub(crate) filters: Filters,
+    pub(crate) slots: Slots,
     pub(crate) steps: sampan_build::Cache,
     pub(crate) builds: sampan_build::History,
     pub(crate) runtimes: Runtimes,
@@ -115,7 +117,14 @@ impl ContainerService {
     /// Makes a container. Its record is on disk when this returns.
     pub async fn create(&self, request: CreateContainer) -> Result<Created> {
         let inner = self.inner.clone();
-        blocking(move || inner.create(request)).await
+        let _busy = inner.slots.busy();
+        let creating = inner.clone();
+        blocking(move || creating.create(request)).await
+    }
+
+    /// Returns how many starts are prepared at this moment.
+    pub fn prepared_starts(&self) -> usize {
+        self.inner.slots.ready()
     }
 
     /// Starts a container. Not modified when it runs.
@@ -370,6 +379,11 @@ impl Inner {
     pub(crate) fn cgroup(&self, container: &Container) -> String {
         let parent = &container.record().host.resources.cgroup_parent;
         cgroup_parent::path(self.networks.names().instance(), parent, &container.id)
+    }
+
+    /// The control group of a container that asks for no other place.
+    pub(crate) fn cgroup_of(&self, id: &ContainerId) -> String {
+        cgroup_parent::path(self.networks.names().instance(), "", id)
     }
 
     fn matching(&self, options: &ListOptions) -> Result<Vec<ContainerView>> {

@@ -426,6 +426,12 @@ fn resources(
     })
 }
 
+/// The limits of a container of which nothing is asked.
+pub(crate) fn usual_limits() -> LinuxResources {
+    // Without them it is found out at the start where cgroups are needed.
+    resources(&HostConfig::default(), &[], None).unwrap_or_default()
+}
+
 /// Limits in the form of the runtime, without devices.
 pub(crate) fn limits(limits: &Resources) -> LinuxResources {
     LinuxResources {

@@ -18,19 +18,21 @@ use sampan_shim_protocol::{
 use sampan_state::Sync;
 
 use super::config::NetworkMode;
+use super::id::ContainerId;
 use super::lifecycle::{Change, Lifecycle, Run};
 use super::mount::{MountKind, MountPoint};
 use super::record::Record;
 use super::registry::Container;
 use super::security::SecurityOptions;
 use super::service::Inner;
+use super::slots::Slot;
 use super::spec::{self, SpecInput, bind};
 use super::view::NetworkState;
 use super::{log_config, resolver_file, validate};
 use crate::cdi::Injection;
 use crate::fail_point::STEP;
 use crate::host::{DeviceNode, device_at, devices_below};
-use crate::network::{BRIDGE, Connected};
+use crate::network::{BRIDGE, Connected, Place};
 use crate::shim::{Connection, LaunchError, LifeLock, Shim, Spawned};
 use crate::{Error, ErrorKind, Result, blocking};
 
@@ -114,6 +116,7 @@ impl Inner {
         container: &Arc<Container>,
         record: &Arc<Record>,
     ) -> Result<(), StartError> {
+        let _busy = self.slots.busy();
         let steps = &self.fail_points;
         steps.pass("start:begin").await?;
         let prepared = self.prepare(container, record).await?;
@@ -252,14 +255,20 @@ impl Inner {
             let (inner, record) = (self.clone(), record.clone());
             blocking(move || inner.own_users(&record)).await?
         };
+        let slot = container.live().slot.take();
+        let (waiting, place) = match slot.and_then(Slot::into_parts) {
+            Some(parts) => (Some((parts.spawned, parts.lock)), Some(parts.place)),
+            None => (None, None),
+        };
         let spawn = {
             let (inner, container) = (self.clone(), container.clone());
             async move {
                 inner.fail_points.pass("start:shim").await?;
-                told(
-                    "shim spawned",
-                    blocking(move || inner.spawn_shim(&container)).await,
-                )
+                let spawned = match waiting {
+                    Some(waiting) => Ok(waiting),
+                    None => blocking(move || inner.spawn_shim(&container.id)).await,
+                };
+                told("shim spawned", spawned)
             }
         };
         let root = {
@@ -278,7 +287,7 @@ impl Inner {
             async move {
                 inner.fail_points.pass("start:network").await?;
                 let connected = blocking(move || {
-                    let network = inner.prepare_network(&record, own.network)?;
+                    let network = inner.prepare_network(&record, own.network, place)?;
                     inner.note_network(&container, &network.state)?;
                     Ok(network)
                 });
@@ -301,7 +310,7 @@ impl Inner {
     fn note_network(&self, container: &Container, state: &NetworkState) -> Result<()> {
         container.live().connected = Some(state.clone());
         // First: a launch without it is taken for one from before the host was started anew.
-        self.make_shim_directory(container)?;
+        self.make_shim_directory(&container.id)?;
         self.registry
             .update(container, Sync::Volatile, |record| {
                 Some(Record {
@@ -315,8 +324,8 @@ impl Inner {
             .map(drop)
     }
 
-    fn make_shim_directory(&self, container: &Container) -> Result<PathBuf> {
-        let directory = self.paths.shim(&container.id);
+    fn make_shim_directory(&self, id: &ContainerId) -> Result<PathBuf> {
+        let directory = self.paths.shim(id);
         match mkdirat(CWD, &directory, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => Ok(directory),
             Err(errno) => Err(Error::internal(format!(
@@ -326,8 +335,9 @@ impl Inner {
         }
     }
 
-    fn spawn_shim(&self, container: &Container) -> Result<(Spawned, LifeLock)> {
-        let directory = self.make_shim_directory(container)?;
+    /// Starts a shim that waits for its launch, and takes the lock that tells of it. Blocks.
+    pub(crate) fn spawn_shim(&self, id: &ContainerId) -> Result<(Spawned, LifeLock)> {
+        let directory = self.make_shim_directory(id)?;
         let deadline = Instant::now() + PREDECESSOR;
         let lock = loop {
             if let Some(lock) = LifeLock::try_take(&directory)? {
@@ -335,8 +345,7 @@ impl Inner {
             }
             if Instant::now() >= deadline {
                 return Err(Error::conflict(format!(
-                    "the supervisor of the last run of container {} is still there",
-                    container.id
+                    "the supervisor of the last run of container {id} is still there"
                 )));
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -344,7 +353,7 @@ impl Inner {
         // Of the run before; the next one is recognised by its own.
         let exit = self
             .paths
-            .container(&container.id)
+            .container(id)
             .join(sampan_shim_protocol::SHIM_DIRECTORY)
             .join(sampan_shim_protocol::EXIT_FILE);
         match std::fs::remove_file(&exit) {
@@ -360,12 +369,12 @@ impl Inner {
         let cgroup = cgroup.and_then(|path| birthplace(&self.host.hierarchies, &path));
         let spawned = self
             .executable
-            .start(container.id.as_str(), cgroup.as_ref().map(AsFd::as_fd))?;
+            .start(id.as_str(), cgroup.as_ref().map(AsFd::as_fd))?;
         Ok((spawned, lock))
     }
 
     /// The cgroup of the shims, away from the engine's own.
-    fn shims_cgroup(&self) -> String {
+    pub(crate) fn shims_cgroup(&self) -> String {
         format!("{}/shims", self.networks.names().instance())
     }
 
@@ -497,7 +506,12 @@ impl Inner {
     }
 
     /// Gives the container its network and writes the files that tell of it.
-    fn prepare_network(&self, record: &Record, own: Option<OwnedFd>) -> Result<Network> {
+    fn prepare_network(
+        &self,
+        record: &Record,
+        own: Option<OwnedFd>,
+        place: Option<Place>,
+    ) -> Result<Network> {
         let own = own.map(NetworkNamespace::adopt).transpose()?;
         let mut network = match &record.host.network_mode {
             NetworkMode::Host => Network::none(record.network.clone()),
@@ -520,7 +534,10 @@ impl Inner {
                     namespace,
                     state,
                     held,
-                } = self.networks.connect(record, &wish, own)?;
+                } = match place {
+                    Some(place) => self.networks.occupy(place, record, &wish)?,
+                    None => self.networks.connect(record, &wish, own)?,
+                };
                 Network {
                     namespace: Some(namespace),
                     state,
@@ -638,7 +655,7 @@ impl Inner {
     }
 
     /// Mounts the files of `owner` at their places, unless something else is asked for there.
-    fn file_mounts(&self, record: &Record, owner: &super::id::ContainerId) -> Vec<Mount> {
+    fn file_mounts(&self, record: &Record, owner: &ContainerId) -> Vec<Mount> {
         let directory = self.paths.container(owner);
         ["hostname", "hosts", "resolv.conf"]
             .into_iter()
@@ -835,7 +852,7 @@ fn not_mounted(directory: &Path, error: &sampan_layers::Error) -> Error {
 }
 
 /// Something that takes a process was asked of a container that has none for the moment.
-pub(crate) fn restarting(id: &super::id::ContainerId) -> Error {
+pub(crate) fn restarting(id: &ContainerId) -> Error {
     Error::conflict(format!(
         "Container {id} is restarting, wait until the container is running"
     ))

@@ -45,17 +45,25 @@ macro_rules! needs_host {
 pub struct Host {
     directory: tempfile::TempDir,
     pub fail_points: FailPoints,
+    /// How many starts its engines prepare ahead at most.
+    warm_slots: usize,
     before: Ledger,
 }
 
 impl Host {
+    /// A host whose engines prepare no starts: what they have is what was asked for.
     pub fn new() -> Self {
+        Self::with_slots(0)
+    }
+
+    pub fn with_slots(warm_slots: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("run")).unwrap();
         let before = Ledger::take(&directory.path().join("run"));
         Self {
             directory,
             fail_points: FailPoints::default(),
+            warm_slots,
             before,
         }
     }
@@ -81,6 +89,7 @@ impl Host {
     pub async fn open(&self) -> Engine {
         let mut config = Config::new(self.root(), self.run(), shim().unwrap());
         config.fail_points = self.fail_points.clone();
+        config.warm_slots = self.warm_slots;
         Engine::open(config).await.unwrap()
     }
 

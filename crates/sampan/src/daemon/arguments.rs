@@ -3,8 +3,8 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use sampan_engine::CollectorConfig;
 use sampan_engine::images::{Budget, Mark};
+use sampan_engine::{CollectorConfig, WARM_SLOTS};
 use sampan_layers::{Driver, Mounts};
 use sampan_server::TlsFiles;
 
@@ -76,6 +76,8 @@ Options:
       --userns-remap string
                            Users of containers: \"default\", USER[:GROUP] or
                            UID:GID, whose subordinate ids stand for theirs
+      --warm-slots int     How many starts are prepared ahead at most, while
+                           containers are being started (default 20; 0 none)
 ";
 
 /// What `sampan daemon` was asked to do.
@@ -102,6 +104,8 @@ pub(super) struct Settings {
     pub(super) collector_arguments: Vec<String>,
     pub(super) containers: ContainerSettings,
     pub(super) registries: Places,
+    /// How many starts are prepared ahead at most.
+    pub(super) warm_slots: usize,
     /// Whether it takes the place of one that was killed: then nobody is there to be told of a
     /// mistake in a file, and what can run runs.
     pub(super) comes_back: bool,
@@ -172,6 +176,9 @@ pub(super) enum Mode {
     },
 }
 
+/// More than a machine starts at once.
+const MOST_WARM_SLOTS: usize = 200;
+
 /// Where systemd's descriptors begin (sd_listen_fds(3)).
 const FIRST_SYSTEMD_DESCRIPTOR: RawFd = 3;
 
@@ -188,6 +195,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut containers = ContainerSettings::from_environment();
     let mut registries = Places::from_environment();
     let mut comes_back = false;
+    let mut warm_slots = WARM_SLOTS;
     let mut tls = TlsArguments::from_environment();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -225,6 +233,18 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             }
             "--registry-mirror" => registries.mirrors.push(value()?),
             "--insecure-registry" => registries.insecure.push(value()?),
+            "--warm-slots" => {
+                let text = value()?;
+                warm_slots = text
+                    .parse()
+                    .ok()
+                    .filter(|number| *number <= MOST_WARM_SLOTS)
+                    .ok_or_else(|| {
+                        format!(
+                            "invalid --warm-slots {text:?}: write a number up to {MOST_WARM_SLOTS}"
+                        )
+                    })?;
+            }
             "--comes-back" => comes_back = true,
             "--tls" => tls.on = inline.as_deref() != Some("false"),
             "--tlsverify" => tls.verify = inline.as_deref() != Some("false"),
@@ -291,6 +311,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         collector_arguments: collector.passed_on(),
         containers,
         registries,
+        warm_slots,
         comes_back,
     })))
 }
@@ -421,6 +442,8 @@ mod tests {
         assert!(settings(&["--bogus"]).is_err());
         assert!(settings(&["--log-level", "loud"]).is_err());
         assert!(settings(&["--root"]).is_err());
+        assert!(settings(&["--warm-slots", "many"]).is_err());
+        assert!(settings(&["--warm-slots", "1000000"]).is_err());
         assert!(settings(&["--layer-driver", "overlay2"]).is_err());
         assert!(settings(&["--layer-mounts", "/mnt"]).is_err());
         for runtime in ["x", "=/x", "x=y", "sampan=/x", "a/b=/x", "x="] {

@@ -269,7 +269,18 @@ fn spawn(settings: &Settings, listeners: &[Listener]) -> anyhow::Result<(Child, 
     }
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     inherit(&theirs)?;
-    let mut command = Command::new(own_executable()?);
+    let mut command = Command::from(daemon(settings)?);
+    command
+        .args(["--listener-descriptors", &numbers.join(",")])
+        .args(["--keeper-descriptor", &theirs.as_raw_fd().to_string()]);
+    let engine = command.spawn().context("cannot start the engine")?;
+    ours.set_nonblocking(true)?;
+    Ok((engine, UnixStream::from_std(ours)?))
+}
+
+/// `sampan daemon` with these settings, for the other of the two processes.
+fn daemon(settings: &Settings) -> anyhow::Result<std::process::Command> {
+    let mut command = std::process::Command::new(own_executable()?);
     command
         .arg("daemon")
         .arg("--root")
@@ -277,19 +288,16 @@ fn spawn(settings: &Settings, listeners: &[Listener]) -> anyhow::Result<(Child, 
         .arg("--run")
         .arg(&settings.paths.run)
         .args(["--log-level", &settings.log_level])
+        .args(["--warm-slots", &settings.warm_slots.to_string()])
         .args(settings.layers.arguments())
-        .args(["--listener-descriptors", &numbers.join(",")])
-        .args(["--keeper-descriptor", &theirs.as_raw_fd().to_string()]);
-    command.args(host::arguments(&settings.hosts, settings.tls.as_ref()));
+        .args(host::arguments(&settings.hosts, settings.tls.as_ref()))
+        .args(&settings.collector_arguments)
+        .args(&settings.containers.arguments)
+        .args(settings.registries.arguments());
     if let Some(group) = &settings.group {
         command.args(["--group", group]);
     }
-    command.args(&settings.collector_arguments);
-    command.args(&settings.containers.arguments);
-    command.args(settings.registries.arguments());
-    let engine = command.spawn().context("cannot start the engine")?;
-    ours.set_nonblocking(true)?;
-    Ok((engine, UnixStream::from_std(ours)?))
+    Ok(command)
 }
 
 /// Lets a child have the descriptor: the keeper starts nothing but engines.
@@ -315,15 +323,7 @@ pub(super) fn own_executable() -> anyhow::Result<std::path::PathBuf> {
 pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
     use std::os::unix::process::CommandExt;
     let build = || -> anyhow::Result<std::process::Command> {
-        let mut command = std::process::Command::new(own_executable()?);
-        command
-            .arg("daemon")
-            .arg("--root")
-            .arg(&settings.paths.root)
-            .arg("--run")
-            .arg(&settings.paths.run)
-            .args(["--log-level", &settings.log_level])
-            .args(settings.layers.arguments());
+        let mut command = daemon(settings)?;
         for host in &settings.hosts {
             if let Host::Unix(path) = host {
                 // It listens anew in their place; who waits in the old queue is
@@ -331,13 +331,6 @@ pub(super) fn replace_lost_keeper(settings: &Settings) -> anyhow::Error {
                 drop(std::fs::remove_file(path));
             }
         }
-        command.args(host::arguments(&settings.hosts, settings.tls.as_ref()));
-        if let Some(group) = &settings.group {
-            command.args(["--group", group]);
-        }
-        command.args(&settings.collector_arguments);
-        command.args(&settings.containers.arguments);
-        command.args(settings.registries.arguments());
         command.arg("--comes-back");
         Ok(command)
     };

@@ -90,6 +90,7 @@ async fn serve(
         ..sampan_layers::Options::default()
     };
     config.collector = settings.collector;
+    config.warm_slots = settings.warm_slots;
     config.bundled = vec![Bundled {
         name: hello::REFERENCE,
         archive: hello::archive,

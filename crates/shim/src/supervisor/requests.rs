@@ -9,8 +9,8 @@ use sampan_fs::Sync;
 use sampan_kernel::pidfd;
 use sampan_oci::runtime::LinuxResources;
 use sampan_shim_protocol::{
-    AttachSpec, Failure, FailureKind, Launch, LaunchDescriptors, PROTOCOL, Reply, Request,
-    RestartPolicy, ServerMessage, StartFailure, State, Status,
+    AttachSpec, Failure, FailureKind, Launch, LaunchDescriptors, PROTOCOL, Preparation, Reply,
+    Request, RestartPolicy, ServerMessage, StartFailure, State, Status,
 };
 
 use super::health::Checks;
@@ -37,6 +37,7 @@ impl Supervisor {
                 version: version.min(PROTOCOL),
                 shim_pid: std::process::id(),
             },
+            Request::Prepare(preparation) => self.prepare(&preparation),
             Request::Launch(launch) => self.launch(*launch, message.descriptors),
             Request::State => Reply::State(Box::new(self.state())),
             Request::Signal { signal, all, last } => self.signal(signal, all, last),
@@ -58,6 +59,16 @@ impl Supervisor {
             Request::CloseStdin { exec } => self.close_stdin(exec.as_deref()),
             Request::ReopenLogs => self.reopen_logs(),
             Request::Release => self.release(),
+        }
+    }
+
+    fn prepare(&mut self, preparation: &Preparation) -> Reply {
+        match launch::prepare(preparation) {
+            Ok(hierarchies) => {
+                self.hierarchies = Some(hierarchies);
+                Reply::Done
+            }
+            Err(failure) => refuse(FailureKind::System, failure.message),
         }
     }
 
@@ -102,7 +113,12 @@ impl Supervisor {
         let clients = clients
             .into_iter()
             .zip(std::mem::take(&mut descriptors.attach));
-        let recipe = Recipe::new(&mut launch, descriptors, self.oom_score)?;
+        let hierarchies = match self.hierarchies.take() {
+            Some(hierarchies) => hierarchies,
+            None => launch::enter_groups(launch.shim_cgroup.as_deref())?,
+        };
+        steps::done("own cgroup entered");
+        let recipe = Recipe::new(&mut launch, descriptors, hierarchies, self.oom_score)?;
         let number = self.next_streams;
         self.next_streams += 1;
         let (container, streams) = recipe.run(&self.poller, number, clients)?;
