@@ -388,7 +388,12 @@ impl NetworkService {
             return Ok(());
         }
         let mut state = shared.bridge();
-        let opened = shared.open_bridge(&mut state)?;
+        // Its rules are applied with those of all ports, which must not be missing for a moment.
+        let opened = match state.take() {
+            Some(opened) => opened,
+            None => shared.make_bridge()?,
+        };
+        let opened = state.insert(opened);
         let mut live = HashSet::new();
         let mut policy = Policy::default();
         policy.add_bridge(firewall_bridge(&opened.bridge));
@@ -492,19 +497,25 @@ impl Shared {
     /// Makes the bridge and its rules, at first use.
     fn open_bridge<'a>(&self, state: &'a mut Option<BridgeState>) -> Result<&'a mut BridgeState> {
         if state.is_none() {
-            let bridge = self.host.plan_default_bridge(&self.names)?;
-            let ensured = self.host.ensure_bridge(&bridge)?;
-            if ensured.enabled_forwarding {
-                tracing::info!("the host forwards IPv4 packets from now on");
-            }
+            let made = self.make_bridge()?;
             self.firewall
-                .update(|policy| policy.add_bridge(firewall_bridge(&bridge)))?;
-            let ipam = Ipam::new(bridge.subnet, bridge.gateway)?;
-            *state = Some(BridgeState { bridge, ipam });
+                .update(|policy| policy.add_bridge(firewall_bridge(&made.bridge)))?;
+            *state = Some(made);
         }
         state
             .as_mut()
             .ok_or_else(|| Error::internal("the bridge was not opened"))
+    }
+
+    /// Makes the bridge, or makes the one that is there right; without its rules.
+    fn make_bridge(&self) -> Result<BridgeState> {
+        let bridge = self.host.plan_default_bridge(&self.names)?;
+        let ensured = self.host.ensure_bridge(&bridge)?;
+        if ensured.enabled_forwarding {
+            tracing::info!("the host forwards IPv4 packets from now on");
+        }
+        let ipam = Ipam::new(bridge.subnet, bridge.gateway)?;
+        Ok(BridgeState { bridge, ipam })
     }
 
     fn take_address(&self, wanted: Option<IpAddr>) -> Result<(Bridge, IpAddr)> {

@@ -47,7 +47,7 @@ impl Ledger {
     }
 
     /// What containers add to an engine that runs: all but the engine's own
-    /// bridge, table, cgroup parents and processes.
+    /// bridge, table, cgroup parents and processes, and the starts that it keeps prepared.
     #[must_use]
     pub fn of_containers(&self) -> Vec<String> {
         let directory = self.run_directory.display().to_string();
@@ -59,13 +59,41 @@ impl Ledger {
                 || entry.ends_with(&format!("/{}", self.name))
                 || entry.ends_with(&format!("/{}/shims", self.name))
         };
+        // Before what belongs to them: what is prepared meanwhile is seen the next time.
+        let prepared = self.prepared();
         let mut entries = self.entries();
-        entries.retain(|entry| !own(entry));
         entries.extend(self.files());
+        entries.retain(|entry| !own(entry) && !prepared.iter().any(|id| entry.contains(id)));
+        // A network interface does not tell whose it is.
+        let mut spare = prepared.len();
+        entries.retain(|entry| {
+            let is_spare = spare > 0 && entry.starts_with("interface ");
+            spare -= usize::from(is_spare);
+            !is_spare
+        });
         entries.extend(self.published());
         // Those that an engine keeps ready are its own.
-        entries.extend(self.namespaces().into_iter().skip(READY));
+        let ready = READY + prepared.len();
+        entries.extend(self.namespaces().into_iter().skip(ready));
         entries
+    }
+
+    /// The identities of prepared starts: of containers that nobody has created.
+    fn prepared(&self) -> Vec<String> {
+        let containers = self
+            .run_directory
+            .parent()
+            .unwrap()
+            .join("root/containers");
+        let shims = fs::read_dir(self.run_directory.join("shims"));
+        shims
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|shim| !shim.path().join("shim.sock").exists())
+            .filter_map(|shim| shim.file_name().into_string().ok())
+            .filter(|id| !containers.join(id).exists())
+            .collect()
     }
 
     /// Waits a moment for what follows an answer, then panics if anything is

@@ -120,11 +120,7 @@ impl Inner {
                 NetworkMode::Default | NetworkMode::Bridge
             )
             && endpoints.values().all(|wish| wish.wanted_mac.is_empty());
-        let slot = if is_usual {
-            self.slots.take()
-        } else {
-            None
-        };
+        let slot = if is_usual { self.slots.take() } else { None };
         let id = match &slot {
             Some(slot) => slot.id().clone(),
             None => ContainerId::random(),

@@ -7,10 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
-use sampan_testing::TestEngine;
+use sampan_testing::{Fixture, TestEngine};
 
 use crate::http::{Answer, ask, connect, read_answer, send, tell};
-use crate::{engine, engine_with_busybox};
+use crate::{SAMPAN, engine, engine_with_busybox};
 
 /// Bytes of memory that no abuse may make the engine exceed.
 const MEMORY: u64 = 200 << 20;
@@ -134,7 +134,9 @@ fn slow_clients_hold_up_nobody() {
 #[test]
 fn listeners_that_never_read_hold_up_nobody() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
-    let engine = engine_with_busybox();
+    // Without starts that are prepared ahead, which take descriptors, too.
+    let engine = TestEngine::start_with(SAMPAN, &["--warm-slots", "0"]);
+    engine.load(Fixture::Busybox);
     let before = settled(&engine);
     let listeners: Vec<UnixStream> = (0..100)
         .map(|_| {

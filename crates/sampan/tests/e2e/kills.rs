@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sampan_testing::{TestEngine, free_port, until};
@@ -48,6 +49,34 @@ fn answers(port: u16) -> bool {
     stream.write_all(b"GET /here HTTP/1.0\r\n\r\n").is_ok()
         && stream.read_to_string(&mut answer).is_ok()
         && answer.ends_with("served\n")
+}
+
+#[test]
+fn a_published_port_answers_at_every_moment_of_engines_that_come_and_go() {
+    let engine = engine_with_busybox();
+    let port = free_port();
+    let publish = format!("127.0.0.1:{port}:80");
+    let serve = "echo served > /here; exec httpd -f -p 80 -h /";
+    let run = ["run", "-d", "-p", &publish, "busybox", "sh", "-c", serve];
+    let _ = engine.sampan(&run).ok();
+    until("it serves", || answers(port));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answered = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert!(answers(port), "after {answered} answers");
+                answered += 1;
+            }
+            answered
+        });
+        for _ in 0..8 {
+            engine.kill();
+            let _ = engine.sampan(&["ps"]).ok();
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(client.join().unwrap() > 0);
+    });
 }
 
 fn log_lines(engine: &TestEngine, name: &str) -> Vec<u64> {
