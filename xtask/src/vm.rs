@@ -23,12 +23,23 @@ const TESTED: &[(&str, &[&str])] = &[
     ("sampan-layers", &[]),
     ("sampan-shim", &[]),
     ("sampan-engine", &[]),
-    ("sampan", &["layers::", "limits::"]),
+    ("sampan-oci-runtime", &["lifecycle::", "specification::"]),
+    (
+        "sampan",
+        &[
+            "layers::",
+            "limits::",
+            "inside::",
+            "flags::",
+            "health::",
+            "restarts::",
+        ],
+    ),
 ];
 
 /// What the machine has besides a minimal Debian.
 const INCLUDED: &str = "linux-image-cloud-amd64,busybox-static,nftables,iproute2,procps,attr,\
-                        libcap2-bin,skopeo,docker-registry,ca-certificates";
+                        libcap2-bin,skopeo,docker-registry,ca-certificates,runc,crun";
 
 /// The images that the end-to-end tests load.
 const IMAGES: [Fixture; 2] = [Fixture::Busybox, Fixture::Whiteouts];
@@ -112,7 +123,7 @@ fn pack_tests(directory: &Path, filters: &[&str]) -> Result<PathBuf> {
          mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm\n\
          mount -t tmpfs tmpfs /run; mount -t cgroup2 cgroup2 /sys/fs/cgroup\n\
          ip link set lo up\n\
-         export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=1\n\
+         export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/mnt/bin RUST_BACKTRACE=1\n\
          mkdir -p {0}; rmdir {0}; ln -s /mnt/workspace {0}\n\
          failed=0\n",
         workspace().display()
@@ -142,9 +153,17 @@ fn pack_tests(directory: &Path, filters: &[&str]) -> Result<PathBuf> {
         "echo '{VERDICT}'$failed\nsync\necho o > /proc/sysrq-trigger\nsleep 60\n"
     ));
     write_program(&tree.join("run"), &script)?;
-    for program in built(&["sampan", "sampan-shim", "examples/layer_worker"])? {
+    let programs = [
+        "sampan",
+        "sampan-shim",
+        "sampan-runtime",
+        "examples/layer_worker",
+    ];
+    for program in built(&programs)? {
         copy(&program, &inside.join(program.strip_prefix(workspace())?))?;
     }
+    let docker = on_path("docker").context("docker's client is not on the PATH")?;
+    copy(&docker, &tree.join("bin/docker"))?;
     let fixtures = inside.join("target/fixtures");
     fs::create_dir_all(&fixtures)?;
     for image in IMAGES {
@@ -239,6 +258,13 @@ fn built(names: &[&str]) -> Result<Vec<PathBuf>> {
             there.next().with_context(|| format!("{name} is not built"))
         })
         .collect()
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 /// Boots the machine, shows what it says, and fails if a test did.

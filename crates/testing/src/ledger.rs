@@ -80,11 +80,7 @@ impl Ledger {
 
     /// The identities of prepared starts: of containers that nobody has created.
     fn prepared(&self) -> Vec<String> {
-        let containers = self
-            .run_directory
-            .parent()
-            .unwrap()
-            .join("root/containers");
+        let containers = self.run_directory.parent().unwrap().join("root/containers");
         let shims = fs::read_dir(self.run_directory.join("shims"));
         shims
             .into_iter()

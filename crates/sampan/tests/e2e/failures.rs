@@ -49,8 +49,9 @@ fn a_thousand_containers_leave_nothing() {
     engine.ledger().assert_no_container();
     assert_eq!(engine.sampan(&["volume", "ls", "-q"]).ok(), "");
     let after = open_descriptors(&engine);
+    // Twenty starts may be prepared, with six each.
     assert!(
-        after <= before + 24,
+        after <= before + 24 + 20 * 6,
         "descriptors grew from {before} to {after}"
     );
 }
