@@ -213,11 +213,10 @@ impl Inner {
     fn clear_shim(&self, id: &ContainerId) -> Result<()> {
         let shim = self.paths.shim(id);
         let_go_of_mounts(&shim);
-        let files = match sampan_fs::remove_dir_all(&shim) {
+        match sampan_fs::remove_dir_all(&shim) {
             Err(error) if error.kind() != sampan_fs::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
-        };
-        files
+        }
     }
 
     /// Kills whatever is in the cgroup of a container that nobody knows any more and removes it.
