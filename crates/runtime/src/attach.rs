@@ -150,6 +150,7 @@ impl MountPlan {
                 destination,
                 reason: "it must be an ordinary directory of the image, not a symbolic link",
             },
+            step if failure.errno == Errno::NOSYS => Error::of_step(step, failure.errno),
             _ => Error::Mount {
                 what: self.what.clone(),
                 destination,

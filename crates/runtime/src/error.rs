@@ -93,6 +93,14 @@ pub enum Error {
         /// What it came to, with what it said.
         reason: String,
     },
+    /// The kernel does not have a call that a step of the set-up takes.
+    #[error("cannot {what}: this kernel is too old, it takes Linux {since} or a newer one")]
+    KernelTooOld {
+        /// What was being done.
+        what: &'static str,
+        /// The first version that has the call.
+        since: &'static str,
+    },
     /// A step of the set-up failed.
     #[error("cannot {what}: {}", plain(.reason))]
     Step {
@@ -154,7 +162,7 @@ impl Error {
             | Self::UserDatabase { .. } => ErrorKind::BadUser,
             Self::Mount { .. } | Self::MountRefused { .. } => ErrorKind::BadMount,
             Self::WorkingDirectory { .. } | Self::Invalid(_) => ErrorKind::Invalid,
-            Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Unsupported(_) | Self::KernelTooOld { .. } => ErrorKind::Unsupported,
             Self::Cgroup(_) => ErrorKind::Cgroup,
             Self::NotRunning => ErrorKind::NotRunning,
             Self::Step { reason, .. } => {
@@ -217,6 +225,14 @@ impl Error {
     }
 
     pub(crate) fn of_step(step: Step, errno: Errno) -> Self {
+        if errno == Errno::NOSYS
+            && let Some(since) = step.since()
+        {
+            return Self::KernelTooOld {
+                what: step.doing(),
+                since,
+            };
+        }
         Self::Step {
             what: step.doing().to_owned(),
             reason: errno.into(),
@@ -249,5 +265,22 @@ fn chained(error: &dyn std::error::Error) -> String {
 impl From<sampan_cgroups::Error> for Error {
     fn from(error: sampan_cgroups::Error) -> Self {
         Self::Cgroup(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_lack_a_call_are_told_with_the_one_that_has_it() {
+        let error = Error::of_step(Step::MountAttributes, Errno::NOSYS);
+        assert_eq!(
+            error.to_string(),
+            "cannot set the attributes of the mount: this kernel is too old, it takes Linux 5.12 or a newer one"
+        );
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let error = Error::of_step(Step::MountAttributes, Errno::INVAL);
+        assert_eq!(error.kind(), ErrorKind::System);
     }
 }

@@ -75,6 +75,20 @@ steps! {
     Execute: "run the command",
 }
 
+impl Step {
+    /// The first version of Linux that has the call that the step takes, where it is a new one.
+    pub(crate) fn since(self) -> Option<&'static str> {
+        match self {
+            Self::AttachRoot | Self::AttachMount | Self::MakeFileSystem => Some("5.2"),
+            Self::Spawn => Some("5.3"),
+            Self::MountTarget | Self::TimeOffsets => Some("5.6"),
+            Self::Descriptors => Some("5.11"),
+            Self::MountAttributes | Self::ReadOnlyPath | Self::ReadOnlyRoot => Some("5.12"),
+            _ => None,
+        }
+    }
+}
+
 /// Why the child gave up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Failure {
