@@ -7,33 +7,59 @@ use sampan_testing::{Fixture, TestEngine, run};
 
 use crate::{SAMPAN, engine_with_busybox};
 
-/// The first subordinate ids of the user that tests remap to.
+/// The first subordinate id that tests remap to.
 const FIRST: u32 = 700_000;
 
-/// An engine that remaps to a user of the host, which is there for as long as the test machine is.
+/// The files that say whose subordinate ids are which, with some more; as before when it is
+/// dropped.
+struct SubordinateIds {
+    before: [(&'static str, Option<String>); 2],
+    /// Tests run beside each other.
+    _lock: std::fs::File,
+}
+
+impl SubordinateIds {
+    fn add(user: &str, group: &str) -> Self {
+        let lock = std::env::temp_dir().join("sampan-subordinate-ids.lock");
+        let lock = std::fs::File::create(lock).unwrap();
+        lock.lock().unwrap();
+        let before = [("/etc/subuid", user), ("/etc/subgid", group)].map(|(file, name)| {
+            let before = std::fs::read_to_string(file).ok();
+            let text = before.clone().unwrap_or_default();
+            std::fs::write(file, format!("{text}{name}:{FIRST}:65536\n")).unwrap();
+            (file, before)
+        });
+        Self {
+            before,
+            _lock: lock,
+        }
+    }
+}
+
+impl Drop for SubordinateIds {
+    fn drop(&mut self) {
+        for (file, before) in &self.before {
+            match before {
+                Some(text) => std::fs::write(file, text).unwrap(),
+                None => std::fs::remove_file(file).unwrap(),
+            }
+        }
+    }
+}
+
+/// An engine that remaps to subordinate ids of a user of the host.
 fn remapped() -> TestEngine {
     remapped_with(&[])
 }
 
 /// The same with further arguments.
 fn remapped_with(arguments: &[&str]) -> TestEngine {
-    const USER: &str = "sampan-remapped";
-    // Tests run beside each other.
-    let lock = std::fs::File::create(std::env::temp_dir().join("sampan-remapped.lock")).unwrap();
-    lock.lock().unwrap();
-    let ranges = format!("{USER}:{FIRST}:65536\n");
-    for file in ["/etc/subuid", "/etc/subgid"] {
-        let known = std::fs::read_to_string(file).unwrap_or_default();
-        if !known.contains(&ranges) {
-            std::fs::write(file, known + &ranges).unwrap();
-        }
-    }
-    if run("id", &[USER]).code != 0 {
-        let _ = run("useradd", &["--system", "--user-group", USER]).ok();
-    }
-    drop(lock);
-    let engine = TestEngine::start_with(SAMPAN, &[&["--userns-remap", USER], arguments].concat());
+    let ids = SubordinateIds::add("nobody", "nogroup");
+    let remap = ["--userns-remap", "nobody:nogroup"];
+    let engine = TestEngine::start_with(SAMPAN, &[&remap, arguments].concat());
+    // By then it has read them.
     engine.load(Fixture::Busybox);
+    drop(ids);
     engine
 }
 
