@@ -272,6 +272,12 @@ impl NetworkService {
         self.make_place(None, None, MacAddress::random())
     }
 
+    /// Whether a place is still what it was when it was made. Blocks.
+    pub(crate) fn is_whole(&self, place: &Place) -> bool {
+        let found = self.shared.host.is_connected(&place.bridge, &place.link);
+        found.unwrap_or(false)
+    }
+
     fn make_place(
         &self,
         own: Option<NetworkNamespace>,

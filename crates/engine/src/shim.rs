@@ -189,6 +189,12 @@ pub(crate) enum LaunchError {
 }
 
 impl Spawned {
+    /// Whether the shim has not ended meanwhile.
+    pub(crate) fn lives(&self) -> bool {
+        let process = self.connection.as_ref().and_then(|c| c.process.as_ref());
+        process.is_some_and(|p| matches!(sampan_kernel::pidfd::try_wait(p.as_fd()), Ok(None)))
+    }
+
     /// Has the shim make ready what does not depend on what will run.
     pub(crate) async fn prepare(&mut self, preparation: Preparation) -> Result<()> {
         let connection = self.connection.as_mut().expect("a launch takes it");

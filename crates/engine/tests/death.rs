@@ -136,6 +136,49 @@ async fn a_prepared_start_that_nobody_makes_is_taken_back() {
     host.assert_nothing_left();
 }
 
+/// The processes that have a word among their arguments.
+fn processes_with(word: &str) -> Vec<rustix::process::Pid> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).any(|part| part == word.as_bytes())
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(rustix::process::Pid::from_raw)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_prepared_and_is_gone_is_made_anew() {
+    needs_host!();
+    let host = Host::with_slots(2);
+    let engine = host.with_busybox().await;
+    let reach = "set -- $(ip route | head -1); exec ping -c 1 -W 3 $3";
+    warm_up(&engine).await;
+    for shim in std::fs::read_dir(host.run().join("shims")).unwrap() {
+        for pid in processes_with(shim.unwrap().file_name().to_str().unwrap()) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+    }
+    let (code, said) = engine.run(full(reach)).await;
+    assert_eq!(code, 0, "{said}");
+    engine.remove_all().await;
+    warm_up(&engine).await;
+    let members = format!("/sys/class/net/{}/brif", host.instance());
+    for interface in std::fs::read_dir(members).unwrap().flatten() {
+        let mut remove = std::process::Command::new("ip");
+        remove.args(["link", "del"]).arg(interface.file_name());
+        // One that was about to be removed anyway may be gone.
+        let _ = remove.output().unwrap();
+    }
+    let (code, said) = engine.run(full(reach)).await;
+    assert_eq!(code, 0, "{said}");
+    engine.remove_all().await;
+    engine.close().await;
+    host.assert_nothing_left();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prepared_starts_of_a_dead_engine_are_swept_up() {
     needs_host!();

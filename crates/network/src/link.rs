@@ -220,6 +220,20 @@ impl HostNetwork {
         Ok(())
     }
 
+    /// Whether what [`HostNetwork::connect`] has made is still there: nobody has removed the bridge
+    /// or the pair meanwhile.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    pub fn is_connected(&self, bridge: &Bridge, endpoint: &Endpoint) -> Result<bool> {
+        let mut route = self.lock();
+        let Some(link) = find_link(&mut route, &endpoint.host_interface)? else {
+            return Ok(false);
+        };
+        let bridge = find_link(&mut route, &bridge.name)?;
+        Ok(bridge.is_some_and(|bridge| controller(&link) == Some(bridge.header.index)))
+    }
+
     /// Waits until an interface whose other side has come up sends packets.
     /// The kernel finds that out in the background, within a second, and
     /// drops what is sent until then: a first packet lost costs a program a

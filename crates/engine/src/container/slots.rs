@@ -219,7 +219,9 @@ impl Policy {
 
     /// Notes that somebody wanted a slot.
     fn taken(&mut self, had_one: bool, now: Instant) {
-        self.goal = match (self.goal, had_one) {
+        let rested = self.last_taken.is_none_or(|taken| now >= taken + IDLE);
+        let goal = if rested { 0 } else { self.goal };
+        self.goal = match (goal, had_one) {
             (0, _) => FIRST,
             (goal, true) => goal,
             (goal, false) => goal * 2,
@@ -454,6 +456,8 @@ mod tests {
         policy.taken(false, now);
         policy.taken(false, now);
         assert_eq!(policy.goal, 10);
+        policy.taken(false, now + IDLE);
+        assert_eq!(policy.goal, FIRST, "after a rest");
         policy.give_up();
         assert_eq!(policy.step(3, now), Step::Empty);
         let mut none = Policy::new(0);

@@ -264,6 +264,7 @@ impl Inner {
             let (inner, container) = (self.clone(), container.clone());
             async move {
                 inner.fail_points.pass("start:shim").await?;
+                let waiting = waiting.filter(|(spawned, _)| spawned.lives());
                 let spawned = match waiting {
                     Some(waiting) => Ok(waiting),
                     None => blocking(move || inner.spawn_shim(&container.id)).await,
@@ -534,7 +535,7 @@ impl Inner {
                     namespace,
                     state,
                     held,
-                } = match place {
+                } = match place.filter(|place| self.networks.is_whole(place)) {
                     Some(place) => self.networks.occupy(place, record, &wish)?,
                     None => self.networks.connect(record, &wish, own)?,
                 };
