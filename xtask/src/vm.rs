@@ -122,6 +122,7 @@ fn pack_tests(directory: &Path, filters: &[&str]) -> Result<PathBuf> {
         "#!/bin/sh\n\
          mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm\n\
          mount -t tmpfs tmpfs /run; mount -t cgroup2 cgroup2 /sys/fs/cgroup\n\
+         modprobe -a overlay erofs nf_tables nft_chain_nat br_netfilter veth bridge fuse\n\
          ip link set lo up\n\
          export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/mnt/bin RUST_BACKTRACE=1\n\
          mkdir -p {0}; rmdir {0}; ln -s /mnt/workspace {0}\n\
@@ -141,7 +142,7 @@ fn pack_tests(directory: &Path, filters: &[&str]) -> Result<PathBuf> {
             .map(|word| format!("'{word}'"))
             .collect();
         script.push_str(&format!(
-            "cd '{}'; echo '== {} {}'; '{}' --test-threads=2 {} || failed=$((failed + 1))\n",
+            "cd '{}'; echo '== {} {}'; '{}' --test-threads=2 --show-output {} || failed=$((failed + 1))\n",
             program.folder.display(),
             program.package,
             program.name,
@@ -164,6 +165,8 @@ fn pack_tests(directory: &Path, filters: &[&str]) -> Result<PathBuf> {
     }
     let docker = on_path("docker").context("docker's client is not on the PATH")?;
     copy(&docker, &tree.join("bin/docker"))?;
+    // From where the tests find the workspace.
+    fs::create_dir_all(inside.join("crates/testing"))?;
     let fixtures = inside.join("target/fixtures");
     fs::create_dir_all(&fixtures)?;
     for image in IMAGES {
