@@ -519,7 +519,7 @@ const ROWS: &[Row] = &[
         crun: Differs("1.8.1 does not know it yet"),
     },
     Row {
-        name: "an AppArmor profile where the kernel has none",
+        name: "an AppArmor profile that is not there",
         change: |config, _| config["process"]["apparmorProfile"] = "boat".into(),
         shell: "true",
         expected: Refused("apparmor"),
@@ -542,8 +542,8 @@ const ROWS: &[Row] = &[
             config["linux"]["resources"]["blockIO"] = json!({
                 "throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": 1_048_576}]});
         },
-        shell: "cd /sys/fs/cgroup; cat blkio/blkio.throttle.read_bps_device 2>/dev/null | \
-                cut -d' ' -f2 || grep -o rbps=[0-9]* io.max",
+        shell: "cd /sys/fs/cgroup; if [ -d blkio ]; then cut -d' ' -f2 blkio/blkio.throttle.read_bps_device; \
+                else grep -o 'rbps=[0-9]*' io.max | cut -d= -f2; fi",
         expected: Output("1048576"),
         runc: Same,
         crun: Same,
