@@ -54,6 +54,8 @@ impl Ledger {
         let own = |entry: &String| {
             // The keeper and the engine name their directory, nothing in a container does.
             entry.starts_with("process") && entry.contains(&directory)
+                // Before Linux 6.15 layers stay attached while the engine runs.
+                || entry.starts_with("mount") && entry.contains("/root/layers/mounts")
                 || entry == &format!("interface {}", self.name)
                 || entry == &format!("table {}", self.name)
                 || entry.ends_with(&format!("/{}", self.name))

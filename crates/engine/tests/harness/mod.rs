@@ -145,10 +145,12 @@ impl Ledger {
         let mut found = BTreeSet::new();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let here = run.parent().unwrap().display().to_string();
+        // Before Linux 6.15 layers stay attached while an engine runs.
+        let layers = format!("{here}/root/layers/mounts");
         found.extend(
             mounts
                 .lines()
-                .filter(|line| line.contains(&here))
+                .filter(|line| line.contains(&here) && !line.contains(&layers))
                 .map(|line| format!("mount {line}")),
         );
         for hierarchy in sampan_cgroups::Hierarchies::detect().unwrap().all() {
