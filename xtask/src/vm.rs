@@ -128,7 +128,7 @@ fn pack_tests(directory: &Path, filters: &[&str]) -> Result<PathBuf> {
          mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm\n\
          mount -t tmpfs tmpfs /run; mount -t cgroup2 cgroup2 /sys/fs/cgroup\n\
          modprobe -a overlay erofs nf_tables nft_chain_nat br_netfilter veth bridge fuse\n\
-         ip link set lo up\n\
+         ip link set lo up; ulimit -n 65536\n\
          export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/mnt/bin RUST_BACKTRACE=1\n\
          mkdir -p {0}; rmdir {0}; ln -s /mnt/workspace {0}\n\
          failed=0\n",
