@@ -24,7 +24,8 @@ pub struct OwnerMap {
 const NOBODY: u32 = 65_534;
 
 impl OwnerMap {
-    pub(crate) fn map(&self, (user, group): (u32, u32)) -> (u32, u32) {
+    /// The user and the group in the place of these.
+    pub fn map(&self, (user, group): (u32, u32)) -> (u32, u32) {
         (replaced(&self.users, user), replaced(&self.groups, group))
     }
 }

@@ -88,9 +88,7 @@ impl Executable {
             connection: Some(connection),
         })
     }
-}
 
-impl Executable {
     /// Makes a namespace of users with these ids and one of its networks, in a process of its own.
     /// Blocks.
     pub(crate) fn user_namespaces(&self, maps: &IdMaps) -> Result<UserNamespaces> {

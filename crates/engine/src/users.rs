@@ -18,8 +18,8 @@ use crate::{Error, Result};
 
 /// What the kernel takes of ranges (user_namespaces(7)).
 const RANGES_MAX: usize = 340;
-/// Whoever has no id in the other world.
-const NOBODY: u32 = 65_534;
+/// So many namespaces that nobody uses at the moment are kept for mounts to come.
+const MOUNT_USERS_KEPT: usize = 16;
 
 /// Ids of a container, and the host's in their place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub struct IdRange {
 impl IdMaps {
     /// Which ids of the host stand for user and group 0.
     pub(crate) fn root(&self) -> (u32, u32) {
-        (to_host(&self.users, 0), to_host(&self.groups, 0))
+        self.owners_on_host().map((0, 0))
     }
 
     /// Makes the calling thread the container's root for a while: nobody else can make files there.
@@ -55,23 +55,23 @@ impl IdMaps {
 
     /// Which owners inside those of the host are.
     pub(crate) fn owners_inside(&self) -> OwnerMap {
-        let range = |range: &IdRange| OwnerRange {
-            from: range.host,
-            to: range.inside,
-            count: range.count,
-        };
-        OwnerMap {
-            users: self.users.iter().map(range).collect(),
-            groups: self.groups.iter().map(range).collect(),
-        }
+        self.owners(|range| (range.host, range.inside))
     }
 
     /// Which owners on the host those inside are.
     pub(crate) fn owners_on_host(&self) -> OwnerMap {
-        let range = |range: &IdRange| OwnerRange {
-            from: range.inside,
-            to: range.host,
-            count: range.count,
+        self.owners(|range| (range.inside, range.host))
+    }
+
+    /// Owners in the place of others: each range says first whose place, then who.
+    fn owners(&self, turn: fn(&IdRange) -> (u32, u32)) -> OwnerMap {
+        let range = |range: &IdRange| {
+            let (from, to) = turn(range);
+            OwnerRange {
+                from,
+                to,
+                count: range.count,
+            }
         };
         OwnerMap {
             users: self.users.iter().map(range).collect(),
@@ -88,14 +88,6 @@ impl IdMaps {
         };
         ranges.iter().map(mapping).collect()
     }
-}
-
-fn to_host(ranges: &[IdRange], id: u32) -> u32 {
-    let found = ranges.iter().find_map(|range| {
-        let offset = id.checked_sub(range.inside)?;
-        (offset < range.count).then(|| range.host + offset)
-    });
-    found.unwrap_or(NOBODY)
 }
 
 /// `0:100000:65536`, several with commas between: the same for users and groups.
@@ -117,7 +109,7 @@ impl FromStr for IdMaps {
         if overlaps(|range| range.inside) || overlaps(|range| range.host) {
             return Err("ranges overlap".to_owned());
         }
-        if to_host(&ranges, 0) == NOBODY {
+        if ranges.iter().all(|range| range.inside != 0) {
             return Err("id 0 has nothing to stand for it".to_owned());
         }
         Ok(Self {
@@ -225,6 +217,9 @@ impl MountUsers {
             namespace: shim.user_namespaces(maps)?.user,
             root: maps.root(),
         });
+        if known.len() >= MOUNT_USERS_KEPT {
+            known.retain(|_, user| Arc::strong_count(user) > 1);
+        }
         known.insert(maps.clone(), made.clone());
         Ok(made)
     }
@@ -246,8 +241,8 @@ mod tests {
         let maps: IdMaps = "0:100000:1000,1000:5000:1".parse().unwrap();
         assert_eq!(maps.to_string(), "0:100000:1000,1000:5000:1");
         assert_eq!(maps.root(), (100_000, 100_000));
-        assert_eq!(to_host(&maps.users, 1000), 5000);
-        assert_eq!(to_host(&maps.groups, 1001), NOBODY);
+        assert_eq!(maps.owners_on_host().map((1000, 1001)), (5000, 65_534));
+        assert_eq!(maps.owners_inside().map((5000, 100_001)), (1000, 1));
         for bad in [
             "",
             "0",

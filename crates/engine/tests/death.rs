@@ -180,6 +180,30 @@ async fn what_was_prepared_and_is_gone_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_closed_takes_prepared_starts_with_it() {
+    needs_host!();
+    let host = Host::with_slots(3);
+    let engine = host.with_busybox().await;
+    warm_up(&engine).await;
+    let id = EngineExt::create(&engine, full("true")).await;
+    assert!(host.run().join("shims").join(&id).exists());
+    engine.close().await;
+    let left = std::fs::read_dir(host.run().join("shims")).unwrap().count();
+    assert_eq!(left, 0);
+    let bridge = format!("/sys/class/net/{}", host.instance());
+    assert!(!std::path::Path::new(&bridge).exists());
+    for hierarchy in sampan_cgroups::Hierarchies::detect().unwrap().all() {
+        let parent = hierarchy.mount_point.join(host.instance());
+        assert!(!parent.exists(), "{}", parent.display());
+    }
+    drop(engine);
+    let engine = host.open().await;
+    engine.remove_all().await;
+    engine.close().await;
+    host.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prepared_starts_of_a_dead_engine_are_swept_up() {
     needs_host!();
     let host = Host::with_slots(3);

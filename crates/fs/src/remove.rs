@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::durable::{check_name, open_dir};
@@ -23,7 +23,8 @@ const ROUNDS: u32 = 100;
 ///
 /// Symbolic links are removed, never followed; entries that vanish meanwhile
 /// are fine; entries that appear meanwhile are removed too, for a bounded
-/// number of rounds. Does not unmount: a mount point inside is an error.
+/// number of rounds. Does not unmount: a mount point inside is an error, and what is mounted there
+/// stays as it is.
 pub fn remove_dir_all(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let name = path.file_name().ok_or_else(|| Error::BadName {
@@ -163,13 +164,14 @@ fn remove_child_dir(
     Err(Errno::NOTEMPTY)
 }
 
+/// Opens a directory, unless something is mounted on it: what is mounted is not part of the tree.
 fn open_child(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(
-        dir,
-        name,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+        // As rmdir(2) says it.
+        Err(Errno::XDEV) => Err(Errno::BUSY),
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -196,6 +198,26 @@ mod tests {
         remove_dir_all(&tree).unwrap();
         assert!(canary.join("file").exists());
         remove_dir_all(&tree).unwrap();
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_tree_is_not_emptied() {
+        sampan_kernel::requires!(root);
+        let tmp = tempfile::tempdir().unwrap();
+        let canary = tmp.path().join("canary");
+        std::fs::create_dir(&canary).unwrap();
+        std::fs::write(canary.join("file"), b"x").unwrap();
+        for place in ["tree", "tree/a/b"] {
+            let place = tmp.path().join(place);
+            std::fs::create_dir_all(&place).unwrap();
+            rustix::mount::mount_bind(&canary, &place).unwrap();
+            let removed = remove_dir_all(tmp.path().join("tree"));
+            rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
+            removed.unwrap_err();
+            assert!(canary.join("file").exists(), "{}", place.display());
+        }
+        remove_dir_all(tmp.path().join("tree")).unwrap();
+        assert!(!tmp.path().join("tree").exists());
     }
 
     #[test]

@@ -59,9 +59,7 @@ impl Log {
             failing: false,
         })
     }
-}
 
-impl Log {
     /// What it holds, from the start.
     fn read(&self) -> Result<Cursor, sampan_logs::Error> {
         let query = Query {

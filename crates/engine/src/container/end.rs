@@ -280,12 +280,15 @@ pub(crate) fn let_go_of_mounts(shim: &std::path::Path) {
         sampan_shim_protocol::INIT_FILE,
         super::join::SHARED_MEMORY,
     ] {
-        let place = shim.join(name);
-        if place.exists() {
-            // Nothing is mounted there after a start that failed before.
-            let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH);
-        }
+        detach(&shim.join(name));
     }
+}
+
+/// Takes away all that is mounted at a place, which may be nothing. Blocks.
+pub(super) fn detach(place: &std::path::Path) {
+    use rustix::mount::{UnmountFlags, unmount};
+    // Several lie on each other where a start was tried again before the last one was taken back.
+    while unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
 }
 
 /// The end of a run that nobody saw.

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount,
-    open_tree, unmount,
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
 };
 use sampan_fs::Root;
 use sampan_layers::{Bindable, Durability, LayerMount};
 
+use super::end::detach;
 use super::mount::{MountKind, MountPoint};
 use super::record::Record;
 use super::service::Inner;
@@ -51,14 +51,18 @@ pub(crate) fn check(subpath: &str, kind: &str) -> Result<()> {
 }
 
 impl Inner {
-    /// The source of a mount for the runtime: a path of the host. Blocks.
-    pub(crate) fn source_of(&self, record: &Record, point: &MountPoint) -> Result<PathBuf> {
+    /// The source of the mount of this number for the runtime: a path of the host. Blocks.
+    pub(crate) fn source_of(
+        &self,
+        record: &Record,
+        number: usize,
+        point: &MountPoint,
+    ) -> Result<PathBuf> {
         let Some(loose) = self.loose(record, point)? else {
             return Ok(point.source.clone());
         };
-        let number = record.mounts.iter().position(|other| other == point);
         let directory = self.paths.shim(&record.id).join(PLACE);
-        let place = directory.join(number.unwrap_or_default().to_string());
+        let place = directory.join(number.to_string());
         attach(&loose.tree, &directory, &place).map_err(|errno| failed(point, &errno))?;
         Ok(place)
     }
@@ -148,8 +152,7 @@ fn attach(tree: &OwnedFd, directory: &Path, place: &Path) -> rustix::io::Result<
 pub(crate) fn detach_all(shim: &Path) {
     let entries = std::fs::read_dir(shim.join(PLACE)).into_iter().flatten();
     for entry in entries.flatten() {
-        // Nothing is mounted there after a start that failed before.
-        let _ = unmount(entry.path(), UnmountFlags::DETACH);
+        detach(&entry.path());
     }
 }
 

@@ -2,28 +2,50 @@
 
 use std::collections::BTreeMap;
 
+use regex_lite::Regex;
 use sampan_shim_protocol::{LogConfig as ShimLog, LogDriver};
 
 use super::config::{ContainerConfig, LogConfig};
 use crate::{Error, Result};
 
-/// Of both drivers.
-const KNOWN: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
-/// Of the driver json-file.
-const KNOWN_JSON: [&str; 3] = ["mode", "max-buffer-size", "cache-disabled"];
+/// Of the driver json-file, about a buffer: a container never waits for who reads its log here.
+const BUFFERING: [&str; 2] = ["max-buffer-size", "cache-disabled"];
+
+/// What a tag may tell of a container.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) name: &'a str,
+    /// `sha256:…`.
+    pub(crate) image_id: &'a str,
+    /// As it was asked for.
+    pub(crate) image: &'a str,
+}
+
+/// Reads the driver of a container's log.
+pub(crate) fn driver(log: &LogConfig) -> Result<LogDriver> {
+    match log.driver.as_str() {
+        "" | "json-file" => Ok(LogDriver::JsonFile),
+        "local" => Ok(LogDriver::Local),
+        "none" => Ok(LogDriver::None),
+        other => Err(Error::invalid(format!(
+            "logger: no log driver named '{other}' is registered"
+        ))),
+    }
+}
+
+/// Looks at driver and options of a container to come.
+pub(crate) fn check(log: &LogConfig, config: &ContainerConfig) -> Result<()> {
+    read(log, config, &Origin::default()).map(drop)
+}
 
 /// Reads driver and options of a container's log.
-pub(crate) fn read(log: &LogConfig, config: &ContainerConfig) -> Result<ShimLog> {
-    let driver = match log.driver.as_str() {
-        "" | "json-file" => LogDriver::JsonFile,
-        "local" => LogDriver::Local,
-        "none" => LogDriver::None,
-        other => {
-            return Err(Error::invalid(format!(
-                "logger: no log driver named '{other}' is registered"
-            )));
-        }
-    };
+pub(crate) fn read(
+    log: &LogConfig,
+    config: &ContainerConfig,
+    origin: &Origin<'_>,
+) -> Result<ShimLog> {
+    let driver = driver(log)?;
     let mut read = match driver {
         LogDriver::None => {
             return Ok(ShimLog {
@@ -59,11 +81,25 @@ pub(crate) fn read(log: &LogConfig, config: &ContainerConfig) -> Result<ShimLog>
             }
             "labels" => read.attrs.extend(chosen(value, &config.labels)),
             "env" => read.attrs.extend(chosen(value, &variables(config))),
-            "tag" if !value.contains("{{") => {
-                read.attrs.insert("tag".to_owned(), value.clone());
+            "labels-regex" | "env-regex" => {
+                let names = Regex::new(value).map_err(|error| invalid(&error.to_string()))?;
+                let from = match option.as_str() {
+                    "labels-regex" => config.labels.clone(),
+                    _ => variables(config),
+                };
+                let fitting = from.into_iter().filter(|(name, _)| names.is_match(name));
+                read.attrs.extend(fitting);
             }
-            known if KNOWN.contains(&known) => {}
-            known if driver == LogDriver::JsonFile && KNOWN_JSON.contains(&known) => {}
+            "tag" => {
+                let tag = expand(value, origin).map_err(|why| invalid(&why))?;
+                read.attrs.insert("tag".to_owned(), tag);
+            }
+            "mode" if driver == LogDriver::JsonFile => {
+                if !matches!(value.as_str(), "blocking" | "non-blocking") {
+                    return Err(invalid("use blocking or non-blocking"));
+                }
+            }
+            known if driver == LogDriver::JsonFile && BUFFERING.contains(&known) => {}
             _ => {
                 return Err(Error::invalid(match driver {
                     LogDriver::Local => format!("unknown log opt '{option}' for log driver local"),
@@ -81,6 +117,38 @@ pub(crate) fn read(log: &LogConfig, config: &ContainerConfig) -> Result<ShimLog>
     }
     read.compress = compress.unwrap_or(read.compress);
     Ok(read)
+}
+
+/// Puts what a tag tells in the place of `{{.NAME}}`.
+fn expand(template: &str, origin: &Origin<'_>) -> Result<String, String> {
+    let short = |id: &str| {
+        let bare = id.strip_prefix("sha256:").unwrap_or(id);
+        bare.get(..12).unwrap_or(bare).to_owned()
+    };
+    let mut tag = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (field, after) = after.split_once("}}").ok_or("}} is missing")?;
+        tag.push_str(before);
+        tag.push_str(&match field.trim() {
+            ".ID" => short(origin.id),
+            ".FullID" => origin.id.to_owned(),
+            ".Name" => origin.name.to_owned(),
+            ".ImageID" => short(origin.image_id),
+            ".ImageFullID" => origin.image_id.to_owned(),
+            ".ImageName" => origin.image.to_owned(),
+            ".DaemonName" => "docker".to_owned(),
+            other => {
+                return Err(format!(
+                    "{{{{{other}}}}} is not known: use .ID, .FullID, .Name, .ImageID, .ImageFullID, .ImageName or \
+                     .DaemonName"
+                ));
+            }
+        });
+        rest = after;
+    }
+    tag.push_str(rest);
+    Ok(tag)
 }
 
 /// What Go takes for a truth value.
@@ -133,6 +201,13 @@ fn size(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const ORIGIN: Origin<'_> = Origin {
+        id: "0123456789abcdef",
+        name: "box",
+        image_id: "sha256:fedcba9876543210",
+        image: "busybox",
+    };
+
     fn log(driver: &str, options: &[(&str, &str)]) -> Result<ShimLog> {
         let config = ContainerConfig {
             labels: BTreeMap::from([("a".into(), "1".into())]),
@@ -149,7 +224,31 @@ mod tests {
                 options,
             },
             &config,
+            &ORIGIN,
         )
+    }
+
+    #[test]
+    fn attributes_are_chosen_by_patterns_and_tags_tell_of_the_container() {
+        let read = log("", &[("labels-regex", "^a"), ("env-regex", "X|Y")]).unwrap();
+        let attrs = BTreeMap::from([("a", "1"), ("X", "y")].map(|(k, v)| (k.into(), v.into())));
+        assert_eq!(read.attrs, attrs);
+        let tag = |template| log("", &[("tag", template)]).map(|read| read.attrs["tag"].clone());
+        assert_eq!(
+            tag("{{.ImageName}}/{{ .Name }}/{{.ID}} {{.ImageID}}").unwrap(),
+            "busybox/box/0123456789ab fedcba987654"
+        );
+        assert_eq!(tag("plain").unwrap(), "plain");
+        for (option, bad) in [
+            ("tag", "{{.Nothing}}"),
+            ("tag", "{{.ID"),
+            ("env-regex", "("),
+            ("mode", "sometimes"),
+        ] {
+            let error = log("", &[(option, bad)]).unwrap_err();
+            let words = format!("invalid value for {option}: {bad:?}: ");
+            assert!(error.message().starts_with(&words), "{}", error.message());
+        }
     }
 
     #[test]

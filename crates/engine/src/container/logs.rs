@@ -30,7 +30,7 @@ pub(crate) struct LogPlace {
 impl Inner {
     /// Where a container's log is; none where it has none that can be read.
     pub(crate) fn log_of(&self, record: &Record) -> Result<Option<LogPlace>> {
-        let driver = log_config::read(&record.host.log, &record.config)?.driver;
+        let driver = log_config::driver(&record.host.log)?;
         let place = driver.place(record.id.as_str());
         Ok(place.map(|(below, name)| LogPlace {
             directory: self.paths.container(&record.id).join(below),

@@ -160,12 +160,20 @@ impl Slots {
         self.shared.lock().ready.len()
     }
 
-    /// Makes no more, and gives those that are ready back.
+    /// Makes no more, and gives all back: those that are ready, and those of containers that have
+    /// not been started.
     pub(crate) fn end(&self) -> Vec<Slot> {
         let mut state = self.shared.lock();
         state.ended = true;
         self.shared.changed.notify_one();
-        state.ready.drain(..).collect()
+        let ready: Vec<Slot> = state.ready.drain(..).collect();
+        let given: Vec<_> = state.given.drain(..).collect();
+        drop(state);
+        let given = given.into_iter().filter_map(|(_, container)| {
+            let slot = container.upgrade()?.live().slot.take();
+            slot
+        });
+        ready.into_iter().chain(given).collect()
     }
 }
 

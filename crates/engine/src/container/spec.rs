@@ -49,6 +49,8 @@ const READ_ONLY: [&str; 5] = [
 pub(crate) struct SpecInput<'a> {
     pub(crate) record: &'a Record,
     pub(crate) host: &'a Host,
+    /// What the record's security options come to.
+    pub(crate) security: &'a SecurityOptions,
     /// Mounts of volumes, binds, memory and the container's files, resolved to paths of the host.
     pub(crate) mounts: Vec<Mount>,
     /// Devices of the host that were asked for, with the rights: looked at before.
@@ -62,9 +64,13 @@ pub(crate) struct SpecInput<'a> {
 
 /// Builds the runtime's configuration.
 pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
-    let SpecInput { record, host, .. } = input;
+    let SpecInput {
+        record,
+        host,
+        security,
+        ..
+    } = input;
     let (config, wishes) = (&*record.config, &*record.host);
-    let security = SecurityOptions::parse(&wishes.security_opt)?;
     let capabilities = security::capabilities(wishes, &host.capabilities)?;
     let seccomp = security.seccomp(
         wishes.privileged,

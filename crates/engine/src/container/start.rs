@@ -138,9 +138,11 @@ impl Inner {
             mounts.push(mount);
         }
         let injection = root.injection;
+        let security = SecurityOptions::parse(&record.host.security_opt)?;
         let mut spec = spec::build(SpecInput {
             record: &record,
             host: &self.host,
+            security: &security,
             mounts,
             devices: root.devices,
             block_io: root.block_io,
@@ -157,19 +159,26 @@ impl Inner {
             self.paths.run(),
             &self.host.hierarchies,
         )?;
+        let image_id = record.image_id.to_string();
+        let origin = log_config::Origin {
+            id: record.id.as_str(),
+            name: record.name.as_str(),
+            image_id: &image_id,
+            image: &record.image,
+        };
         let clients = std::mem::take(&mut container.live().waiting_clients);
         let (attach, sockets) = clients.into_iter().unzip();
         let launch = Launch {
             id: container.id.to_string(),
             root: RootSource::Descriptor,
             cgroup: self.cgroup(container),
-            cgroup_everywhere: SecurityOptions::parse(&record.host.security_opt)?.writable_cgroups,
+            cgroup_everywhere: security.writable_cgroups,
             shim_cgroup: Some(self.shims_cgroup()),
             terminal_size: terminal_size(record.host.console_size),
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
             init: record.host.init == Some(true),
-            log: log_config::read(&record.host.log, &record.config)?,
+            log: log_config::read(&record.host.log, &record.config, &origin)?,
             auto_remove: record.host.auto_remove,
             // Another program compiles it itself.
             filter: match &runtime {
@@ -251,9 +260,12 @@ impl Inner {
         container: &Arc<Container>,
         record: &Arc<Record>,
     ) -> Result<Prepared, StartError> {
-        let own = {
+        let own = if record.users.is_some() {
             let (inner, record) = (self.clone(), record.clone());
             blocking(move || inner.own_users(&record)).await?
+        } else {
+            // Nothing has to be made.
+            self.own_users(record)?
         };
         let slot = container.live().slot.take();
         let (waiting, place) = match slot.and_then(Slot::into_parts) {
@@ -410,8 +422,8 @@ impl Inner {
             .into_iter()
             .collect();
         let shared = self.join(record, &mut namespaces)?;
-        let mounts = record.mounts.iter();
-        let mounts = mounts.map(|point| self.carry_out(record, point));
+        let mounts = record.mounts.iter().enumerate();
+        let mounts = mounts.map(|(number, point)| self.carry_out(record, number, point));
         let mounts = mounts.chain(shared.map(Ok));
         let init = match record.host.init {
             Some(true) => store
@@ -442,7 +454,7 @@ impl Inner {
     }
 
     /// Turns a mount into the runtime's form, making a missing source where that is allowed.
-    fn carry_out(&self, record: &Record, point: &MountPoint) -> Result<Mount> {
+    fn carry_out(&self, record: &Record, number: usize, point: &MountPoint) -> Result<Mount> {
         let access = if point.writable { "rw" } else { "ro" };
         match point.kind {
             MountKind::Tmpfs => {
@@ -457,7 +469,7 @@ impl Inner {
                 })
             }
             MountKind::Bind | MountKind::Volume | MountKind::Image => {
-                let source = self.source_of(record, point)?;
+                let source = self.source_of(record, number, point)?;
                 self.check_source(point, &source)?;
                 let reach = if point.carry_out.non_recursive {
                     "bind"

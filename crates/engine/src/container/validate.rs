@@ -21,7 +21,7 @@ pub(crate) fn check(
     check_unsupported(host)?;
     SecurityOptions::parse(&host.security_opt)?;
     security::capabilities(host, &[])?;
-    super::log_config::read(&host.log, config)?;
+    super::log_config::check(&host.log, config)?;
     if host.auto_remove && host.restart_policy != RestartPolicy::No {
         return Err(Error::invalid(
             "can't create 'AutoRemove' container with restart policy",
