@@ -169,10 +169,9 @@ impl Slots {
         let ready: Vec<Slot> = state.ready.drain(..).collect();
         let given: Vec<_> = state.given.drain(..).collect();
         drop(state);
-        let given = given.into_iter().filter_map(|(_, container)| {
-            let slot = container.upgrade()?.live().slot.take();
-            slot
-        });
+        let given = given
+            .into_iter()
+            .filter_map(|(_, container)| container.upgrade()?.live().slot.take());
         ready.into_iter().chain(given).collect()
     }
 }

@@ -5,11 +5,14 @@
 mod docker_py;
 mod effects;
 mod endpoints;
+mod events;
 mod hostile;
 mod http;
 mod images;
+mod parameters;
 mod shapes;
 mod streams;
+mod system;
 mod websocket;
 
 use sampan_testing::TestEngine;
