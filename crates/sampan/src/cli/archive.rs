@@ -43,7 +43,7 @@ impl Archive {
         };
         if !directory.is_dir() {
             return Err(failed(format!(
-                "invalid output path: directory {:?} does not exist",
+                "invalid output path: stat {}: no such file or directory",
                 directory.display()
             )));
         }
@@ -51,7 +51,7 @@ impl Archive {
             |error: io::Error| failed(format!("open {}: {}", path.display(), describe_io(&error)));
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
-                return Err(failed(format!("{:?} is a directory", path.display())));
+                return Err(failed("cannot write to a directory".to_owned()));
             }
             Ok(metadata) if !metadata.is_file() => {
                 let file = OpenOptions::new().write(true).open(path).map_err(broken)?;

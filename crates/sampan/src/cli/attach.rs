@@ -35,7 +35,8 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .or_else(|| session.setting("detachKeys"))
         .unwrap_or("")
         .to_owned();
-    let watched = keys::parse(&keys).map_err(Failure::message)?;
+    // What is wrong with them, the engine says.
+    let watched = keys::parse(&keys).unwrap_or_default();
     let call = Call {
         name: parsed.arguments()[0],
         input: !parsed.switch("no-stdin")?,
@@ -60,17 +61,17 @@ async fn attach(client: &Client, call: Call<'_>) -> Result<u8, Failure> {
     let state = &container.state;
     if state.paused {
         return Err(Failure::message(
-            "cannot attach to a paused container, unpause it first",
+            "You cannot attach to a paused container, unpause it first",
         ));
     }
     if state.restarting {
         return Err(Failure::message(
-            "cannot attach to a restarting container, wait until it is running",
+            "You cannot attach to a restarting container, wait until it is running",
         ));
     }
     if !state.running {
         return Err(Failure::message(
-            "cannot attach to a stopped container, start it first",
+            "You cannot attach to a stopped container, start it first",
         ));
     }
     let tty = container.config.tty;

@@ -288,7 +288,11 @@ impl<'c> Command {
             called,
             matches,
         };
-        if parsed.switch("help")? || (!has_short_h && parsed.switch("deprecated-help")?) {
+        let old_help = !has_short_h && parsed.switch("deprecated-help")?;
+        if old_help {
+            output::line("Flag shorthand -h has been deprecated, use --help");
+        }
+        if old_help || parsed.switch("help")? {
             return Ok(Call::Help);
         }
         self.arguments

@@ -14,9 +14,10 @@ use super::command::Parsed;
 use super::failure::Failure;
 use super::flags::volume::Volume;
 use super::flags::{
-    device, environment, gpus, health, host, integer, mount, port, restart, security, size, ulimit,
-    volume,
+    device, environment, gpus, health, host, integer, mount, port, restart, security, size, sysctl,
+    ulimit, volume,
 };
+use super::pull;
 use super::session::variable;
 use super::terminal;
 
@@ -57,7 +58,8 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
     let ports = Ports::read(parsed)?;
     let options = parsed.texts("security-opt");
     let security = security::parse(&options, |file| {
-        std::fs::read_to_string(file).map_err(|error| describe_io(&error))
+        std::fs::read_to_string(file)
+            .map_err(|error| format!("open {file}: {}", describe_io(&error)))
     })
     .map_err(|message| Failure::Command { message, code: 125 })?;
     let words = |texts: Vec<&str>| -> Option<Words> {
@@ -102,19 +104,22 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         port_bindings: Some(ports.bindings),
         restart_policy: restart_policy(parsed)?,
         auto_remove: parsed.switch("rm")?,
-        annotations: pairs(parsed, "annotation")?,
-        cgroupns_mode: owned(parsed.text("cgroupns")),
+        annotations: pairs(parsed, "annotation"),
+        cgroupns_mode: mode(parsed, "cgroupns", "CGROUP", &["host", "private"])?,
         group_add: some(texts(parsed.texts("group-add"))),
         ipc_mode: owned(parsed.text("ipc")),
         isolation: owned(parsed.text("isolation")),
-        links: some(texts(parsed.texts("link"))),
+        links: some(parsed.values("link", host::link)?),
         oom_score_adj: parsed.value("oom-score-adj", integer)?.unwrap_or(0),
-        pid_mode: owned(parsed.text("pid")),
+        pid_mode: pid_mode(parsed)?,
         runtime: owned(parsed.text("runtime")),
-        storage_opt: pairs(parsed, "storage-opt")?,
-        sysctls: pairs(parsed, "sysctl")?,
+        storage_opt: storage_options(parsed)?,
+        sysctls: parsed
+            .values("sysctl", sysctl::parse)?
+            .into_iter()
+            .collect(),
         userns_mode: owned(parsed.text("userns")),
-        uts_mode: owned(parsed.text("uts")),
+        uts_mode: mode(parsed, "uts", "UTS", &["host"])?,
         volume_driver: owned(parsed.text("volume-driver")),
         volumes_from: some(texts(parsed.texts("volumes-from"))),
         console_size: console_size(tty),
@@ -142,6 +147,7 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
         },
         ..HostConfig::default()
     };
+    check_image(image)?;
     Ok(Wanted {
         name: parsed
             .text("name")
@@ -155,7 +161,7 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
             .text("cidfile")
             .filter(|path| !path.is_empty())
             .map(str::to_owned),
-        pull: pull(parsed)?,
+        pull: when_to_pull(parsed)?,
         quiet: parsed.switch("quiet")?,
         request: CreateRequest {
             config,
@@ -165,6 +171,18 @@ pub(crate) fn wanted(parsed: &Parsed<'_>, attached: bool) -> Result<Wanted, Fail
             }),
         },
     })
+}
+
+/// Refuses what can be neither a name nor an identity of an image, before anybody is asked.
+fn check_image(image: &str) -> Result<(), Failure> {
+    let digits = image.strip_prefix("sha256:").unwrap_or(image);
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    match pull::parse(image) {
+        Ok(_) => Ok(()),
+        Err(failure) => Err(in_command(failure.text())),
+    }
 }
 
 /// What a client is attached to.
@@ -217,17 +235,46 @@ fn in_command(message: impl Into<String>) -> Failure {
     }
 }
 
-/// `key=value` of a flag that is given several times.
-fn pairs(parsed: &Parsed<'_>, flag: &str) -> Result<BTreeMap<String, String>, Failure> {
-    let pair = |text: &str| match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("{text} must be of the form key=value")),
+/// `key=value` of a flag that is given several times; a key alone has an empty value.
+fn pairs(parsed: &Parsed<'_>, flag: &str) -> BTreeMap<String, String> {
+    let pair = |text: &str| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
     };
-    Ok(parsed.values(flag, pair)?.into_iter().collect())
+    parsed.texts(flag).into_iter().map(pair).collect()
+}
+
+fn storage_options(parsed: &Parsed<'_>) -> Result<BTreeMap<String, String>, Failure> {
+    if parsed
+        .texts("storage-opt")
+        .iter()
+        .any(|text| !text.contains('='))
+    {
+        return Err(in_command("invalid storage option"));
+    }
+    Ok(pairs(parsed, "storage-opt"))
+}
+
+/// A namespace of one of these kinds, or the usual one.
+fn mode(parsed: &Parsed<'_>, flag: &str, kind: &str, known: &[&str]) -> Result<String, Failure> {
+    match parsed.text(flag).unwrap_or_default() {
+        text if text.is_empty() || known.contains(&text) => Ok(text.to_owned()),
+        _ => Err(in_command(format!("--{flag}: invalid {kind} mode"))),
+    }
+}
+
+fn pid_mode(parsed: &Parsed<'_>) -> Result<String, Failure> {
+    match parsed
+        .text("pid")
+        .and_then(|text| text.strip_prefix("container:"))
+    {
+        Some(other) if !other.is_empty() => Ok(format!("container:{other}")),
+        _ => mode(parsed, "pid", "PID", &["host"]),
+    }
 }
 
 fn log_options(parsed: &Parsed<'_>) -> Result<BTreeMap<String, String>, Failure> {
-    let options = pairs(parsed, "log-opt")?;
+    let options = pairs(parsed, "log-opt");
     if parsed.text("log-driver") == Some("none") && !options.is_empty() {
         return Err(in_command("invalid logging opts for driver none"));
     }
@@ -242,13 +289,18 @@ fn labels(parsed: &Parsed<'_>) -> Result<BTreeMap<String, String>, Failure> {
             .map_err(|error| in_command(format!("open {path}: {}", describe_io(&error))))?;
         // A label without a value is empty.
         let lines = environment::file(&content, path, &|_| Some(String::new()));
-        for line in lines.map_err(in_command)? {
+        for line in lines.map_err(|why| wrong_file(path, &why))? {
             let label = environment::label(&line).map_err(in_command)?;
             labels.insert(label.0, label.1);
         }
     }
     labels.extend(parsed.values("label", environment::label)?);
     Ok(labels)
+}
+
+/// Of a file of variables or labels, both of which Docker calls so.
+fn wrong_file(path: &str, why: &str) -> Failure {
+    in_command(format!("invalid env file ({path}): {why}"))
 }
 
 fn restart_policy(parsed: &Parsed<'_>) -> Result<RestartPolicy, Failure> {
@@ -266,15 +318,7 @@ fn endpoints(
     parsed: &Parsed<'_>,
     network: String,
 ) -> Result<BTreeMap<String, EndpointSettings>, Failure> {
-    let address = |flag: &str| -> Result<String, Failure> {
-        let address = parsed.value(flag, |text| {
-            text.parse::<std::net::IpAddr>()
-                .map(|address| address.to_string())
-                .map_err(|_| format!("invalid IP address: {text}"))
-        })?;
-        Ok(address.unwrap_or_default())
-    };
-    let (ipv4, ipv6) = (address("ip")?, address("ip6")?);
+    let (ipv4, ipv6) = (owned(parsed.text("ip")), owned(parsed.text("ip6")));
     let aliases = [parsed.texts("net-alias"), parsed.texts("network-alias")].concat();
     let has_no_names = ["default", "bridge", "host", "none"].contains(&network.as_str())
         || network.starts_with("container:");
@@ -285,7 +329,8 @@ fn endpoints(
             code: 125,
         });
     }
-    let mac = parsed.value("mac-address", host::mac_address)?;
+    let mac = parsed.text("mac-address").filter(|text| !text.is_empty());
+    let mac = mac.map(host::mac_address).transpose().map_err(in_command)?;
     let asks = !ipv4.is_empty() || !ipv6.is_empty() || !aliases.is_empty() || mac.is_some();
     // A mode has no settings; where some are asked for, the engine says so.
     if network != "default" && !asks {
@@ -334,7 +379,7 @@ pub(crate) fn describe_io(error: &std::io::Error) -> String {
     }
 }
 
-fn pull(parsed: &Parsed<'_>) -> Result<Pull, Failure> {
+fn when_to_pull(parsed: &Parsed<'_>) -> Result<Pull, Failure> {
     match parsed.text("pull").unwrap_or("missing") {
         "always" => Ok(Pull::Always),
         "missing" | "" => Ok(Pull::Missing),
@@ -363,22 +408,51 @@ pub(crate) fn variables(parsed: &Parsed<'_>) -> Result<Vec<String>, Failure> {
         let in_command = |message: String| Failure::Command { message, code: 125 };
         let content = std::fs::read(path)
             .map_err(|error| in_command(format!("open {path}: {}", describe_io(&error))))?;
-        variables.extend(environment::file(&content, path, &lookup).map_err(in_command)?);
+        let lines = environment::file(&content, path, &lookup);
+        variables.extend(lines.map_err(|why| wrong_file(path, &why))?);
     }
     let given = parsed.values("env", |text| environment::variable(text, &lookup))?;
     variables.extend(given.into_iter().flatten());
     Ok(variables)
 }
 
+/// What Docker takes of a network beside its name.
+const NETWORK_OPTIONS: &[&str] = &[
+    "alias",
+    "driver-opt",
+    "gw-priority",
+    "ip",
+    "ip6",
+    "link-local-ip",
+    "mac-address",
+];
+
 fn network(parsed: &Parsed<'_>) -> Result<String, Failure> {
-    let Some(text) = parsed.text("network").or_else(|| parsed.text("net")) else {
+    let given = [parsed.texts("network"), parsed.texts("net")].concat();
+    let Some(text) = given.last() else {
         return Ok("default".to_owned());
     };
+    let is_mode = |name: &&str| {
+        ["default", "bridge", "host", "none"].contains(name) || name.starts_with("container:")
+    };
+    if given.len() > 1 && given.iter().any(is_mode) {
+        return Err(in_command(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+        ));
+    }
     let mut name = None;
+    let names = |field: &str| !field.contains('=') || field.starts_with("name=");
+    let known = |field: &str| NETWORK_OPTIONS.contains(&field.split('=').next().unwrap_or(field));
+    if !text.split(',').any(names) && text.split(',').all(known) {
+        return Err(parsed.invalid("network", text, "network name/id is not specified"));
+    }
     for field in text.split(',') {
         match field.split_once('=') {
             Some(("name", value)) => name = Some(value),
             None if name.is_none() => name = Some(field),
+            Some((key, _)) if !NETWORK_OPTIONS.contains(&key) => {
+                return Err(parsed.invalid("network", text, &format!("invalid field key {key}")));
+            }
             _ => {
                 let option = field.split('=').next().unwrap_or(field);
                 return Err(parsed.invalid(
@@ -412,6 +486,12 @@ fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
             ..DeviceRequest::default()
         });
     }
+    let swappiness = parsed.value("memory-swappiness", integer)?.unwrap_or(-1);
+    if !(-1..=100).contains(&swappiness) {
+        return Err(in_command(format!(
+            "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
+        )));
+    }
     let mut ulimits = parsed.values("ulimit", ulimit::parse)?;
     // As Docker sends them.
     ulimits.sort_by(|a, b| a.name.cmp(&b.name));
@@ -439,7 +519,7 @@ fn resources(parsed: &Parsed<'_>) -> Result<Resources, Failure> {
         devices: Some(devices),
         device_requests: (!requests.is_empty()).then_some(requests),
         memory_swap: parsed.value("memory-swap", size::swap)?.unwrap_or(0),
-        memory_swappiness: Some(parsed.value("memory-swappiness", integer)?.unwrap_or(-1)),
+        memory_swappiness: Some(swappiness),
         oom_kill_disable: Some(parsed.switch("oom-kill-disable")?),
         pids_limit: Some(parsed.value("pids-limit", integer)?.unwrap_or(0)),
         ulimits: Some(ulimits),
@@ -459,8 +539,8 @@ impl Mounts {
         let home = variable("HOME").unwrap_or_else(|| "/root".to_owned());
         let mut binds = Vec::new();
         let mut anonymous = BTreeMap::new();
-        for volume in parsed.values("volume", |text| volume::parse(text, directory, &home))? {
-            match volume {
+        for text in parsed.texts("volume") {
+            match volume::parse(text, directory, &home).map_err(in_command)? {
                 Volume::Bind(bind) => binds.push(bind),
                 Volume::Anonymous(path) => {
                     anonymous.insert(path, Empty);

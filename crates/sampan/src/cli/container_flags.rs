@@ -320,12 +320,9 @@ Cgroup namespace to use (host|private)
 pub(crate) const REFUSED: &[(&str, Option<char>)] = &[
     ("cpu-count", None),
     ("cpu-percent", None),
-    ("detach", Some('d')),
-    ("detach-keys", None),
     ("io-maxbandwidth", None),
     ("io-maxiops", None),
     ("kernel-memory", None),
     ("link-local-ip", None),
-    ("sig-proxy", None),
     ("use-api-socket", None),
 ];

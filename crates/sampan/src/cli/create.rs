@@ -121,16 +121,27 @@ struct IdFile {
 impl IdFile {
     fn create(path: &str) -> Result<Self, Failure> {
         let file = std::fs::File::create_new(path).map_err(|error| {
-            Failure::message(if error.kind() == std::io::ErrorKind::AlreadyExists {
-                format!(
-                    "container ID file found, make sure the other container isn't running or delete {path}"
-                )
-            } else {
-                format!(
-                    "failed to create the container ID file: open {path}: {}",
-                    container::describe_io(&error)
-                )
-            })
+            let (message, code) = match error.kind() {
+                std::io::ErrorKind::AlreadyExists => (
+                    format!(
+                        "container ID file found, make sure the other container isn't running or delete {path}"
+                    ),
+                    125,
+                ),
+                kind => (
+                    format!(
+                        "failed to create the container ID file: open {path}: {}",
+                        container::describe_io(&error)
+                    ),
+                    // Docker takes these words for those of a command that is not there.
+                    match kind {
+                        std::io::ErrorKind::NotFound => 127,
+                        std::io::ErrorKind::PermissionDenied => 126,
+                        _ => 125,
+                    },
+                ),
+            };
+            Failure::Command { message, code }
         })?;
         Ok(Self {
             path: path.to_owned(),

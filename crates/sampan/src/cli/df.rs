@@ -6,10 +6,10 @@ use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::format::data::Data;
 use super::format::list::{self, Row, Style};
-use super::format::quote::{ellipsis, quote, short_id};
+use super::format::quote::short_id;
 use super::format::units;
 use super::output;
-use super::ps::FORMAT_HELP;
+use super::ps::{self, FORMAT_HELP};
 use super::session::Session;
 
 pub(crate) const COMMAND: Command = Command {
@@ -59,7 +59,8 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         &Style {
             format,
             headers: HEADERS,
-            type_name: "*formatter.diskUsageContext",
+            // The first line's.
+            type_name: "*formatter.diskUsageImagesContext",
         },
     )?;
     Ok(0)
@@ -171,15 +172,17 @@ struct Section {
 
 fn verbose(usage: &Data, format: Option<&str>) -> Result<u8, Failure> {
     let now = Timestamp::now();
+    let format = format.filter(|format| *format != "table");
+    let full = format.is_some();
     let sections = [
-        images(usage, now),
-        containers(usage, now),
+        images(usage, full, now),
+        containers(usage, full, now),
         volumes(usage),
         builds(usage, now),
         blobs(usage),
         layers(usage),
     ];
-    if let Some(format) = format.filter(|format| *format != "table") {
+    if let Some(format) = format {
         return formatted(sections, format);
     }
     for section in sections {
@@ -223,14 +226,14 @@ fn formatted(sections: [Section; 6], format: &str) -> Result<u8, Failure> {
         fields: fields.collect(),
         labels: Vec::new(),
     };
-    list::print(
-        vec![whole],
-        &Style {
-            format,
-            headers: &[],
-            type_name: "*formatter.diskUsageContext",
-        },
-    )?;
+    let style = Style {
+        format,
+        headers: &[],
+        type_name: "*formatter.diskUsageContext",
+    };
+    let text = list::render(vec![whole], &style)?;
+    // As Docker prints it: the template says where lines end.
+    output::text(text.strip_suffix('\n').unwrap_or(&text));
     Ok(0)
 }
 
@@ -254,7 +257,7 @@ fn kept_by(usage: &Data, kind: &str, id: &str) -> String {
     }
 }
 
-fn images(usage: &Data, now: Timestamp) -> Section {
+fn images(usage: &Data, full: bool, now: Timestamp) -> Section {
     let rows = usage.list_at("Images").iter().map(|image| {
         let id = image.text_at("Id");
         let tag = image.list_at("RepoTags").first().and_then(Data::as_text);
@@ -269,11 +272,14 @@ fn images(usage: &Data, now: Timestamp) -> Section {
             [
                 ("Repository", repository.to_owned()),
                 ("Tag", tag.to_owned()),
-                ("ID", short_id(id).to_owned()),
+                ("Digest", String::new()),
+                ("ID", if full { id } else { short_id(id) }.to_owned()),
                 ("CreatedSince", units::ago(image.int_at("Created"), now)),
+                ("CreatedAt", units::local_time(image.int_at("Created"))),
                 ("Size", units::size(size)),
-                ("SharedSize", units::size(shared)),
-                ("UniqueSize", units::size(size - shared)),
+                ("VirtualSize", units::size_precise(size)),
+                ("SharedSize", units::size_precise(shared)),
+                ("UniqueSize", units::size_precise(size - shared)),
                 ("Containers", image.int_at("Containers").to_string()),
                 ("KeptBy", kept_by(usage, "image", id)),
             ],
@@ -299,34 +305,12 @@ fn images(usage: &Data, now: Timestamp) -> Section {
     }
 }
 
-fn containers(usage: &Data, now: Timestamp) -> Section {
+fn containers(usage: &Data, full: bool, now: Timestamp) -> Section {
     let rows = usage.list_at("Containers").iter().map(|container| {
-        let id = container.text_at("Id");
-        let names: Vec<&str> = container
-            .list_at("Names")
-            .iter()
-            .filter_map(Data::as_text)
-            .map(|name| name.trim_start_matches('/'))
-            .collect();
-        let volumes = container.list_at("Mounts").iter();
-        let volumes = volumes.filter(|mount| mount.text_at("Type") == "volume");
-        Row::new(
-            [
-                ("ID", short_id(id).to_owned()),
-                ("Image", short_id(container.text_at("Image")).to_owned()),
-                (
-                    "Command",
-                    quote(&ellipsis(container.text_at("Command"), 20)),
-                ),
-                ("LocalVolumes", volumes.count().to_string()),
-                ("Size", units::size(container.int_at("SizeRw"))),
-                ("RunningFor", units::ago(container.int_at("Created"), now)),
-                ("Status", container.text_at("Status").to_owned()),
-                ("Names", names.join(",")),
-                ("KeptBy", kept_by(usage, "container", id)),
-            ],
-            Vec::new(),
-        )
+        let mut row = ps::row(container, full, now);
+        let kept = kept_by(usage, "container", container.text_at("Id"));
+        row.fields.push(("KeptBy".to_owned(), kept.into()));
+        row
     });
     Section {
         title: "Containers space usage:".to_owned(),
@@ -353,6 +337,13 @@ fn volumes(usage: &Data) -> Section {
         Row::new(
             [
                 ("Name", name.to_owned()),
+                ("Driver", volume.text_at("Driver").to_owned()),
+                ("Scope", volume.text_at("Scope").to_owned()),
+                ("Mountpoint", volume.text_at("Mountpoint").to_owned()),
+                ("Labels", list::labels(volume.get("Labels")).0),
+                ("Group", "N/A".to_owned()),
+                ("Availability", "N/A".to_owned()),
+                ("Status", "N/A".to_owned()),
                 ("Links", volume.int_at("UsageData.RefCount").to_string()),
                 ("Size", units::size(volume.int_at("UsageData.Size"))),
                 ("KeptBy", kept_by(usage, "volume", name)),

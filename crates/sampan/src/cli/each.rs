@@ -21,9 +21,22 @@ where
 {
     each_printing(names, |name| {
         let done = action(name);
-        async move { done.await.map(|()| format!("{name}\n")) }
+        async move {
+            named(name)?;
+            done.await.map(|()| format!("{name}\n"))
+        }
     })
     .await
+}
+
+/// Refuses a name that is none.
+pub(crate) fn named(name: &str) -> Result<(), Failure> {
+    match name.trim() {
+        "" => Err(Failure::message(
+            "invalid container name or ID: value is empty",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Does something for each name and prints what it answers, in order.

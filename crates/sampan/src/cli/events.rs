@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::flags::duration::timestamp;
 use super::flags::filter;
 use super::format::data::{Data, Nil};
-use super::format::template::{Scope, Template};
+use super::format::template::{ROOT, Scope, Template, TemplateError};
 use super::output;
 use super::session::Session;
 
@@ -53,7 +53,12 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let template = template
         .map(|text| Template::parse(&text))
         .transpose()
-        .map_err(Failure::from)?;
+        .map_err(wrong_format)?;
+    if let Some(template) = &template {
+        // A field that no event has is told before any event.
+        let nothing = Data::Object(Vec::new());
+        let _ = template.render(&nothing, NOTHING).map_err(wrong_format)?;
+    }
     let client = session.client()?;
     let mut listening = Listening { since, lost: 0 };
     session.wait(async {
@@ -65,7 +70,10 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
                 &filters,
                 |event| {
                     let text = match &template {
-                        Some(template) => template.render(event, SCOPE).map_err(Failure::from)?,
+                        Some(template) => {
+                            let event = typed(event.clone());
+                            template.render(&event, SCOPE).map_err(Failure::from)?
+                        }
                         None => shown(event),
                     };
                     output::text(&format!("{text}\n"));
@@ -167,8 +175,52 @@ const SCOPE: Scope<'static> = Scope {
         "TimeNano" => Some("timeNano"),
         _ => None,
     },
+    struct_name: |_| None,
+    untyped: false,
     header: false,
 };
+
+/// The same of an event that has nothing but its fields.
+const NOTHING: Scope<'static> = Scope {
+    absent: |parent, field| match (parent, field) {
+        (ROOT, "Actor") => Some(Data::Object(Vec::new())),
+        ("Actor", "Attributes") => Some(Data::Nil(Nil::Map)),
+        (ROOT, "Time" | "TimeNano") => Some(Data::Int(0)),
+        (ROOT, "Type" | "Action") | ("Actor", "ID") => Some(Data::Text(String::new())),
+        _ => (SCOPE.absent)(parent, field),
+    },
+    ..SCOPE
+};
+
+/// Gives an event the shape of Go's structs.
+fn typed(mut event: Data) -> Data {
+    let text = || Data::Text(String::new());
+    let actor = [("ID", text()), ("Attributes", Data::Nil(Nil::Map))];
+    if let Data::Object(fields) = &mut event
+        && let Some((_, value)) = fields.iter_mut().find(|(name, _)| name == "Actor")
+    {
+        let taken = std::mem::replace(value, Data::Nil(Nil::Unknown));
+        *value = taken.shaped(&actor);
+    }
+    event.shaped(&[
+        ("status", text()),
+        ("id", text()),
+        ("from", text()),
+        ("Type", text()),
+        ("Action", text()),
+        ("Actor", Data::Nil(Nil::Unknown)),
+        ("scope", text()),
+        ("time", Data::Int(0)),
+        ("timeNano", Data::Int(0)),
+    ])
+}
+
+fn wrong_format(error: TemplateError) -> Failure {
+    Failure::Usage {
+        message: format!("Error parsing format: {error}"),
+        code: 64,
+    }
+}
 
 /// One line: time, type, action, identity and attributes.
 fn shown(event: &Data) -> String {

@@ -67,11 +67,15 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         .or_else(|| session.setting("detachKeys"))
         .unwrap_or("")
         .to_owned();
-    let watched = keys::parse(&keys).map_err(Failure::message)?;
+    // What is wrong with them, the engine says.
+    let watched = keys::parse(&keys).unwrap_or_default();
     let console_size = terminal::size()
         .filter(|_| tty)
         .map(|(rows, columns)| [rows.into(), columns.into()]);
-    let variables = container::variables(parsed)?;
+    let variables = container::variables(parsed).map_err(|failure| match failure {
+        Failure::Command { message, .. } => Failure::message(message),
+        other => other,
+    })?;
     let request = ExecCreateRequest {
         user: parsed.text("user").unwrap_or_default().to_owned(),
         privileged: parsed.switch("privileged")?,

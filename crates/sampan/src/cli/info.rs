@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
-use super::format::data::Data;
-use super::format::template::{Scope, Template};
+use super::format::data::{Data, Nil};
+use super::format::template::{ROOT, Scope, Template};
 use super::format::units;
 use super::output;
 use super::session::Session;
@@ -45,10 +45,10 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         "" => shown(&info),
         "json" => info.to_json() + "\n",
         format => {
-            Template::parse(format)
-                .and_then(|template| template.render(&info, Scope::default()))
-                .map_err(Failure::from)?
-                + "\n"
+            let template = Template::parse(format).map_err(Failure::from)?;
+            let (text, error) = template.render_partly(&typed(info.clone()), SCOPE);
+            output::line(&text);
+            return error.map_or(Ok(0), |error| Err(Failure::from(error)));
         }
     };
     output::text(&text);
@@ -56,6 +56,71 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         eprintln!("{warning}");
     }
     Ok(0)
+}
+
+/// What templates see of Go's types.
+const SCOPE: Scope<'static> = Scope {
+    type_name: "system.dockerInfo",
+    label: None,
+    absent: |parent, field| match (parent, field) {
+        (ROOT, "Labels" | "SecurityOptions" | "Warnings" | "CDISpecDirs" | "DiscoveredDevices") => {
+            Some(Data::Nil(Nil::Slice))
+        }
+        (ROOT, "Isolation" | "OSVersion" | "HttpProxy" | "HttpsProxy" | "NoProxy")
+        | (ROOT, "HTTPProxy" | "HTTPSProxy" | "ProductLicense")
+        | ("Swarm", "NodeID" | "NodeAddr" | "Error") => Some(Data::Text(String::new())),
+        (ROOT, "KernelMemory" | "KernelMemoryTCP") => Some(Data::Bool(false)),
+        _ => None,
+    },
+    alias: |field| match field {
+        "CPUCfsPeriod" => Some("CpuCfsPeriod"),
+        "CPUCfsQuota" => Some("CpuCfsQuota"),
+        "HTTPProxy" => Some("HttpProxy"),
+        "HTTPSProxy" => Some("HttpsProxy"),
+        _ => None,
+    },
+    struct_name: |field| match field {
+        "Swarm" => Some("swarm.Info"),
+        "Plugins" => Some("system.PluginsInfo"),
+        _ => None,
+    },
+    untyped: false,
+    header: false,
+};
+
+/// Gives what Go has as structs their shape, and what it encodes by itself its order.
+fn typed(mut info: Data) -> Data {
+    let text = || Data::Text(String::new());
+    let commit = [("ID", text()), ("Expected", text())];
+    let plugins = ["Volume", "Network", "Authorization", "Log"];
+    let plugins = plugins.map(|kind| (kind, Data::Nil(Nil::Slice)));
+    if let Data::Object(fields) = &mut info {
+        for (name, value) in fields {
+            let taken = std::mem::replace(value, Data::Nil(Nil::Unknown));
+            *value = match name.as_str() {
+                "ContainerdCommit" | "RuncCommit" | "InitCommit" => taken.shaped(&commit),
+                "Plugins" => taken.shaped(&plugins),
+                "RegistryConfig" => sorted(taken),
+                _ => taken,
+            };
+        }
+    }
+    info
+}
+
+/// With the fields of all objects in the order of their names.
+fn sorted(data: Data) -> Data {
+    match data {
+        Data::Object(fields) => {
+            let fields = fields
+                .into_iter()
+                .map(|(name, value)| (name, sorted(value)));
+            let mut fields: Vec<_> = fields.collect();
+            fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Data::Object(fields)
+        }
+        other => other,
+    }
 }
 
 fn shown(info: &Data) -> String {
@@ -183,6 +248,7 @@ fn shown(info: &Data) -> String {
     }
     let live = info.bool_at("LiveRestoreEnabled");
     line(&mut out, "Live Restore Enabled", &live.to_string());
+    out.push('\n');
     out
 }
 

@@ -6,7 +6,7 @@ use sampan_api::client::Kind;
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
 use super::format::data::{Data, Nil, indent_json};
-use super::format::template::{Scope, Template};
+use super::format::template::{ROOT, Scope, Template};
 use super::output;
 use super::session::Session;
 
@@ -91,6 +91,9 @@ enum Object {
     Volume,
 }
 
+/// Docker's types of objects.
+const TYPES: &str = "\"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"";
+
 fn any(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let size = parsed.switch("size")?;
     let container = Object::Container { size };
@@ -101,20 +104,20 @@ fn any(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         Some("network") => vec![Object::Network],
         Some("volume") => vec![Object::Volume],
         Some("") => {
-            return Err(Failure::message(
-                "type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"",
-            ));
+            return Err(Failure::message(format!(
+                "type is empty: must be one of {TYPES}"
+            )));
         }
         Some(other) => {
             return Err(Failure::message(format!(
-                "unknown type: {other:?}: must be one of \"container\", \"image\", \"network\", \"volume\""
+                "unknown type: {other:?}: must be one of {TYPES}"
             )));
         }
     };
     print(session, parsed, &kinds)
 }
 
-/// Prints all objects of any of `kinds`, and then what was not found.
+/// Prints all objects of any of `kinds`, and then what was not found or does not fit.
 fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8, Failure> {
     let format = parsed.text("format").unwrap_or("");
     let template = match format {
@@ -123,41 +126,38 @@ fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8,
     };
     let client = session.client()?;
     let names = parsed.arguments();
-    let (found, mut failures) = session.wait(find_all(client, &names, kinds));
+    let answers = session.wait(find_all(client, &names, kinds));
+    let mut failures = Vec::new();
+    let mut found = Vec::new();
     let mut out = String::new();
-    match &template {
-        Some(template) => {
-            for json in &found {
-                let mut data = Data::parse(json.as_bytes()).map_err(|error| {
-                    Failure::message(format!("cannot read the answer: {error}"))
-                })?;
-                give_types(&mut data, "");
-                match template.render(&data, SCOPE) {
-                    Ok(text) => {
-                        out.push_str(&text);
-                        out.push('\n');
-                    }
-                    Err(error) => {
-                        out.push('\n');
-                        failures.push(format!("template parsing error: {error}"));
-                        break;
-                    }
-                }
-            }
-            if found.is_empty() {
-                out.push('\n');
-            }
+    let size = parsed.switch("size")?;
+    for answer in answers {
+        if let (true, Ok((_, kind))) = (size, &answer) {
+            warn_of_size(*kind);
         }
-        None => {
-            let all = format!("[{}]", found.join(","));
-            if format == "json" {
-                out = indent_json(&all, "");
-                out = compact(&out);
-            } else {
-                out = indent_json(&all, "    ");
-            }
+        let shown =
+            answer
+                .map_err(|failure| failure.text())
+                .and_then(|(json, _)| match &template {
+                    Some(template) => fill(template, &json).map(|text| out.push_str(&text)),
+                    None => {
+                        found.push(json);
+                        Ok(())
+                    }
+                });
+        failures.extend(shown.err());
+    }
+    if template.is_some() {
+        if out.is_empty() {
             out.push('\n');
         }
+    } else {
+        let all = format!("[{}]", found.join(","));
+        out = match format {
+            "json" => compact(&indent_json(&all, "")),
+            _ => indent_json(&all, "    "),
+        };
+        out.push('\n');
     }
     output::text(&out);
     if failures.is_empty() {
@@ -167,41 +167,64 @@ fn print(session: &Session, parsed: &Parsed<'_>, kinds: &[Object]) -> Result<u8,
     }
 }
 
+/// Fills a template with an object and ends the line. As Docker does, tries Go's types first and
+/// then plain JSON, whose mistake is told.
+fn fill(template: &Template, json: &str) -> Result<String, String> {
+    let plain =
+        Data::parse(json.as_bytes()).map_err(|error| format!("cannot read the answer: {error}"))?;
+    let mut typed = plain.clone();
+    give_types(&mut typed, "");
+    template
+        .render(&typed, SCOPE)
+        .or_else(|_| template.render(&plain, PLAIN))
+        .map(|text| text + "\n")
+        .map_err(|error| format!("template parsing error: {error}"))
+}
+
 /// JSON without blanks between its parts.
 fn compact(json: &str) -> String {
     Data::parse(json.as_bytes()).map_or_else(|_| json.to_owned(), |data| data.to_json())
 }
 
-async fn find_all(client: &Client, names: &[&str], kinds: &[Object]) -> (Vec<String>, Vec<String>) {
-    let mut found = Vec::new();
-    let mut failures = Vec::new();
+async fn find_all(
+    client: &Client,
+    names: &[&str],
+    kinds: &[Object],
+) -> Vec<Result<(String, Object), Failure>> {
+    let mut answers = Vec::new();
     for name in names {
-        match find(client, name, kinds).await {
-            Ok(json) => found.push(json),
-            Err(failure) => failures.push(failure.text()),
-        }
+        answers.push(find(client, name, kinds).await);
     }
-    (found, failures)
+    answers
 }
 
-async fn find(client: &Client, name: &str, kinds: &[Object]) -> Result<String, Failure> {
+async fn find(client: &Client, name: &str, kinds: &[Object]) -> Result<(String, Object), Failure> {
     let name = name.trim();
     for kind in kinds {
         match fetch(client, name, *kind).await {
             Err(failure) if failure.is_not_found() && kinds.len() > 1 => {}
-            other => return other,
+            other => return other.map(|json| (json, *kind)),
         }
     }
     Err(Failure::message(format!("Error: No such object: {name}")))
 }
 
+/// Says that `--size` has no meaning for what was found.
+fn warn_of_size(found: Object) {
+    let name = match found {
+        Object::Container { .. } => return,
+        Object::Image => "image",
+        Object::Network => "network",
+        Object::Volume => "volume",
+    };
+    eprintln!("WARNING: --size ignored for {name}");
+}
+
 async fn fetch(client: &Client, name: &str, kind: Object) -> Result<String, Failure> {
     if name.is_empty() {
-        return Err(Failure::Client(sampan_api::client::Error::Status {
-            status: 404,
-            message: "no such object: the name is empty".to_owned(),
-            hint: None,
-        }));
+        return Err(Failure::message(
+            "invalid container name or ID: value is empty",
+        ));
     }
     let segment = sampan_api::client::encode_segment(name);
     let response = match kind {
@@ -241,6 +264,19 @@ const SCOPE: Scope<'static> = Scope {
     label: None,
     absent,
     alias,
+    struct_name: |_| None,
+    untyped: false,
+    header: false,
+};
+
+/// What templates that do not fit Go's types are tried with.
+const PLAIN: Scope<'static> = Scope {
+    type_name: "map[string]interface {}",
+    label: None,
+    absent: |_, _| None,
+    alias: |_| None,
+    struct_name: |_| None,
+    untyped: true,
     header: false,
 };
 
@@ -350,6 +386,10 @@ fn absent(parent: &str, field: &str) -> Option<Data> {
     if MAPS.contains(&parent) {
         return Some(Data::Nil(Nil::Unknown));
     }
+    // Objects of some kinds have these, and then always.
+    if parent == ROOT && ["Args", "Mounts", "Name", "RepoDigests", "RepoTags"].contains(&field) {
+        return None;
+    }
     if MAPS.contains(&field) {
         Some(Data::Nil(Nil::Map))
     } else if has(LISTS) {
@@ -386,8 +426,8 @@ fn alias(field: &str) -> Option<&'static str> {
     }
 }
 
-/// Tells structs from maps by the names of the fields that hold them, and gives nulls in maps of
-/// ports their type: Go has nil lists there.
+/// Tells structs from maps by the names of the fields that hold them, gives nulls their type, and
+/// gives what Go prints in another way its words.
 fn give_types(data: &mut Data, name: &str) {
     match data {
         Data::Object(fields) => {
@@ -396,19 +436,139 @@ fn give_types(data: &mut Data, name: &str) {
             for (key, value) in &mut *fields {
                 match value {
                     Data::Nil(_) if ports => *value = Data::Nil(Nil::Slice),
+                    Data::Nil(Nil::Unknown) if !map => {
+                        *value = absent(name, key).unwrap_or(Data::Nil(Nil::Unknown));
+                    }
                     // The key of a map says nothing about its value.
                     value if map => give_types(value, ""),
                     // The one map that is called as a struct elsewhere.
                     value if name == "LogConfig" => give_types(value, "Options"),
+                    Data::Int(nanoseconds)
+                        if name == "Healthcheck" && DURATIONS.contains(&key.as_str()) =>
+                    {
+                        let text = go_duration(*nanoseconds);
+                        *value = Data::Shown(Box::new(Data::Int(*nanoseconds)), text);
+                    }
                     value => give_types(value, key),
                 }
             }
-            if !map {
-                *data = Data::Struct(std::mem::take(fields));
+            if map {
+                return;
             }
+            let object = Data::Struct(std::mem::take(fields));
+            *data = match name {
+                "Ulimits" => {
+                    let (soft, hard) = (object.int_at("Soft"), object.int_at("Hard"));
+                    let text = format!("{}={soft}:{hard}", object.text_at("Name"));
+                    Data::Shown(Box::new(object), text)
+                }
+                _ => shaped(object, name),
+            };
         }
-        Data::List(items) => items.iter_mut().for_each(|item| give_types(item, "")),
+        Data::List(items) => items.iter_mut().for_each(|item| give_types(item, name)),
         _ => {}
+    }
+}
+
+/// An object as Go prints the struct that a field holds, where some of its fields are left out of
+/// the JSON.
+fn shaped(object: Data, name: &str) -> Data {
+    let fields: &[&str] = match name {
+        "State" => &[
+            "Status",
+            "Running",
+            "Paused",
+            "Restarting",
+            "OOMKilled",
+            "Dead",
+            "Pid",
+            "ExitCode",
+            "Error",
+            "StartedAt",
+            "FinishedAt",
+            "Health",
+        ],
+        "Mounts" if object.get("Destination").is_some() => &[
+            "Type",
+            "Name",
+            "Source",
+            "Destination",
+            "Driver",
+            "Mode",
+            "RW",
+            "Propagation",
+        ],
+        "GraphDriver" => &["Data", "Name"],
+        "Config" if object.get("Hostname").is_some() => &[
+            "Hostname",
+            "Domainname",
+            "User",
+            "AttachStdin",
+            "AttachStdout",
+            "AttachStderr",
+            "ExposedPorts",
+            "Tty",
+            "OpenStdin",
+            "StdinOnce",
+            "Env",
+            "Cmd",
+            "Healthcheck",
+            "ArgsEscaped",
+            "Image",
+            "Volumes",
+            "WorkingDir",
+            "Entrypoint",
+            "NetworkDisabled",
+            "MacAddress",
+            "OnBuild",
+            "Labels",
+            "StopSignal",
+            "StopTimeout",
+            "Shell",
+        ],
+        _ => return object,
+    };
+    let zero = |field| absent(name, field).unwrap_or(Data::Text(String::new()));
+    let fields: Vec<(&str, Data)> = fields.iter().map(|field| (*field, zero(field))).collect();
+    object.shaped(&fields)
+}
+
+/// Fields of a health check that are nanoseconds.
+const DURATIONS: &[&str] = &["Interval", "Timeout", "StartPeriod", "StartInterval"];
+
+/// Nanoseconds as Go prints a duration: `1m30s`, `1.5ms`.
+fn go_duration(nanoseconds: i128) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let all = nanoseconds.unsigned_abs();
+    let part = |unit: u128, name: &str| {
+        let fraction = format!("{:0width$}", all % unit, width = unit.ilog10() as usize);
+        let fraction = fraction.trim_end_matches('0');
+        let dot = if fraction.is_empty() { "" } else { "." };
+        format!("{sign}{}{dot}{fraction}{name}", all / unit)
+    };
+    match all {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{all}ns"),
+        1_000..1_000_000 => part(1_000, "µs"),
+        1_000_000..1_000_000_000 => part(1_000_000, "ms"),
+        _ => {
+            let (hours, minutes) = (all / 3_600_000_000_000, all / 60_000_000_000 % 60);
+            let hours = if hours > 0 {
+                format!("{hours}h")
+            } else {
+                String::new()
+            };
+            let minutes = match (hours.is_empty(), minutes) {
+                (true, 0) => String::new(),
+                _ => format!("{minutes}m"),
+            };
+            let rest = all % 60_000_000_000;
+            let fraction = format!("{:09}", rest % 1_000_000_000);
+            let fraction = fraction.trim_end_matches('0');
+            let dot = if fraction.is_empty() { "" } else { "." };
+            let seconds = rest / 1_000_000_000;
+            format!("{sign}{hours}{minutes}{seconds}{dot}{fraction}s")
+        }
     }
 }
 

@@ -354,7 +354,14 @@ fn find(words: &[String]) -> Found<'_> {
     let named = |name: &str| {
         COMMANDS.iter().find_map(|command| {
             let called = command.names.iter().find(|known| **known == name)?;
-            Some((command, *called))
+            // What is said about it names the first of its names in the group.
+            let same_group = |known: &&&str| {
+                known.contains(' ')
+                    && called.contains(' ')
+                    && known.split(' ').next() == called.split(' ').next()
+            };
+            let first = command.names.iter().find(same_group);
+            Some((command, *first.unwrap_or(called)))
         })
     };
     let Some(first) = words.first() else {
@@ -424,7 +431,7 @@ fn help(words: &[String]) -> Result<u8, Failure> {
                 command::print_help(command, called);
                 Ok(0)
             }
-            Found::Group(group) => group_help(group, &[]),
+            Found::Group(group) => group_help(group, &["--help".to_owned()]),
             Found::Nothing => Err(unknown(words)),
         };
     }
@@ -506,7 +513,11 @@ fn group_help(group: &(&str, &str), rest: &[String]) -> Result<u8, Failure> {
         out,
         "\nRun 'sampan {name} COMMAND --help' for more information on a command.\n"
     );
-    output::text(&out);
+    if rest.is_empty() {
+        eprint!("{out}");
+    } else {
+        output::text(&out);
+    }
     Ok(0)
 }
 
@@ -542,7 +553,9 @@ mod tests {
                 match find(&words) {
                     Found::Command(found, called, []) => {
                         assert!(std::ptr::eq(found, command), "{name}");
-                        assert_eq!(called, *name);
+                        // By its first name in the group that was typed.
+                        assert!(command.names.contains(&called), "{name}: {called}");
+                        assert_eq!(called.split(' ').next(), name.split(' ').next());
                     }
                     _ => panic!("{name}"),
                 }

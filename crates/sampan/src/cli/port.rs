@@ -2,6 +2,7 @@
 
 use super::command::{Arguments, Command, Parsed};
 use super::failure::Failure;
+use super::flags::go_reason;
 use super::format::data::Data;
 use super::output;
 use super::session::Session;
@@ -27,7 +28,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         super::read_data(response).await
     })?;
     let ports = container.sorted_at("NetworkSettings.Ports");
-    let lines = match arguments.get(1) {
+    let lines = match arguments.get(1).filter(|wanted| !wanted.is_empty()) {
         Some(wanted) => of_port(&ports, wanted, arguments[0])?,
         None => all(&ports),
     };
@@ -37,12 +38,14 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
 
 fn of_port(ports: &[(&str, &Data)], wanted: &str, container: &str) -> Result<String, Failure> {
     let (number, protocol) = match wanted.split_once('/') {
-        Some((number, protocol)) => (number, protocol),
+        Some((number, protocol)) if !protocol.is_empty() => (number, protocol),
+        Some((number, _)) => (number, "tcp"),
         None => (wanted, "tcp"),
     };
-    if number.parse::<u16>().is_err() {
+    if let Err(error) = number.parse::<u16>() {
+        let why = go_reason(error.kind());
         return Err(Failure::message(format!(
-            "Error: invalid port ({number}): strconv.ParseUint: parsing {number:?}: invalid syntax"
+            "Error: invalid port ({number}): strconv.ParseUint: parsing {number:?}: {why}"
         )));
     }
     let key = format!("{number}/{protocol}");

@@ -11,7 +11,9 @@ use super::flags::{filter, integer};
 use super::format::data::{Data, Nil};
 use super::format::list::{self, Row, Style};
 use super::format::quote::{ellipsis, quote, short_id};
+use super::format::template::{Scope, Template, TemplateError};
 use super::format::units;
+use super::output;
 use super::session::Session;
 
 /// The help of `--format` of lists.
@@ -75,6 +77,9 @@ const HEADERS: &[(&str, &str)] = &[
     ("Platform", "PLATFORM"),
 ];
 
+/// Go's name of a line's type.
+const TYPE_NAME: &str = "*formatter.ContainerContext";
+
 const TABLE: &str = "table {{.ID}}\\t{{.Image}}\\t{{.Command}}\\t{{.RunningFor}}\\t{{.Status}}\\t{{.Ports}}\\t{{.Names}}";
 
 const RAW: &str = "container_id: {{.ID}}\\nimage: {{.Image}}\\ncommand: {{.Command}}\\ncreated_at: {{.CreatedAt}}\\nstate: {{- pad .State 1 0}}\\nstatus: {{- pad .Status 1 0}}\\nnames: {{.Names}}\\nlabels: {{- pad .Labels 1 0}}\\nports: {{- pad .Ports 1 0}}\\n";
@@ -93,24 +98,54 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         parsed.switch("size")?,
     );
     let size = parsed.switch("size")? || (!quiet && asks_for_size(&format));
+    let mistake = parsed.text("format").and_then(|given| try_out(given).err());
     let client = session.client()?;
     let containers = session.wait(fetch(client, all, limit, size, &filters))?;
     let now = Timestamp::now();
     let full = parsed.switch("no-trunc")?;
-    let rows = containers
+    let rows: Vec<Row> = containers
         .items()
         .iter()
         .map(|container| row(container, full, now))
         .collect();
-    list::print(
-        rows,
-        &Style {
-            format: &format,
-            headers: HEADERS,
-            type_name: "*formatter.ContainerContext",
-        },
-    )?;
+    let style = Style {
+        format: &format,
+        headers: HEADERS,
+        type_name: TYPE_NAME,
+    };
+    let has_rows = !rows.is_empty();
+    let shown = list::render(rows, &style);
+    if let Some(mistake) = mistake
+        && (shown.is_err() || !has_rows || quiet)
+    {
+        return Err(mistake);
+    }
+    output::text(&shown?);
     Ok(0)
+}
+
+/// Tries a template on a container without anything, as Docker does before it asks for any. What
+/// fails only there, such as the first three letters of a name, is no mistake of the template.
+fn try_out(given: &str) -> Result<(), Failure> {
+    let wrong = |doing: &str, error: &TemplateError| {
+        Failure::message(format!("failed to {doing} template: {error}"))
+    };
+    let template = Template::parse(given).map_err(|error| wrong("parse", &error))?;
+    let mut nothing = Row::new(
+        HEADERS.iter().map(|(name, _)| (*name, String::new())),
+        Vec::new(),
+    );
+    nothing.fields.retain(|(name, _)| name != "Platform");
+    let platform = Data::Nil(Nil::Pointer);
+    nothing.fields.push(("Platform".to_owned(), platform));
+    let label = |_: &str| String::new();
+    let scope = Scope {
+        type_name: TYPE_NAME,
+        label: Some(&label),
+        ..Scope::default()
+    };
+    let tried = template.render(&Data::Object(nothing.fields), scope);
+    tried.map(drop).map_err(|error| wrong("execute", &error))
 }
 
 fn format(given: Option<&str>, session: &Session, quiet: bool, size: bool) -> String {
@@ -152,7 +187,8 @@ async fn fetch(
     super::read_data(response).await
 }
 
-fn row(container: &Data, full: bool, now: Timestamp) -> Row {
+/// A line of what the engine says of a container.
+pub(crate) fn row(container: &Data, full: bool, now: Timestamp) -> Row {
     let id = container.text_at("Id");
     let command = container.text_at("Command");
     let created = container.int_at("Created");

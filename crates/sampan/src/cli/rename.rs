@@ -18,10 +18,17 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let (old, new) = (arguments[0].trim(), arguments[1].trim());
     if old.is_empty() || new.is_empty() {
         return Err(Failure::message(
-            "invalid argument: both the current and the new name must be given",
+            "Error: Neither old nor new names may be empty",
         ));
     }
     let client = session.client()?;
-    session.wait(client.rename_container(old, new))?;
+    session
+        .wait(client.rename_container(old, new))
+        .map_err(|error| {
+            let why = Failure::from(error).text();
+            Failure::message(format!(
+                "{why}\nError: failed to rename container named {old}"
+            ))
+        })?;
     Ok(0)
 }

@@ -6,7 +6,7 @@ use sampan_api::types::host_config::{Resources, RestartPolicy};
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::each::each_printing;
 use super::failure::Failure;
-use super::flags::{integer, size};
+use super::flags::{device, integer, size};
 use super::output;
 use super::session::Session;
 
@@ -112,10 +112,7 @@ fn changes(parsed: &Parsed<'_>) -> Result<UpdateRequest, Failure> {
     let number = |long: &str| Ok::<_, Failure>(parsed.value(long, integer)?.unwrap_or(0));
     let bytes = |long: &str| Ok::<_, Failure>(parsed.value(long, size::bytes)?.unwrap_or(0));
     let text = |long: &str| parsed.text(long).unwrap_or_default().to_owned();
-    let weight = parsed.value("blkio-weight", |text| {
-        text.parse::<u16>()
-            .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
-    })?;
+    let weight = parsed.value("blkio-weight", device::weight)?;
     let policy = parsed.text("restart").filter(|text| !text.is_empty());
     Ok(UpdateRequest {
         resources: Resources {

@@ -46,16 +46,20 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
                 ("Client".to_owned(), client),
                 (
                     "Server".to_owned(),
-                    server.unwrap_or(Data::Nil(Nil::Pointer)),
+                    server.map_or(Data::Nil(Nil::Pointer), typed),
                 ),
             ]);
             if format == "json" {
                 all.to_json() + "\n"
             } else {
-                Template::parse(format)
-                    .and_then(|template| template.render(&all, SCOPE))
-                    .map_err(Failure::from)?
-                    + "\n"
+                let template = Template::parse_named(format, "version").map_err(Failure::from)?;
+                let (text, error) = template.render_partly(&all, SCOPE);
+                output::line(&text);
+                return match (error, failure) {
+                    (Some(error), _) => Err(Failure::from(error)),
+                    (None, Some(failure)) => Err(failure),
+                    (None, None) => Ok(0),
+                };
             }
         }
     };
@@ -64,12 +68,62 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
 }
 
 const SCOPE: Scope<'static> = Scope {
-    type_name: "map[string]interface {}",
+    type_name: "system.versionInfo",
     label: None,
-    absent: |_, _| None,
+    absent: |parent, field| match (parent, field) {
+        ("Server", "BuildTime" | "GitCommit" | "GoVersion" | "KernelVersion") => {
+            Some(Data::Text(String::new()))
+        }
+        ("Server", "Experimental") => Some(Data::Bool(false)),
+        _ => None,
+    },
     alias: |field| (field == "APIVersion").then_some("ApiVersion"),
+    struct_name: |field| match field {
+        "Client" => Some("system.clientVersion"),
+        "Server" => Some("*types.Version"),
+        _ => None,
+    },
+    untyped: false,
     header: false,
 };
+
+/// Gives what the server says the shape of Go's structs.
+fn typed(server: Data) -> Data {
+    let text = || Data::Text(String::new());
+    let component = [
+        ("Name", text()),
+        ("Version", text()),
+        ("Details", Data::Nil(Nil::Map)),
+    ];
+    let shape = [
+        ("Platform", Data::Struct(Vec::new())),
+        ("Components", Data::Nil(Nil::Slice)),
+        ("Version", text()),
+        ("ApiVersion", text()),
+        ("MinAPIVersion", text()),
+        ("GitCommit", text()),
+        ("GoVersion", text()),
+        ("Os", text()),
+        ("Arch", text()),
+        ("KernelVersion", text()),
+        ("Experimental", Data::Bool(false)),
+        ("BuildTime", text()),
+    ];
+    let mut server = server;
+    if let Data::Object(fields) = &mut server {
+        for (name, value) in fields {
+            let taken = std::mem::replace(value, Data::Nil(Nil::Unknown));
+            *value = match (name.as_str(), taken) {
+                ("Platform", platform) => platform.shaped(&[("Name", text())]),
+                ("Components", Data::List(all)) => {
+                    Data::List(all.into_iter().map(|one| one.shaped(&component)).collect())
+                }
+                (_, other) => other,
+            };
+        }
+    }
+    server.shaped(&shape)
+}
 
 fn client() -> Data {
     let text = |name: &str, value: &str| (name.to_owned(), Data::from(value));
@@ -149,6 +203,7 @@ fn component_lines(
         line(out, "  ", "Git commit", details.text_at("GitCommit"));
         line(out, "  ", "Built", details.text_at("BuildTime"));
         line(out, "  ", "OS/Arch", &platform(details));
+        line(out, "  ", "Experimental", details.text_at("Experimental"));
     } else {
         for (name, value) in details.sorted() {
             line(out, "  ", name, value.as_text().unwrap_or(""));

@@ -4,7 +4,7 @@ use sampan_api::client::WaitCondition;
 
 use super::attached::status;
 use super::command::{Arguments, Command, Parsed};
-use super::each::each_printing;
+use super::each::{each_printing, named};
 use super::failure::Failure;
 use super::session::Session;
 
@@ -20,6 +20,7 @@ pub(crate) const COMMAND: Command = Command {
 fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let client = session.client()?;
     session.wait(each_printing(&parsed.arguments(), |name| async move {
+        named(name)?;
         let pending = client
             .wait_container(name, WaitCondition::NotRunning)
             .await?;

@@ -97,7 +97,7 @@ const PARAMETERS: &[(&str, &[&str], &str, &str)] = &[
         "POST /containers/{id}/attach",
         &["detachKeys", "logs", "stream", "stdin", "stdout", "stderr"],
         "api/streams.rs",
-        "attach_before_the_start_misses_nothing",
+        "attach_gives_the_streams_that_are_asked_for",
     ),
     (
         "GET /containers/{id}/attach/ws",
@@ -167,9 +167,9 @@ const PARAMETERS: &[(&str, &[&str], &str, &str)] = &[
     ),
     (
         "GET /system/df",
-        &["type", "verbose"],
-        "e2e/space.rs",
-        "the_parts_of_disk_usage_are_what_du_sees",
+        &["type"],
+        "api/system.rs",
+        "disk_usage_is_told_of_the_types_that_are_asked_for",
     ),
 ];
 

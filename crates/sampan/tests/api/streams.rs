@@ -79,6 +79,54 @@ fn attach_before_the_start_misses_nothing() {
 }
 
 #[test]
+fn attach_gives_the_streams_that_are_asked_for() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    let attach = |id: &str, query: &str| {
+        let path = format!("/v1.51/containers/{id}/attach?{query}");
+        open(&engine, &path, UPGRADE, "").0
+    };
+    let rest = |mut stream: UnixStream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let started = |body: &Value| {
+        let id = create(&engine, body);
+        let _ = ask(&engine, "POST", &format!("/containers/{id}/start")).expect(204);
+        id
+    };
+    let script = "while read line; do echo $line; echo not $line >&2; done";
+    let id = started(&json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "OpenStdin": true}));
+    let said = |query: &str, line: &str, length: usize| {
+        let mut session = attach(&id, query);
+        session.write_all(line.as_bytes()).unwrap();
+        let mut bytes = vec![0; 8 + length];
+        session.read_exact(&mut bytes).unwrap();
+        frames(&bytes)
+    };
+    let output = said("stream=1&stdin=1&stdout=1", "one\n", 4);
+    assert_eq!(output, ("one\n".into(), String::new()));
+    let errors = said("stream=1&stdin=1&stderr=1", "two\n", 8);
+    assert_eq!(errors, (String::new(), "not two\n".into()));
+    // What was, and nothing that is to come.
+    sampan_testing::until("both lines are in the log", || {
+        let logged = frames(&rest(attach(&id, "logs=1&stderr=1")));
+        logged == (String::new(), "not one\nnot two\n".into())
+    });
+
+    let id = started(&json!({"Image": "busybox", "Cmd": ["cat"], "Tty": true, "OpenStdin": true}));
+    let mut session = attach(&id, "stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,x");
+    session.write_all(b"\x01x").unwrap();
+    let _ = rest(session);
+    let state = ask(&engine, "GET", &format!("/containers/{id}/json")).expect(200);
+    assert_eq!(state.json()["State"]["Running"], true);
+    let path = format!("/containers/{id}/attach?stream=1&detachKeys=nonsense");
+    let _ = ask(&engine, "POST", &path).expect(400);
+    engine.remove_all();
+}
+
+#[test]
 fn content_type_depends_on_version_upgrade_and_terminal() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
     let engine = engine_with_busybox();

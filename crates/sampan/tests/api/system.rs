@@ -187,3 +187,29 @@ fn version_has_every_field_of_docker() {
         assert!(known.contains(&field.as_str()), "{field}");
     }
 }
+
+#[test]
+fn disk_usage_is_told_of_the_types_that_are_asked_for() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    const TYPES: &[(&str, &str)] = &[
+        ("image", "Images"),
+        ("container", "Containers"),
+        ("volume", "Volumes"),
+        ("build-cache", "BuildCache"),
+    ];
+    let engine = engine_with_busybox();
+    let told = |query: &str| -> BTreeSet<&str> {
+        let usage = ask(&engine, "GET", &format!("/system/df{query}")).expect(200);
+        let usage = usage.json();
+        let fields = TYPES.iter().map(|(_, field)| *field);
+        fields.filter(|field| usage[field].is_array()).collect()
+    };
+    let all: BTreeSet<&str> = TYPES.iter().map(|(_, field)| *field).collect();
+    assert_eq!(told(""), all);
+    for (kind, field) in TYPES {
+        assert_eq!(told(&format!("?type={kind}")), BTreeSet::from([*field]));
+    }
+    let two = BTreeSet::from(["Images", "Volumes"]);
+    assert_eq!(told("?type=image&type=volume"), two);
+    let _ = ask(&engine, "GET", "/system/df?type=nonsense").expect(400);
+}

@@ -35,6 +35,7 @@ mod login;
 mod logs;
 mod nested;
 mod network;
+mod output;
 mod raw;
 mod registries;
 mod remote;

@@ -48,7 +48,7 @@ Use '-' as the destination to stream a tar archive of a
 container source to stdout.",
     flags: &[&[
         Flag::switch("archive", "Archive mode (copy all uid/gid information)").short('a'),
-        Flag::switch("follow-link", "Always follow symlinks in SRC_PATH").short('L'),
+        Flag::switch("follow-link", "Always follow symbol link in SRC_PATH").short('L'),
         Flag::switch(
             "quiet",
             "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached",

@@ -2,7 +2,7 @@
 
 use sampan_api::types::host_config::{DeviceMapping, ThrottleDevice, WeightDevice};
 
-use super::size;
+use super::{go_reason, size};
 
 fn is_mode(text: &str) -> bool {
     let once = |letter| text.matches(letter).count() <= 1;
@@ -42,8 +42,10 @@ pub(crate) fn parse(text: &str) -> Result<DeviceMapping, String> {
 
 /// Reads `--blkio-weight`.
 pub(crate) fn weight(text: &str) -> Result<u16, String> {
-    text.parse()
-        .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        let why = go_reason(error.kind());
+        format!("strconv.ParseUint: parsing {text:?}: {why}")
+    })
 }
 
 /// Reads `PATH:WEIGHT`.

@@ -23,7 +23,6 @@ pub(crate) fn file(content: &[u8], name: &str, lookup: Lookup<'_>) -> Result<Vec
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let mut variables = Vec::new();
     for (number, line) in content.split(|byte| *byte == b'\n').enumerate() {
-        let wrong = |what: &str| format!("poorly formatted environment: {what}");
         let line = std::str::from_utf8(line).map_err(|_| {
             format!(
                 "env file {name} contains invalid utf8 bytes at line {}: {:?}",
@@ -37,12 +36,10 @@ pub(crate) fn file(content: &[u8], name: &str, lookup: Lookup<'_>) -> Result<Vec
         }
         let variable = line.split('=').next().unwrap_or_default();
         if variable.contains(char::is_whitespace) {
-            return Err(wrong(&format!(
-                "variable '{variable}' contains whitespaces"
-            )));
+            return Err(format!("variable '{variable}' contains whitespaces"));
         }
         if variable.is_empty() {
-            return Err(wrong(&format!("no variable name on line '{line}'")));
+            return Err(format!("no variable name on line '{line}'"));
         }
         if line.contains('=') {
             variables.push(line.to_owned());
@@ -90,7 +87,7 @@ mod tests {
         );
         assert_eq!(
             file(b"A B=1", "f", &own),
-            Err("poorly formatted environment: variable 'A B' contains whitespaces".into())
+            Err("variable 'A B' contains whitespaces".into())
         );
         assert!(file(b"=1", "f", &own).is_err());
         assert!(file(b"A=\xff", "f", &own).is_err());

@@ -16,7 +16,10 @@ pub(crate) fn read(parsed: &Parsed<'_>) -> Result<Option<HealthConfig>, Failure>
     };
     let duration = |flag: &str| -> Result<i64, Failure> {
         let duration = parsed.value(flag, |text| {
-            go_duration(text).ok_or_else(|| format!("time: invalid duration {text:?}"))
+            go_duration(text).ok_or_else(|| match text.parse::<f64>() {
+                Ok(_) => format!("time: missing unit in duration {text:?}"),
+                Err(_) => format!("time: invalid duration {text:?}"),
+            })
         })?;
         let duration = duration.unwrap_or(SignedDuration::ZERO);
         if duration.is_negative() {

@@ -19,6 +19,15 @@ pub(crate) fn extra_host(text: &str) -> Result<String, String> {
     Ok(format!("{name}:{address}"))
 }
 
+/// Reads a link: `container` or `container:alias`.
+pub(crate) fn link(text: &str) -> Result<String, String> {
+    match text.split(':').count() {
+        _ if text.is_empty() => Err("empty string specified for links".to_owned()),
+        1 | 2 => Ok(text.to_owned()),
+        _ => Err(format!("bad format for links: {text}")),
+    }
+}
+
 /// Reads an address.
 pub(crate) fn address(text: &str) -> Result<String, String> {
     text.trim()

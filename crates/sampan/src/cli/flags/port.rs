@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use sampan_api::types::host_config::PortBinding;
 
+use super::go_reason;
+
 /// A published port: `80/tcp` and where it is bound.
 pub(crate) type Published = (String, PortBinding);
 
@@ -69,11 +71,13 @@ pub(crate) fn exposed(text: &str) -> Result<Vec<String>, String> {
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "" => "tcp".to_owned(),
         known @ ("tcp" | "udp" | "sctp") => known.to_owned(),
-        _ => return Err(format!("invalid proto: {protocol}")),
+        // The engine refuses it.
+        other => other.to_owned(),
     };
-    let (first, last) = range(ports)
-        .filter(|(first, _)| *first > 0)
-        .ok_or_else(|| format!("invalid range format for --expose: {text}"))?;
+    let (first, last) = range(ports).ok_or_else(|| {
+        let why = wrong_range(ports);
+        format!("invalid range format for --expose: {text}, error: {why}")
+    })?;
     Ok((first..=last)
         .map(|port| format!("{port}/{protocol}"))
         .collect())
@@ -90,6 +94,18 @@ fn split(text: &str) -> (&str, &str, &str) {
         Some((ip, host)) => (ip, host, container),
         None => ("", rest, container),
     }
+}
+
+/// Why a text is no range of ports, in Go's words.
+fn wrong_range(text: &str) -> String {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    for part in [first, last] {
+        if let Err(error) = part.parse::<u16>() {
+            let why = go_reason(error.kind());
+            return format!("strconv.ParseUint: parsing {part:?}: {why}");
+        }
+    }
+    format!("invalid range specified for port: {text}")
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {

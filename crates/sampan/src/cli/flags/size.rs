@@ -16,7 +16,8 @@ pub(crate) fn bytes(text: &str) -> Result<i64, String> {
         "g" => 3,
         "t" => 4,
         "p" => 5,
-        _ => return Err(invalid()),
+        _ if number.is_empty() => return Err(invalid()),
+        _ => return Err(format!("invalid suffix: '{unit}'")),
     };
     let value: f64 = match number.parse() {
         Ok(value) if number.starts_with(|c: char| c.is_ascii_digit()) => value,

@@ -27,6 +27,8 @@ pub(crate) enum Data {
     Object(Vec<(String, Data)>),
     /// An object that is one of Go's structs, printed as its values in their order.
     Struct(Vec<(String, Data)>),
+    /// A value that Go prints in words of its own, such as a duration.
+    Shown(Box<Data>, String),
 }
 
 /// What kind of value is missing; Go prints and encodes them differently.
@@ -76,6 +78,7 @@ impl Data {
     pub(crate) fn fields(&self) -> &[(String, Data)] {
         match self {
             Self::Object(fields) | Self::Struct(fields) => fields,
+            Self::Shown(value, _) => value.fields(),
             _ => &[],
         }
     }
@@ -129,6 +132,14 @@ impl Data {
         fields
     }
 
+    /// The value itself, whatever words Go has for it.
+    pub(crate) fn plain(&self) -> &Self {
+        match self {
+            Self::Shown(value, _) => value,
+            other => other,
+        }
+    }
+
     /// Whether `if` takes the value as true.
     pub(crate) fn truth(&self) -> bool {
         match self {
@@ -140,7 +151,23 @@ impl Data {
             Self::List(items) => !items.is_empty(),
             Self::Object(fields) => !fields.is_empty(),
             Self::Struct(_) => true,
+            Self::Shown(value, _) => value.truth(),
         }
+    }
+
+    /// An object that is printed as Go's struct with these fields: in their order, with their zero
+    /// values where it has none. It is encoded as it is.
+    pub(crate) fn shaped(self, shape: &[(&str, Data)]) -> Self {
+        if !matches!(self, Self::Object(_) | Self::Struct(_)) {
+            return self;
+        }
+        let all = shape.iter().map(|(name, zero)| {
+            let value = self.get(name);
+            let value = value.filter(|value| !matches!(value, Self::Nil(Nil::Unknown)));
+            ((*name).to_owned(), value.unwrap_or(zero).clone())
+        });
+        let text = Self::Struct(all.collect()).to_string();
+        Self::Shown(Box::new(self), text)
     }
 
     /// JSON in one line, with the escapes that Go's encoder makes for HTML.
@@ -191,7 +218,7 @@ impl Data {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(number) => write!(f, "{number}"),
             Self::Float(number) => f.write_str(&go_float(*number)),
-            Self::Text(text) => f.write_str(text),
+            Self::Text(text) | Self::Shown(_, text) => f.write_str(text),
             Self::List(items) => {
                 f.write_char('[')?;
                 for (position, item) in items.iter().enumerate() {
@@ -254,6 +281,7 @@ impl Serialize for Data {
             },
             Self::Float(number) => to.serialize_f64(*number),
             Self::Text(text) => to.serialize_str(text),
+            Self::Shown(value, _) => value.serialize(to),
             Self::List(items) => {
                 let mut list = to.serialize_seq(Some(items.len()))?;
                 for item in items {

@@ -54,7 +54,7 @@ pub(crate) fn render(rows: Vec<Row>, style: &Style<'_>) -> Result<String, Failur
             .replace("\\n", "\n"),
     };
     let template = Template::parse(&format)
-        .map_err(|error| Failure::message(format!("failed to parse template: {error}")))?;
+        .map_err(|error| Failure::message(format!("template parsing error: {error}")))?;
     let mut out = String::new();
     if table {
         let headers = style
@@ -108,7 +108,7 @@ pub(crate) fn print(rows: Vec<Row>, style: &Style<'_>) -> Result<(), Failure> {
 }
 
 fn wrong(error: TemplateError) -> Failure {
-    Failure::message(format!("failed to execute template: {error}"))
+    Failure::message(format!("template parsing error: {error}"))
 }
 
 /// Labels as `key=value,...` and as pairs, of an object of texts.
@@ -173,7 +173,7 @@ mod tests {
             ("{{.ID}}\\t{{.Name}}", "1\ta\n2\tlonger name\n"),
             (
                 "{{.Foo}}",
-                "failed to execute template: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.testContext",
+                "template parsing error: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.testContext",
             ),
         ] {
             assert_eq!(shown(format), expected, "{format}");

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// Quotes a text as Go's `strconv.Quote`.
 pub(crate) fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -32,13 +34,31 @@ pub(crate) fn quote(text: &str) -> String {
     out
 }
 
-/// Cuts a text to `width` characters, the last of which is `…` when something was cut.
-pub(crate) fn ellipsis(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+/// How many columns of a terminal a text takes. As in Docker's tables, a wide character takes two
+/// and every other one takes one.
+pub(crate) fn columns(text: &str) -> usize {
+    text.chars().map(width).sum()
+}
+
+fn width(c: char) -> usize {
+    match c.width() {
+        Some(2) => 2,
+        _ => 1,
+    }
+}
+
+/// Cuts a text to `most` columns, the last of which is `…` when something was cut.
+pub(crate) fn ellipsis(text: &str, most: usize) -> String {
+    if columns(text) <= most {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    kept + "…"
+    let mut left = most.saturating_sub(1);
+    let fits = |c: &char| {
+        let fits = width(*c) <= left;
+        left = left.saturating_sub(width(*c));
+        fits
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 /// The first twelve digits of an identity, without `sha256:`.
@@ -60,6 +80,9 @@ mod tests {
     fn long_texts_end_with_an_ellipsis() {
         assert_eq!(ellipsis("abcdef", 6), "abcdef");
         assert_eq!(ellipsis("abcdefg", 6), "abcde…");
+        assert_eq!(ellipsis("a日本語", 6), "a日本…");
+        assert_eq!(ellipsis("日本語", 6), "日本語");
+        assert_eq!(ellipsis("日本語x", 6), "日本…");
         assert_eq!(short_id("sha256:0123456789abcdef"), "0123456789ab");
     }
 }

@@ -1,5 +1,7 @@
 //! Columns, as Go's `text/tabwriter` aligns them.
 
+use super::quote::columns;
+
 /// Least width of a column with its padding.
 const MINIMUM_WIDTH: usize = 10;
 /// Blanks after the longest cell of a column.
@@ -20,8 +22,8 @@ pub(crate) fn align_with(text: &str, minimum: usize, padding: usize) -> String {
         .map(|line| line.split('\t').collect())
         .collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();
-    let columns = widths.iter().map(Vec::len).max().unwrap_or(0);
-    for column in 0..columns {
+    let most = widths.iter().map(Vec::len).max().unwrap_or(0);
+    for column in 0..most {
         let mut start = 0;
         while start < lines.len() {
             if widths[start].len() <= column {
@@ -32,7 +34,7 @@ pub(crate) fn align_with(text: &str, minimum: usize, padding: usize) -> String {
                 .find(|line| widths[*line].len() <= column)
                 .unwrap_or(lines.len());
             let width = (start..end)
-                .map(|line| lines[line][column].chars().count() + padding)
+                .map(|line| columns(lines[line][column]) + padding)
                 .max()
                 .unwrap_or(0)
                 .max(minimum);
@@ -50,7 +52,7 @@ pub(crate) fn align_with(text: &str, minimum: usize, padding: usize) -> String {
         for (column, cell) in cells.iter().enumerate() {
             out.push_str(cell);
             if let Some(width) = widths.get(column) {
-                let blanks = width.saturating_sub(cell.chars().count());
+                let blanks = width.saturating_sub(columns(cell));
                 out.extend(std::iter::repeat_n(' ', blanks));
             }
         }

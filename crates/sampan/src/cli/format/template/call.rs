@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::printf;
+use super::{Scope, printf};
 use crate::cli::format::data::{Data, Nil};
 
 macro_rules! functions {
@@ -72,25 +72,60 @@ impl Function {
         }
     }
 
-    /// Calls the function; the error is Go's message without the place.
-    pub(super) fn call(self, arguments: &[Data], header: bool) -> Result<Data, String> {
+    /// Whether it takes so many arguments; the error is Go's message.
+    pub(super) fn takes(self, count: usize) -> Result<(), String> {
         let (least, most) = self.arity();
-        if arguments.len() < least || arguments.len() > most {
-            let want = match (least, most) {
-                (least, ANY) => format!("at least {least}"),
-                (least, most) if least == most => format!("{least}"),
-                (least, most) => format!("{least} to {most}"),
-            };
-            return Err(format!(
-                "wrong number of args for {}: want {want} got {}",
-                self.name(),
-                arguments.len()
-            ));
+        if (least..=most).contains(&count) {
+            return Ok(());
         }
-        if header && self.keeps_header() {
+        let want = match (least, most) {
+            (least, ANY) => format!("at least {least}"),
+            (least, most) if least == most => format!("{least}"),
+            (least, most) => format!("{least} to {most}"),
+        };
+        Err(format!(
+            "wrong number of args for {}: want {want} got {count}",
+            self.name()
+        ))
+    }
+
+    /// Whether the argument at `position` may be this value, which the template may have as a
+    /// literal; the error is Go's message.
+    pub(super) fn takes_value(
+        self,
+        position: usize,
+        value: &Data,
+        literal: Option<&str>,
+    ) -> Result<(), String> {
+        let (wanted, word, fits) = match (self, position) {
+            (Self::Lower | Self::Upper | Self::Title | Self::Pad | Self::Truncate, 0)
+            | (Self::Printf, 0)
+            | (Self::Split, _)
+            | (Self::Join, 1) => ("string", "string", matches!(value, Data::Text(_))),
+            (Self::Pad | Self::Truncate, _) => ("int", "integer", matches!(value, Data::Int(_))),
+            (Self::Join, _) => {
+                let fits = matches!(value, Data::List(_) | Data::Nil(_));
+                ("[]string", "[]string", fits)
+            }
+            _ => return Ok(()),
+        };
+        match literal {
+            _ if fits => Ok(()),
+            Some(text) => Err(format!("expected {word}; found {text}")),
+            None => Err(format!(
+                "wrong type for value; expected {wanted}; got {}",
+                type_name(value)
+            )),
+        }
+    }
+
+    /// Calls the function with arguments that it takes; the error is Go's message without the
+    /// place.
+    pub(super) fn call(self, arguments: &[Data], scope: &Scope<'_>) -> Result<Data, String> {
+        if scope.header && self.keeps_header() {
             return Ok(arguments[0].clone());
         }
-        self.apply(arguments)
+        self.apply(arguments, scope.untyped)
             .map_err(|message| format!("error calling {}: {message}", self.name()))
     }
 
@@ -102,7 +137,7 @@ impl Function {
         )
     }
 
-    fn apply(self, arguments: &[Data]) -> Result<Data, String> {
+    fn apply(self, arguments: &[Data], untyped: bool) -> Result<Data, String> {
         let text = |position: usize| match &arguments[position] {
             Data::Text(text) => Ok(text.as_str()),
             other => Err(format!("expected string; found {}", type_name(other))),
@@ -128,7 +163,7 @@ impl Function {
             Self::Gt => Data::Bool(order(&arguments[0], &arguments[1])?.is_gt()),
             Self::Ge => Data::Bool(order(&arguments[0], &arguments[1])?.is_ge()),
             Self::Len => Data::Int(length(&arguments[0])? as i128),
-            Self::Index => index(arguments)?,
+            Self::Index => index(arguments, untyped)?,
             Self::Slice => slice(arguments)?,
             Self::Print => Data::Text(printf::print(arguments)),
             Self::Printf => Data::Text(printf::printf(text(0)?, &arguments[1..])),
@@ -181,13 +216,14 @@ pub(super) fn type_name(data: &Data) -> &'static str {
         Data::Int(_) => "int",
         Data::Float(_) => "float64",
         Data::Text(_) => "string",
+        Data::Shown(value, _) => type_name(value),
         Data::List(_) => "[]interface {}",
         Data::Object(_) | Data::Struct(_) => "map[string]interface {}",
     }
 }
 
 fn equal(a: &Data, b: &Data) -> Result<bool, String> {
-    match (a, b) {
+    match (a.plain(), b.plain()) {
         (Data::Nil(_), Data::Nil(_)) => Ok(true),
         (Data::Nil(_), _) | (_, Data::Nil(_)) => Ok(false),
         (Data::Bool(a), Data::Bool(b)) => Ok(a == b),
@@ -200,7 +236,7 @@ fn equal(a: &Data, b: &Data) -> Result<bool, String> {
 }
 
 fn order(a: &Data, b: &Data) -> Result<Ordering, String> {
-    match (a, b) {
+    match (a.plain(), b.plain()) {
         (Data::Int(a), Data::Int(b)) => Ok(a.cmp(b)),
         (Data::Text(a), Data::Text(b)) => Ok(a.cmp(b)),
         (Data::Int(_) | Data::Float(_), Data::Int(_) | Data::Float(_)) => {
@@ -230,7 +266,7 @@ fn length(data: &Data) -> Result<usize, String> {
     }
 }
 
-fn index(arguments: &[Data]) -> Result<Data, String> {
+fn index(arguments: &[Data], untyped: bool) -> Result<Data, String> {
     let mut value = &arguments[0];
     let mut missing;
     for key in &arguments[1..] {
@@ -239,7 +275,10 @@ fn index(arguments: &[Data]) -> Result<Data, String> {
                 match fields.iter().find(|(key, _)| key == name) {
                     Some((_, value)) => value,
                     None => {
-                        missing = absent_entry(fields);
+                        missing = match untyped {
+                            true => Data::Nil(Nil::Unknown),
+                            false => absent_entry(fields),
+                        };
                         &missing
                     }
                 }
@@ -256,7 +295,7 @@ fn index(arguments: &[Data]) -> Result<Data, String> {
                 let byte = usize::try_from(*position)
                     .ok()
                     .and_then(|position| text.as_bytes().get(position))
-                    .ok_or("reflect: string index out of range")?;
+                    .ok_or_else(|| format!("index out of range: {position}"))?;
                 missing = Data::Int((*byte).into());
                 &missing
             }

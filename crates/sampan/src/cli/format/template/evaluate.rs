@@ -4,31 +4,39 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::call::{self, Function};
-use super::parse::{Base, Command, Node, Operand, Pipe, Place};
-use super::{Scope, TemplateError};
+use super::parse::{Base, Command, Node, Operand, Pipe, Place, Tree};
+use super::{ROOT, Scope, TemplateError};
 use crate::cli::format::data::{Data, Nil};
 
 /// How much a template may print: a `range` over a number must not fill the memory.
 const OUTPUT: usize = 256 << 20;
 
+/// How deep named templates may call each other.
+const DEPTH: usize = 100;
+
 type Item<'a> = Cow<'a, Data>;
 
 pub(super) fn render(
-    nodes: &[Node],
+    tree: &Tree,
     root: &Data,
     scope: Scope<'_>,
-) -> Result<String, TemplateError> {
+) -> (String, Option<TemplateError>) {
     let mut state = State {
+        named: &tree.named,
+        depth: 0,
         root,
         scope,
         variables: vec![("$".to_owned(), Cow::Borrowed(root))],
         out: String::new(),
     };
-    state.walk(nodes, &Cow::Borrowed(root))?;
-    Ok(state.out)
+    let error = state.walk(&tree.nodes, &Cow::Borrowed(root)).err();
+    (state.out, error)
 }
 
 struct State<'a, 's> {
+    named: &'s [(String, Vec<Node>)],
+    /// How many named templates are being filled within each other.
+    depth: usize,
     root: &'a Data,
     scope: Scope<'s>,
     variables: Vec<(String, Item<'a>)>,
@@ -43,6 +51,7 @@ enum Flow {
 
 pub(super) fn fail<T>(place: &Place, message: impl Into<String>) -> Result<T, TemplateError> {
     Err(TemplateError::Execute {
+        name: "",
         column: place.column,
         at: place.text.clone(),
         message: message.into(),
@@ -99,10 +108,38 @@ impl<'a> State<'a, '_> {
                 body,
                 otherwise,
             } => return self.scoped(|state| state.range(over, body, otherwise, dot)),
+            Node::Call { name, value, place } => self.call(name, value.as_ref(), place, dot)?,
             Node::Break => return Ok(Flow::Break),
             Node::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::Next)
+    }
+
+    /// Fills a named template, which sees no variable but its own root.
+    fn call(
+        &mut self,
+        name: &str,
+        value: Option<&Pipe>,
+        place: &Place,
+        dot: &Item<'a>,
+    ) -> Result<(), TemplateError> {
+        let named = self.named;
+        let Some((_, nodes)) = named.iter().find(|(known, _)| known == name) else {
+            return fail(place, format!("template {name:?} not defined"));
+        };
+        if self.depth == DEPTH {
+            return fail(place, format!("exceeded maximum template depth ({DEPTH})"));
+        }
+        let dot = match value {
+            Some(pipe) => self.pipe(pipe, dot)?,
+            None => Cow::Owned(Data::Nil(Nil::Unknown)),
+        };
+        let outside = std::mem::replace(&mut self.variables, vec![("$".to_owned(), dot.clone())]);
+        self.depth += 1;
+        let _ = self.walk(nodes, &dot)?;
+        self.depth -= 1;
+        self.variables = outside;
+        Ok(())
     }
 
     /// Runs a block and forgets the variables it declared.
@@ -228,7 +265,10 @@ impl<'a> State<'a, '_> {
         if matches!(first.base, Base::Literal(Data::Nil(_))) {
             return fail(&first.place, "nil is not a command");
         }
-        if arguments.is_empty() && last.is_none() {
+        let is_label = matches!(first.base, Base::Dot | Base::Variable(_))
+            && self.scope.label.is_some()
+            && first.fields == ["Label"];
+        if arguments.is_empty() && last.is_none() && !is_label {
             return self.operand(first, dot);
         }
         match (&first.base, first.fields.as_slice()) {
@@ -279,7 +319,7 @@ impl<'a> State<'a, '_> {
                 place,
                 format!("{name} has arguments but cannot be invoked as function"),
             ),
-            _ => fail(place, self.no_field(receiver, name)),
+            _ => fail(place, self.no_field(receiver, "", name)),
         }
     }
 
@@ -287,19 +327,23 @@ impl<'a> State<'a, '_> {
         matches!(value, Cow::Borrowed(value) if std::ptr::eq(*value, self.root))
     }
 
-    fn no_field(&self, receiver: &Item<'a>, name: &str) -> String {
+    fn no_field(&self, receiver: &Item<'a>, parent: &str, name: &str) -> String {
         let is_root = self.is_root(receiver);
-        match &**receiver {
-            Data::Object(_) | Data::Struct(_)
-                if is_root && self.scope.type_name.starts_with('*') =>
-            {
-                format!(
-                    "can't evaluate field {name} in type {}",
-                    self.scope.type_name
-                )
+        let struct_name = match is_root {
+            true => Some(self.scope.type_name).filter(|name| !name.starts_with("map[")),
+            false => (self.scope.struct_name)(parent),
+        };
+        match (receiver.plain(), struct_name) {
+            (Data::Object(_) | Data::Struct(_), Some(struct_name)) => {
+                format!("can't evaluate field {name} in type {struct_name}")
             }
-            Data::Object(_) | Data::Struct(_) => format!("map has no entry for key {name:?}"),
-            other => format!(
+            (Data::Object(_) | Data::Struct(_), None) => {
+                format!("map has no entry for key {name:?}")
+            }
+            _ if self.scope.untyped => {
+                format!("can't evaluate field {name} in type interface {{}}")
+            }
+            (other, _) => format!(
                 "can't evaluate field {name} in type {}",
                 call::type_name(other)
             ),
@@ -330,7 +374,16 @@ impl<'a> State<'a, '_> {
                 self.function(*function, &command, &[], dot, None)?
             }
         };
-        self.fields(base, &operand.fields, &operand.place)
+        // Go points at what it looked at last.
+        let place = match &operand.base {
+            Base::Pipe(pipe) => pipe
+                .commands
+                .last()
+                .and_then(|command| command.operands.last()),
+            _ => None,
+        };
+        let place = place.map_or(&operand.place, |last| &last.place);
+        self.fields(base, &operand.fields, place)
     }
 
     fn fields(
@@ -340,8 +393,8 @@ impl<'a> State<'a, '_> {
         place: &Place,
     ) -> Result<Item<'a>, TemplateError> {
         let mut value = base;
-        let mut parent = "";
-        for (position, name) in names.iter().enumerate() {
+        let mut parent = if self.is_root(&value) { ROOT } else { "" };
+        for name in names {
             let child = match &value {
                 Cow::Borrowed(data) => self.field(data, name).map(Cow::Borrowed),
                 Cow::Owned(data) => self.field(data, name).cloned().map(Cow::Owned),
@@ -354,18 +407,23 @@ impl<'a> State<'a, '_> {
                 (_, Some(zero)) if !matches!(*value, Data::Nil(_)) => Cow::Owned(zero),
                 (Some(child), _) => child,
                 (None, _) => {
-                    // Go points at the field that failed, with the chain up to it.
-                    let depth: usize = names[..position].iter().map(|name| name.len() + 1).sum();
-                    let place = Place {
-                        column: place.column + depth,
-                        text: place.text.clone(),
+                    // Go points at the second field of a chain, whichever failed.
+                    let place = match names {
+                        [first, _, ..] if place.text.starts_with('.') => Place {
+                            column: place.column + first.len() + 1,
+                            text: place.text.clone(),
+                        },
+                        _ => place.clone(),
                     };
                     return match &*value {
-                        Data::Nil(Nil::Unknown) => Ok(Cow::Owned(Data::Nil(Nil::Unknown))),
+                        // A map that is not there has no entries.
+                        Data::Nil(Nil::Unknown | Nil::Map) if !self.scope.untyped => {
+                            Ok(Cow::Owned(Data::Nil(Nil::Unknown)))
+                        }
                         Data::Nil(_) => {
                             fail(&place, format!("nil data; no entry for key {name:?}"))
                         }
-                        _ => fail(&place, self.no_field(&value, name)),
+                        _ => fail(&place, self.no_field(&value, parent, name)),
                     };
                 }
             };
@@ -426,13 +484,32 @@ impl<'a> State<'a, '_> {
             // Docker's rows encode themselves, with Go's default of escaping HTML.
             return Ok(Cow::Owned(Data::Text(dot.to_escaped_json())));
         }
-        let mut values = Vec::with_capacity(arguments.len() + 1);
-        for argument in arguments {
-            values.push(self.operand(argument, dot)?.into_owned());
+        let name = command
+            .operands
+            .first()
+            .map_or(&command.place, |name| &name.place);
+        if let Err(message) = function.takes(arguments.len() + usize::from(last.is_some())) {
+            return fail(name, message);
         }
-        values.extend(last.map(Cow::into_owned));
+        let mut values = Vec::with_capacity(arguments.len() + 1);
+        for (position, argument) in arguments.iter().enumerate() {
+            let value = self.operand(argument, dot)?.into_owned();
+            let literal = matches!(argument.base, Base::Literal(_));
+            let literal = literal.then_some(argument.place.text.as_str());
+            if let Err(message) = function.takes_value(position, &value, literal) {
+                return fail(&argument.place, message);
+            }
+            values.push(value);
+        }
+        if let Some(last) = last {
+            let last = last.into_owned();
+            if let Err(message) = function.takes_value(values.len(), &last, None) {
+                return fail(name, message);
+            }
+            values.push(last);
+        }
         function
-            .call(&values, self.scope.header)
+            .call(&values, &self.scope)
             .map(Cow::Owned)
             .or_else(|message| fail(&command.place, message))
     }

@@ -105,6 +105,7 @@ struct Lexer<'t> {
 impl Lexer<'_> {
     fn error<T>(&self, message: impl Into<String>) -> Result<T, TemplateError> {
         Err(TemplateError::Parse {
+            name: "",
             line: line_at(self.template, self.at),
             message: message.into(),
         })
@@ -229,7 +230,15 @@ impl Lexer<'_> {
             }
             '0'..='9' | '.' | '+' | '-' => self.number(),
             c if c.is_alphabetic() || c == '_' => Ok(Kind::Word(self.word())),
-            '!' => self.error("unexpected \"!\" in operand"),
+            c if c.is_ascii_graphic()
+                && !self.template[..self.at].ends_with(char::is_alphanumeric) =>
+            {
+                let context = match self.tokens.is_empty() {
+                    true => "command",
+                    false => "operand",
+                };
+                self.error(format!("unexpected \"{c}\" in {context}"))
+            }
             c => {
                 // Right behind a name, Go finds the name ended badly.
                 let what = match self.template[..self.at].ends_with(char::is_alphanumeric) {

@@ -1,8 +1,7 @@
 //! Go's `text/template` over [`Data`], as far as `--format` needs it.
 //!
 //! Text, fields, pipelines, variables, `if`/`else if`/`with`/`range`/`break`/`continue`,
-//! trimming, comments, Go's functions and Docker's own. Named templates (`define`, `template`,
-//! `block`) and `call` are not there.
+//! trimming, comments, named templates, Go's functions and Docker's own. `call` is not there.
 
 mod call;
 mod evaluate;
@@ -15,23 +14,29 @@ use super::data::Data;
 /// A parsed template.
 #[derive(Debug)]
 pub(crate) struct Template {
-    nodes: Vec<parse::Node>,
+    /// As errors call it.
+    name: &'static str,
+    tree: parse::Tree,
 }
 
 /// What is wrong with a template, in Go's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TemplateError {
     /// The text is no template.
-    #[error("template: :{line}: {message}")]
+    #[error("template: {name}:{line}: {message}")]
     Parse {
+        /// The template's name.
+        name: &'static str,
         /// Line, from 1.
         line: usize,
         /// What is wrong there.
         message: String,
     },
     /// The template does not fit the values.
-    #[error("template: :1:{column}: executing \"\" at <{at}>: {message}")]
+    #[error("template: {name}:1:{column}: executing \"{name}\" at <{at}>: {message}")]
     Execute {
+        /// The template's name.
+        name: &'static str,
         /// Offset of the expression.
         column: usize,
         /// The expression.
@@ -41,6 +46,9 @@ pub(crate) enum TemplateError {
     },
 }
 
+/// What the root is called where a field's parent is asked for.
+pub(crate) const ROOT: &str = ".";
+
 /// What a template may know about its root value beside the fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'s> {
@@ -49,10 +57,14 @@ pub(crate) struct Scope<'s> {
     /// `.Label "key"` of the root.
     pub(crate) label: Option<&'s dyn Fn(&str) -> String>,
     /// The value of a field that the object left out or holds as `null`, given the names of the
-    /// object that holds it (empty when not known) and of the field.
+    /// object that holds it ([`ROOT`] for the root, empty when not known) and of the field.
     pub(crate) absent: fn(parent: &str, field: &str) -> Option<Data>,
     /// The name in JSON of a field that Go calls otherwise.
     pub(crate) alias: fn(field: &str) -> Option<&'static str>,
+    /// Go's name of the type of a struct that a field holds, for errors; none is a map.
+    pub(crate) struct_name: fn(field: &str) -> Option<&'static str>,
+    /// Whether the values are JSON of no known type: what is not there is nothing.
+    pub(crate) untyped: bool,
     /// Whether this prints the header of a table: functions then hand the column's name through.
     pub(crate) header: bool,
 }
@@ -64,6 +76,8 @@ impl Default for Scope<'_> {
             label: None,
             absent: |_, _| None,
             alias: |_| None,
+            struct_name: |_| None,
+            untyped: false,
             header: false,
         }
     }
@@ -72,12 +86,41 @@ impl Default for Scope<'_> {
 impl Template {
     /// Parses a template.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
-        parse::parse(text).map(|nodes| Self { nodes })
+        Self::parse_named(text, "")
+    }
+
+    /// Parses a template that errors call by a name.
+    pub(crate) fn parse_named(text: &str, name: &'static str) -> Result<Self, TemplateError> {
+        match parse::parse(text) {
+            Ok(tree) => Ok(Self { name, tree }),
+            Err(error) => Err(error.of(name)),
+        }
     }
 
     /// Renders the template with `root` as the dot.
     pub(crate) fn render(&self, root: &Data, scope: Scope<'_>) -> Result<String, TemplateError> {
-        evaluate::render(&self.nodes, root, scope)
+        let (text, error) = self.render_partly(root, scope);
+        error.map_or(Ok(text), Err)
+    }
+
+    /// The same; what was printed before a mistake is kept.
+    pub(crate) fn render_partly(
+        &self,
+        root: &Data,
+        scope: Scope<'_>,
+    ) -> (String, Option<TemplateError>) {
+        let (text, error) = evaluate::render(&self.tree, root, scope);
+        (text, error.map(|error| error.of(self.name)))
+    }
+}
+
+impl TemplateError {
+    /// Of a template with a name.
+    fn of(mut self, called: &'static str) -> Self {
+        match &mut self {
+            Self::Parse { name, .. } | Self::Execute { name, .. } => *name = called,
+        }
+        self
     }
 }
 
@@ -109,7 +152,7 @@ mod tests {
                     _ => None,
                 },
                 alias: |field| (field == "Id").then_some("ID"),
-                header: false,
+                ..Scope::default()
             },
         )
     }
@@ -225,6 +268,14 @@ mod tests {
                 "&lt;a&amp;b&gt; a+b%26",
             ),
             ("{{range 3}}{{.}}{{end}}", "012"),
+            (
+                "{{define \"x\"}}<{{.}}>{{end}}{{template \"x\" .N}}{{template \"x\" .ID}}",
+                "<42><0123456789ab>",
+            ),
+            (
+                "{{block \"b\" .State}}{{.Pid}}{{end}}{{template \"b\" $.State}}",
+                "1717",
+            ),
         ] {
             assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
         }
@@ -247,8 +298,8 @@ mod tests {
             ("{{\"a}}", "template: :1: unterminated quoted string"),
             ("\n{{.A !}}", "template: :2: unexpected \"!\" in operand"),
             (
-                "{{define \"x\"}}{{end}}",
-                "template: :1: {{define}} is not supported",
+                "{{template \"x\" .ID}}",
+                "template: :1:11: executing \"\" at <{{template \"x\" .ID}}>: template \"x\" not defined",
             ),
             (
                 "{{.Foo}}",

@@ -27,8 +27,21 @@ pub(super) enum Node {
         body: Vec<Node>,
         otherwise: Vec<Node>,
     },
+    /// `{{template "name" value}}`
+    Call {
+        name: String,
+        value: Option<Pipe>,
+        place: Place,
+    },
     Break,
     Continue,
+}
+
+/// A template and those that it defines by name.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) named: Vec<(String, Vec<Node>)>,
 }
 
 /// Commands joined by `|`, with the variables that take the result.
@@ -82,17 +95,21 @@ enum End {
     Else(Vec<Token>),
 }
 
-pub(super) fn parse(template: &str) -> Result<Vec<Node>, TemplateError> {
+pub(super) fn parse(template: &str) -> Result<Tree, TemplateError> {
     let mut parser = Parser {
         template,
         pieces: lex::pieces(template)?.into_iter(),
         variables: vec!["$".to_owned()],
+        named: Vec::new(),
         loops: 0,
         depth: 0,
     };
     let (nodes, end) = parser.list()?;
     match end {
-        End::Text => Ok(nodes),
+        End::Text => Ok(Tree {
+            nodes,
+            named: parser.named,
+        }),
         End::Block => parser.error(&[], "unexpected {{end}}"),
         End::Else(_) => parser.error(&[], "unexpected {{else}}"),
     }
@@ -102,6 +119,7 @@ struct Parser<'t> {
     template: &'t str,
     pieces: std::vec::IntoIter<Piece<'t>>,
     variables: Vec<String>,
+    named: Vec<(String, Vec<Node>)>,
     loops: usize,
     depth: usize,
 }
@@ -113,6 +131,7 @@ impl Parser<'_> {
             .map_or(self.template.trim_end().len(), |token| token.start);
         let line = lex::line_at(self.template, offset);
         Err(TemplateError::Parse {
+            name: "",
             line,
             message: message.into(),
         })
@@ -150,13 +169,74 @@ impl Parser<'_> {
                 }
                 "break" => nodes.push(Node::Break),
                 "continue" => nodes.push(Node::Continue),
-                "define" | "template" | "block" => {
-                    return self.error(&tokens, format!("{{{{{keyword}}}}} is not supported"));
+                "define" => self.define(&tokens, rest)?,
+                "template" => nodes.push(self.call(&tokens, rest)?),
+                "block" => {
+                    let call = self.call(&tokens, rest)?;
+                    self.define(&tokens, &rest[..1])?;
+                    nodes.push(call);
                 }
                 _ => nodes.push(Node::Action(self.action(&tokens)?)),
             }
         }
         Ok((nodes, End::Text))
+    }
+
+    /// Parses a template that is defined by name; a later one of the name counts.
+    fn define(&mut self, tokens: &[Token], rest: &[Token]) -> Result<(), TemplateError> {
+        let [
+            Token {
+                kind: Kind::Text(name),
+                ..
+            },
+        ] = rest
+        else {
+            return self.error(tokens, "unexpected text in define clause");
+        };
+        self.deeper(tokens)?;
+        let outside = std::mem::replace(&mut self.variables, vec!["$".to_owned()]);
+        let loops = std::mem::take(&mut self.loops);
+        let (nodes, end) = self.list()?;
+        (self.variables, self.loops) = (outside, loops);
+        self.depth -= 1;
+        match end {
+            End::Block => {}
+            End::Text => return self.error(&[], "unexpected EOF"),
+            End::Else(rest) => return self.error(&rest, "unexpected {{else}} in define clause"),
+        }
+        self.named.retain(|(known, _)| known != name);
+        self.named.push((name.clone(), nodes));
+        Ok(())
+    }
+
+    /// Parses the use of a named template.
+    fn call(&mut self, tokens: &[Token], rest: &[Token]) -> Result<Node, TemplateError> {
+        let Some((
+            Token {
+                kind: Kind::Text(name),
+                start,
+                ..
+            },
+            value,
+        )) = rest.split_first()
+        else {
+            return self.error(tokens, "unexpected text in template clause");
+        };
+        let value = match value {
+            [] => None,
+            value => Some(self.pipe(value, false, "template clause")?),
+        };
+        let shown = value
+            .as_ref()
+            .map_or(String::new(), |pipe| format!(" {}", pipe.place.text));
+        Ok(Node::Call {
+            name: name.clone(),
+            value,
+            place: Place {
+                column: *start,
+                text: format!("{{{{template {name:?}{shown}}}}}"),
+            },
+        })
     }
 
     /// Parses a control structure whose keyword was taken.
@@ -292,6 +372,10 @@ impl Parser<'_> {
             let mut operands = Vec::new();
             while let Some(operand) = self.operand(cursor)? {
                 operands.push(operand);
+            }
+            // Go has nothing against a pipe that leads nowhere.
+            if operands.is_empty() && cursor.peek().is_none() && !commands.is_empty() {
+                return Ok(commands);
             }
             if operands.is_empty() {
                 return self.error(

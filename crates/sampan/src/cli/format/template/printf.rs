@@ -99,6 +99,10 @@ fn number(chars: &mut Peekable<Chars<'_>>) -> Option<usize> {
 
 impl Verb {
     fn apply(&self, letter: char, value: &Data) -> String {
+        let value = match (letter, value) {
+            ('v' | 's', shown) => shown,
+            (_, shown) => shown.plain(),
+        };
         let body = match (letter, value) {
             ('v', Data::Text(text)) if self.sharp => quote(text),
             ('v', value) => operand(value),
@@ -107,7 +111,7 @@ impl Verb {
                 let items: Vec<String> = items.iter().map(|item| self.apply('s', item)).collect();
                 return format!("[{}]", items.join(" "));
             }
-            ('s', value @ (Data::Object(_) | Data::Nil(_))) => operand(value),
+            ('s', value @ (Data::Object(_) | Data::Shown(..) | Data::Nil(_))) => operand(value),
             ('q', Data::Text(text)) => quote(&self.cut(text)),
             ('q', Data::List(items)) => {
                 let items: Vec<String> = items.iter().map(|item| self.apply('q', item)).collect();
