@@ -91,6 +91,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel cannot show the files of a layer, or of the upper directory, with other owners.
+    #[error(
+        "users of their own (--userns) take mounts with mapped owners, which this kernel does not have for {}: \
+         Linux 6.3 has them for tmpfs, EROFS and the common file systems of disks",
+        what.display()
+    )]
+    FixedOwners {
+        /// Whose files.
+        what: PathBuf,
+    },
     /// A system call failed.
     #[error("{action} {}", path.display())]
     Io {
@@ -173,6 +183,7 @@ impl Error {
                 }
                 _ => ErrorKind::System,
             },
+            Self::FixedOwners { .. } => ErrorKind::Unsupported,
             Self::Aborted | Self::Worker(_) => ErrorKind::System,
             Self::Fs(source) => match source.kind() {
                 sampan_fs::ErrorKind::NoSpace => ErrorKind::NoSpace,

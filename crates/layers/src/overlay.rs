@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -118,18 +119,33 @@ fn stack_somehow(
     places: &Places,
 ) -> Result<OwnedFd> {
     let mut refused = None;
-    for syntax in [Syntax::Descriptors, Syntax::Paths, Syntax::Joined] {
+    let first = match places {
+        Places::Below(_) => WORKED.load(Ordering::Relaxed),
+        Places::Nowhere => 0,
+    };
+    for (number, syntax) in SYNTAXES.into_iter().enumerate().skip(first) {
         match stack(layers, writable, durability, syntax) {
             Err(Attempt::Syntax(error)) => refused = refused.or(Some(error)),
             Err(Attempt::Failed(error)) => return Err(error),
-            Ok(root) => return Ok(root),
+            Ok(root) => {
+                WORKED.store(number, Ordering::Relaxed);
+                return Ok(root);
+            }
         }
     }
     match places {
-        Places::Below(place) => stack_at(layers, writable, durability, place),
+        Places::Below(place) => {
+            let root = stack_at(layers, writable, durability, place)?;
+            WORKED.store(SYNTAXES.len(), Ordering::Relaxed);
+            Ok(root)
+        }
         Places::Nowhere => Err(refused.unwrap_or(Error::Aborted)),
     }
 }
+
+/// Which of [`SYNTAXES`] has worked last; past them all mount(2). One that the kernel does not
+/// know is an error in its log at every try.
+static WORKED: AtomicUsize = AtomicUsize::new(0);
 
 /// Stacks by mount(2), the only way to name more than a few layers before
 /// Linux 6.8.
@@ -202,6 +218,8 @@ enum Syntax {
     /// Any, for few layers.
     Joined,
 }
+
+const SYNTAXES: [Syntax; 3] = [Syntax::Descriptors, Syntax::Paths, Syntax::Joined];
 
 enum Attempt {
     /// This kernel does not know the way.
@@ -408,7 +426,7 @@ mod tests {
                 open_directory(CWD, &path).unwrap()
             })
             .into();
-        for syntax in [Syntax::Descriptors, Syntax::Paths, Syntax::Joined] {
+        for syntax in SYNTAXES {
             let writable = Opened::new(&Writable {
                 upper: dir(&format!("upper-{syntax:?}")),
                 work: dir(&format!("work-{syntax:?}")),
@@ -432,6 +450,12 @@ mod tests {
         let root = stack_at(&layers, None, Durability::Durable, &place).unwrap();
         let path = PathBuf::from(descriptor_path(&root));
         assert!(std::fs::write(path.join("new"), "").is_err());
+        // What a kernel does not know is tried once.
+        let places = Places::Below(place);
+        let _ = stack_somehow(&layers, None, Durability::Durable, &places).unwrap();
+        let next = SYNTAXES.get(WORKED.load(Ordering::Relaxed));
+        let is_known = |syntax| syntax == Syntax::Joined || !is_newer_than_kernel(syntax);
+        assert!(next.is_none_or(|syntax| is_known(*syntax)), "{next:?}");
     }
 
     fn check(root: &OwnedFd) {

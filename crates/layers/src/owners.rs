@@ -29,7 +29,7 @@ impl Owners<'_> {
         places: &Places,
     ) -> Result<Kept> {
         let what = match path.as_os_str().is_empty() {
-            true => Path::new("a layer"),
+            true => Path::new("one of its layers"),
             false => path,
         };
         let failed = |errno: Errno| Error::io("map the owners of", what, errno);
@@ -37,8 +37,14 @@ impl Owners<'_> {
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH;
         let copy: OwnedFd = open_tree(directory, path, flags).map_err(failed)?;
-        map_owners(copy.as_fd(), self.users, Reach::Mount)
-            .map_err(|error| Error::io("map the owners of", what, error))?;
+        map_owners(copy.as_fd(), self.users, Reach::Mount).map_err(|error| {
+            match error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) {
+                true => Error::FixedOwners {
+                    what: what.to_owned(),
+                },
+                false => Error::io("map the owners of", what, error),
+            }
+        })?;
         places.keep(copy)
     }
 }

@@ -350,7 +350,9 @@ impl LayerStore {
     /// As [`LayerStore::overlay`], with owners that are others outside: each stored owner is shown as
     /// the one that stands for it. What is written is stored with the owners inside. The directories of `writable` lie beside each other.
     ///
-    /// Needs Linux 6.3 (id-mapped mounts of every file system in question).
+    /// # Errors
+    /// [`Error::FixedOwners`] before Linux 6.3, where tmpfs has no id-mapped mounts, and where the
+    /// file system of `writable` has none.
     pub fn overlay_owned(
         &self,
         lowers: &[LayerMount],

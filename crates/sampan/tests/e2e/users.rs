@@ -7,6 +7,21 @@ use sampan_testing::{Fixture, TestEngine, run};
 
 use crate::{SAMPAN, engine_with_busybox};
 
+/// Skips a test where the kernel has no id-mapped mounts of all file systems in question.
+macro_rules! needs_mapped_owners {
+    () => {
+        sampan_kernel::requires!(root, cgroups, overlay, nftables);
+        if !maps_owners() {
+            eprintln!("SKIP: this kernel cannot map the owners of every file system");
+            return;
+        }
+    };
+}
+
+fn maps_owners() -> bool {
+    sampan_kernel::requires::kernel_at_least(6, 3)
+}
+
 /// The first subordinate id that tests remap to.
 const FIRST: u32 = 700_000;
 
@@ -69,8 +84,29 @@ fn owner(path: impl AsRef<std::path::Path>) -> (u32, u32) {
 }
 
 #[test]
-fn ids_are_the_images_inside_and_subordinate_ones_outside() {
+fn a_kernel_that_cannot_map_owners_is_told_of_and_nothing_is_left() {
     sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    if maps_owners() {
+        return;
+    }
+    let engine = remapped();
+    for flags in [&[][..], &["--userns", "0:800000:65536"]] {
+        let run = [&["run", "--rm"], flags, &["busybox", "true"]].concat();
+        let said = engine.sampan(&run).failed(125);
+        assert!(
+            said.contains("users of their own (--userns) take mounts with mapped owners"),
+            "{said}"
+        );
+        assert!(said.contains("Linux 6.3"), "{said}");
+    }
+    let host = ["run", "--rm", "--userns", "host", "busybox", "echo", "ran"];
+    assert_eq!(engine.sampan(&host).ok(), "ran");
+    engine.ledger().assert_no_container();
+}
+
+#[test]
+fn ids_are_the_images_inside_and_subordinate_ones_outside() {
+    needs_mapped_owners!();
     let engine = remapped();
     let info = engine.docker(&["info", "-f", "{{.SecurityOptions}}"]).ok();
     assert!(info.contains("name=userns"), "{info}");
@@ -180,7 +216,7 @@ fn ids_are_the_images_inside_and_subordinate_ones_outside() {
 
 #[test]
 fn copies_images_and_builds_of_a_remapped_engine_have_the_ids_inside() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    needs_mapped_owners!();
     let engine = remapped();
     let script = "mkdir /d; touch /d/own; chown 12:34 /d/own; sleep 1000";
     let _ = engine
@@ -277,7 +313,7 @@ fn copies_images_and_builds_of_a_remapped_engine_have_the_ids_inside() {
 
 #[test]
 fn what_cannot_go_with_other_users_is_refused() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    needs_mapped_owners!();
     let engine = remapped();
     let refused = |flags: &[&str], words: &str| {
         let words_typed = [&["run", "--rm"], flags, &["busybox", "true"]].concat();
@@ -347,7 +383,7 @@ fn what_cannot_go_with_other_users_is_refused() {
 
 #[test]
 fn a_container_can_have_users_of_its_own_in_any_engine_and_keeps_them() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    needs_mapped_owners!();
     let mut engine = engine_with_busybox();
     let flags = [
         "run",
@@ -392,7 +428,7 @@ fn a_container_can_have_users_of_its_own_in_any_engine_and_keeps_them() {
 
 #[test]
 fn layers_that_are_unpacked_and_attached_have_mapped_owners_too() {
-    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    needs_mapped_owners!();
     let engine = remapped_with(&["--layer-driver", "directory", "--layer-mounts", "attached"]);
     let script = "stat -c %u:%g /etc/passwd /etc/hosts /proc/1; touch /made; stat -c %u /made";
     let said = engine.docker(&["run", "--name", "one", "busybox", "sh", "-c", script]);
