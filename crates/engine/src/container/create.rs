@@ -69,7 +69,11 @@ impl Inner {
         } = request;
         merge(&mut config, &image.config.config);
         let (path, args) = command(&config)?;
-        let mut warnings = validate::check(&config, &host, self.cpus())?;
+        let mut warnings = match self.host.unified {
+            true => validate::discard_old(&mut host.resources),
+            false => Vec::new(),
+        };
+        warnings.extend(validate::check(&config, &host, self.cpus())?);
         warnings.extend(SecurityOptions::parse(&host.security_opt)?.warnings(&self.host));
         if host.cgroupns_mode.is_empty() {
             host.cgroupns_mode = spec::default_cgroup_namespace(&self.host, &host).to_owned();

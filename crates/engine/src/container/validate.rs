@@ -57,6 +57,29 @@ pub(crate) fn check(
     Ok(warnings)
 }
 
+/// Takes out limits that control groups of version 2 do not have. Returns warnings.
+pub(crate) fn discard_old(limits: &mut Resources) -> Vec<String> {
+    let mut warnings = Vec::new();
+    // Any other value is refused.
+    if limits
+        .memory_swappiness
+        .take_if(|swappiness| (0..=100).contains(swappiness))
+        .is_some()
+    {
+        warnings.push(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. \
+             Memory swappiness discarded."
+                .to_owned(),
+        );
+    }
+    if limits.oom_kill_disable.take() == Some(true) {
+        warnings.push(
+            "Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned(),
+        );
+    }
+    warnings
+}
+
 /// Checks limits that are to take the place of others.
 pub(crate) fn check_update(host: &HostConfig, cpus: usize) -> Result<()> {
     check_resources(&host.resources, cpus)?;
@@ -322,6 +345,23 @@ mod tests {
             assert!(limits(|r| r.cpuset_cpus = list.into()).is_err(), "{list}");
         }
         assert!(limits(|r| r.cpuset_cpus = "0-1,3".into()).is_ok());
+    }
+
+    #[test]
+    fn what_version_2_does_not_have_is_told_and_taken_out() {
+        let mut limits = Resources {
+            memory_swappiness: Some(10),
+            oom_kill_disable: Some(true),
+            ..Resources::default()
+        };
+        assert_eq!(discard_old(&mut limits).len(), 2);
+        assert_eq!(
+            (limits.memory_swappiness, limits.oom_kill_disable),
+            (None, None)
+        );
+        limits.memory_swappiness = Some(101);
+        assert_eq!(discard_old(&mut limits), [""; 0]);
+        assert_eq!(limits.memory_swappiness, Some(101));
     }
 
     #[test]

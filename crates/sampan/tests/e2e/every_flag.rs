@@ -302,7 +302,15 @@ fn limits_are_those_of_the_control_groups() {
                  --memory 64m --memory-reservation 32m --memory-swap 128m --pids-limit 33 box",
                 Text("box"),
             ),
-            line("update --restart always box", Text("box")),
+            // Before Linux 6.15 a root can only be kept from the start.
+            match sampan_kernel::requires::kernel_at_least(6, 15) {
+                true => line("update --restart always box", Text("box")),
+                false => wrong(
+                    "update --restart always box",
+                    1,
+                    &["the policy holds from the next start on"],
+                ),
+            },
             line(
                 "inspect -f '{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.MemorySwap}} {{.HostConfig.CpusetCpus}}' box",
                 Text("always 134217728 0"),
@@ -357,6 +365,19 @@ fn limits_are_those_of_the_control_groups() {
                 &["no share of real time to give"],
             ),
             line("rm -f real", Same),
+        ]);
+    } else {
+        rows.extend([
+            wrong(
+                "run --rm --memory-swappiness 10 --oom-kill-disable busybox true",
+                0,
+                &["Memory swappiness discarded.", "OomKillDisable discarded."],
+            ),
+            wrong(
+                "run --rm --cpu-rt-runtime 1000 busybox true",
+                125,
+                &["limits of real-time CPU use are for cgroup v1 only"],
+            ),
         ]);
     }
     play(&rows);
