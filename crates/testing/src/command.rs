@@ -67,10 +67,10 @@ pub fn run_in(directory: &Path, program: &str, arguments: &[&str]) -> Ran {
     }
 }
 
-/// Waits until `condition` holds; panics with `what` after half a minute.
+/// Waits until `condition` holds; panics with `what` after two minutes: an emulated machine is slow.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));

@@ -26,8 +26,10 @@ pub(crate) fn on_terminal(
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
+    // How many times as slow as others this machine is.
+    let slow: u64 = std::env::var("SAMPAN_SLOW_MACHINE").map_or(1, |times| times.parse().unwrap());
     for (text, pause) in keys {
-        std::thread::sleep(Duration::from_millis(*pause));
+        std::thread::sleep(Duration::from_millis(pause * slow));
         stdin.write_all(text.as_bytes()).unwrap();
         stdin.flush().unwrap();
     }

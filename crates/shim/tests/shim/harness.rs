@@ -19,7 +19,8 @@ use sampan_shim_protocol::{
 };
 use serde_json::json;
 
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// What is waited for at most: long enough for an emulated machine.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -210,6 +211,17 @@ impl Shim {
 
     /// Lets the shim go and sees that it leaves nothing.
     pub(crate) fn release(mut self) {
+        self.let_go();
+    }
+
+    /// The same, and returns what was logged: to read much may take longer than the shim waits to
+    /// be let go.
+    pub(crate) fn released(mut self) -> Vec<u8> {
+        self.let_go();
+        self.log()
+    }
+
+    fn let_go(&mut self) {
         let reply = self.call(&Request::Release);
         assert!(matches!(reply, Reply::Done), "{reply:?}");
         assert!(!self.cgroup_exists());
