@@ -59,8 +59,14 @@ const PEERS: &[Needed] = &[
     needed("iptables", "iptables"),
 ];
 
-/// What the emulated machine takes, besides what the tests need.
+/// What the emulated machine takes. What its tests need is installed in it.
 const MACHINE: &[Needed] = &[
+    needed("cc", "gcc"),
+    needed("busybox", "busybox-static"),
+    needed("mmdebstrap", "mmdebstrap"),
+    needed("skopeo", "skopeo"),
+    needed("umoci", "umoci"),
+    needed("docker", "docker.io"),
     needed("qemu-system-x86_64", "qemu-system-x86"),
     needed("mkfs.ext4", "e2fsprogs"),
 ];
@@ -81,7 +87,6 @@ pub(crate) fn install_peers() -> Result<()> {
 
 /// The same for the tests in an emulated machine.
 pub(crate) fn install_machine() -> Result<()> {
-    install()?;
     install_missing(MACHINE)
 }
 
