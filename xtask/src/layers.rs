@@ -45,6 +45,7 @@ const ROWS: &[&[&str]] = &[
     &[
         "sampan-network",
         "sampan-logs",
+        "sampan-systemd",
         "sampan-runtime",
         "sampan-shim-protocol",
         "sampan-cgroups",

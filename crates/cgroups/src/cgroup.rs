@@ -521,6 +521,34 @@ pub fn birthplace(hierarchies: &Hierarchies, path: &CgroupPath) -> Option<OwnedF
     })
 }
 
+/// Moves a process into `path` of the v2 tree, which is made where it is
+/// missing; without such a tree nothing is done.
+///
+/// # Errors
+/// [`Error::Create`], [`Error::Open`] or [`Error::Write`].
+pub fn move_process(
+    hierarchies: &Hierarchies,
+    path: &CgroupPath,
+    process: Pid,
+) -> Result<(), Error> {
+    let Some(unified) = hierarchies.unified() else {
+        return Ok(());
+    };
+    make_parents(unified, path)?;
+    let target = unified.directory(path.as_str());
+    match fs::create_dir(&target) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::Create {
+                path: target,
+                source,
+            });
+        }
+        _ => {}
+    }
+    let directory = Directory::open(unified, path)?;
+    directory.write("cgroup.procs", &process.as_raw_nonzero().to_string())
+}
+
 /// Removes the directories of `path` in every hierarchy, as long as nothing
 /// is below them, and says whether none is left. For the cgroup that encloses
 /// an engine's containers.

@@ -21,7 +21,9 @@ mod path;
 mod settings;
 mod statistics;
 
-pub use cgroup::{AttachPlan, Cgroup, CgroupReach, ControllerMount, birthplace, remove_parent};
+pub use cgroup::{
+    AttachPlan, Cgroup, CgroupReach, ControllerMount, birthplace, move_process, remove_parent,
+};
 pub use error::{Error, ErrorKind};
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, Layout};
 pub use path::CgroupPath;

@@ -39,7 +39,10 @@ pub struct Config {
     pub users: Option<crate::IdMaps>,
     /// Where vendors describe devices.
     pub cdi: crate::Cdi,
-    /// Control group of containers that name none; empty for one of the engine's own.
+    /// Who makes containers' control groups.
+    pub cgroup_driver: crate::CgroupDriver,
+    /// Control group of containers that name none; empty for one of the engine's own, or, with
+    /// systemd, its usual slice.
     pub cgroup_parent: String,
     /// How many starts are prepared ahead at most; 0 prepares none.
     pub warm_slots: usize,
@@ -68,6 +71,7 @@ impl Config {
             runtimes: crate::Runtimes::default(),
             users: None,
             cdi: crate::Cdi::default(),
+            cgroup_driver: crate::CgroupDriver::default(),
             cgroup_parent: String::new(),
             warm_slots: crate::WARM_SLOTS,
             fail_points: FailPoints::default(),

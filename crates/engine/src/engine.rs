@@ -216,11 +216,13 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         runtimes,
         users,
         cdi,
+        cgroup_driver,
         cgroup_parent,
         fail_points,
         warm_slots,
     } = config;
-    crate::container::cgroup_parent::check(&cgroup_parent)?;
+    cgroup_driver.check()?;
+    crate::container::cgroup_parent::check(cgroup_driver, &cgroup_parent)?;
     let paths = Paths::new(&root, &run);
     sampan_fs::create_dir_all(&root, 0o711)?;
     sampan_fs::create_dir_all(&run, 0o711)?;
@@ -253,6 +255,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
             runtimes: runtimes.clone(),
             own_users: users.is_some(),
             cdi: cdi.clone(),
+            cgroup_driver,
         },
         host.clone(),
         registry.clone(),
@@ -280,6 +283,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         users,
         mount_users: MountUsers::default(),
         cdi,
+        cgroup_driver,
         cgroup_parent,
     });
     Ok((inner, system, lock))

@@ -25,6 +25,7 @@
 
 mod build;
 mod cdi;
+mod cgroup_driver;
 mod collector;
 mod config;
 mod container;
@@ -52,6 +53,7 @@ pub use build::{
     BlobStore, BuildRequest, BuildService, CacheFilter, CacheSource, Layout, Logins, Sent,
 };
 pub use cdi::Cdi;
+pub use cgroup_driver::CgroupDriver;
 pub use collector::{CollectRequest, CollectorConfig};
 pub use config::Config;
 pub use container::archive::{ExtractOptions, ExtractOwner, FileArchive, PathStat};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use sampan_kernel::ancillary::receive_with_descriptors;
 use sampan_kernel::exec::ArgumentList;
 use sampan_kernel::spawn::{Spawn, spawn};
@@ -85,6 +86,7 @@ impl Executable {
         let greeted = connection.client.send(&hello, Vec::new());
         greeted.map_err(|error| Error::because("talk to a shim", &error))?;
         Ok(Spawned {
+            pid: child.pid,
             connection: Some(connection),
         })
     }
@@ -157,6 +159,7 @@ fn arguments(words: &[&str]) -> Result<ArgumentList> {
 /// A shim that waits for its launch. Dropping it ends the shim and takes its zombie away.
 #[derive(Debug)]
 pub(crate) struct Spawned {
+    pid: Pid,
     /// Taken by the launch.
     connection: Option<Connection>,
 }
@@ -187,6 +190,11 @@ pub(crate) enum LaunchError {
 }
 
 impl Spawned {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// Whether the shim has not ended meanwhile.
     pub(crate) fn lives(&self) -> bool {
         let process = self.connection.as_ref().and_then(|c| c.process.as_ref());

@@ -10,7 +10,7 @@ use crate::Cdi;
 use crate::container::lifecycle::Status;
 use crate::container::registry::Registry;
 use crate::host::Host;
-use crate::{Error, EventBus, ImageService, Result, RuntimeProgram, Runtimes};
+use crate::{CgroupDriver, Error, EventBus, ImageService, Result, RuntimeProgram, Runtimes};
 
 /// What is known of the engine and its host.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +49,8 @@ pub struct SystemInfo {
     pub descriptors: usize,
     /// Clients that listen to events.
     pub event_listeners: usize,
+    /// Who makes containers' control groups.
+    pub cgroup_driver: CgroupDriver,
     /// 1 or 2.
     pub cgroup_version: u8,
     /// Release of the kernel.
@@ -123,6 +125,7 @@ pub(crate) struct About {
     /// Whether containers have users of their own.
     pub(crate) own_users: bool,
     pub(crate) cdi: Cdi,
+    pub(crate) cgroup_driver: CgroupDriver,
 }
 
 #[derive(Debug)]
@@ -239,6 +242,7 @@ impl Shared {
             ipv4_forwarding: forwarding,
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             event_listeners: self.events.listeners(),
+            cgroup_driver: self.about.cgroup_driver,
             cgroup_version: if host.unified { 2 } else { 1 },
             kernel: host.release.clone(),
             operating_system: field("PRETTY_NAME"),

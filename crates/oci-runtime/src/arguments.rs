@@ -373,7 +373,7 @@ fn command(name: &'static str) -> Command {
         .arg(toggle("debug", "Log more"))
         .arg(toggle(
             "systemd-cgroup",
-            "Have systemd make cgroups (not supported)",
+            "Have systemd make the cgroup of a new container, as a scope",
         ))
         .arg(
             option("rootless", "Taken for compatibility; root is needed")

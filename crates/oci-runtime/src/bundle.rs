@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sampan_cgroups::{CgroupPath, CgroupReach};
 use sampan_oci::runtime::{Hooks, Process, Spec};
 use sampan_runtime::{Bundle, Gate, Root, RootEntry, SeccompProgram, Stdio};
+use sampan_systemd::{Scope, Slice};
 
 use crate::arguments::Create;
 use crate::record::Record;
@@ -109,14 +110,56 @@ fn check_version(version: &str) -> Result<()> {
     Ok(())
 }
 
-/// The cgroup of a container, and whether it is one that nobody has named.
-pub(crate) fn cgroup(spec: &Spec, id: &str) -> Result<(CgroupPath, bool)> {
+/// Who makes cgroups.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Manager {
+    Cgroupfs,
+    Systemd,
+}
+
+/// Where a container's cgroup is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In a cgroup that nobody has named and that nothing else lies in.
+    Default(CgroupPath),
+    Named(CgroupPath),
+    /// Below a scope of systemd's.
+    Scope(Scope, CgroupPath),
+}
+
+impl Place {
+    pub(crate) fn cgroup(&self) -> &CgroupPath {
+        match self {
+            Self::Default(path) | Self::Named(path) | Self::Scope(_, path) => path,
+        }
+    }
+
+    pub(crate) fn is_default(&self) -> bool {
+        matches!(self, Self::Default(_))
+    }
+
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        match self {
+            Self::Default(_) | Self::Named(_) => None,
+            Self::Scope(scope, _) => Some(scope),
+        }
+    }
+}
+
+/// Where the cgroup of a container is made.
+pub(crate) fn place(spec: &Spec, id: &str, manager: Manager) -> Result<Place> {
     let named = spec
         .linux
         .as_ref()
-        .and_then(|linux| linux.cgroups_path.as_deref());
-    let Some(named) = named.filter(|path| !path.is_empty()) else {
-        return Ok((format!("{DEFAULT_PARENT}/{id}").parse()?, true));
+        .and_then(|linux| linux.cgroups_path.as_deref())
+        .filter(|path| !path.is_empty());
+    if manager == Manager::Systemd {
+        let scope = scope(named, id)?;
+        let cgroup = scope.container().parse()?;
+        return Ok(Place::Scope(scope, cgroup));
+    }
+    let Some(named) = named else {
+        return Ok(Place::Default(default_cgroup(id)?));
     };
     let parts: Vec<&str> = named
         .split('/')
@@ -127,15 +170,43 @@ pub(crate) fn cgroup(spec: &Spec, id: &str) -> Result<(CgroupPath, bool)> {
         "linux.cgroupsPath {named:?} is the root of all cgroups: name one below it"
     );
     let path = parts.join("/").parse();
-    Ok((
-        path.with_context(|| format!("linux.cgroupsPath {named:?}"))?,
-        false,
-    ))
+    let path = path.with_context(|| format!("linux.cgroupsPath {named:?}"))?;
+    Ok(Place::Named(path))
+}
+
+/// The scope that `slice:prefix:name` stands for, as runc has it.
+fn scope(named: Option<&str>, id: &str) -> Result<Scope> {
+    let Some(named) = named else {
+        let name = format!("{DEFAULT_PARENT}-{id}");
+        return Ok(Scope::new(&name, Slice::system())?);
+    };
+    let parts: Vec<&str> = named.split(':').collect();
+    let &[slice, prefix, name] = &parts[..] else {
+        bail!(
+            "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {named:?} instead"
+        );
+    };
+    ensure!(
+        !name.ends_with(".slice"),
+        "linux.cgroupsPath {named:?} asks for a slice in a scope's place, which is not supported"
+    );
+    let slice = match slice {
+        "" => Slice::system(),
+        "-" => "-.slice".parse()?,
+        slice => slice
+            .parse()
+            .with_context(|| format!("linux.cgroupsPath {named:?}"))?,
+    };
+    let name = match prefix {
+        "" => name.to_owned(),
+        prefix => format!("{prefix}-{name}"),
+    };
+    Scope::new(&name, slice).with_context(|| format!("linux.cgroupsPath {named:?}"))
 }
 
 /// The cgroup that a container would have that has left no record.
 pub(crate) fn default_cgroup(id: &str) -> Result<CgroupPath> {
-    Ok(cgroup(&Spec::default(), id)?.0)
+    Ok(format!("{DEFAULT_PARENT}/{id}").parse()?)
 }
 
 /// The filter of a container.
@@ -231,14 +302,35 @@ mod tests {
             }),
             ..Spec::default()
         };
-        let named =
-            |path: &str| cgroup(&spec(path), "id").map(|(path, _)| path.as_str().to_owned());
+        let by = |manager, path: &str| {
+            place(&spec(path), "id", manager).map(|place| place.cgroup().to_string())
+        };
+        let named = |path: &str| by(Manager::Cgroupfs, path);
         assert_eq!(named("/a/b").unwrap(), "a/b");
         assert_eq!(named("a//b/").unwrap(), "a/b");
         assert_eq!(named("").unwrap(), "sampan-runtime/id");
         assert_eq!(named("a.slice:x:y").unwrap(), "a.slice:x:y");
         assert!(named("/").is_err());
         assert!(named("/a/../b").is_err());
+        let scope = |path: &str| by(Manager::Systemd, path);
+        for (path, cgroup) in [
+            ("a-b.slice:x:y", "a.slice/a-b.slice/x-y.scope/container"),
+            (":x:y", "system.slice/x-y.scope/container"),
+            ("-::y", "y.scope/container"),
+            ("", "system.slice/sampan-runtime-id.scope/container"),
+        ] {
+            assert_eq!(scope(path).unwrap(), cgroup, "{path:?}");
+        }
+        for bad in [
+            "/a/b",
+            "a:b",
+            "a:b:c",
+            "a.slice:b:c:d",
+            "::a.slice",
+            "a.slice:b/c:d",
+        ] {
+            assert!(scope(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use sampan_oci::runtime::Status;
 
 use crate::Failed;
 use crate::arguments::{Call, Global};
+use crate::bundle::Manager;
 use crate::container::Container;
 use crate::log::Log;
 use crate::reexec;
@@ -24,15 +25,20 @@ use crate::reexec;
 /// Runs a command; gives the exit code.
 pub(crate) fn run(global: &Global, log: &Log, call: Call) -> Result<u8, Failed> {
     let root = global.root.as_path();
+    let manager = if global.systemd_cgroup {
+        Manager::Systemd
+    } else {
+        Manager::Cgroupfs
+    };
     match call {
         Call::Create(create) => {
             reexec::from_read_only()?;
-            create::create(root, log, &create)?;
+            create::create(root, log, &create, manager)?;
         }
         Call::Start(id) => create::start(root, log, &id)?,
         Call::Run(run) => {
             reexec::from_read_only()?;
-            return Ok(create::run(root, log, &run)?);
+            return Ok(create::run(root, log, &run, manager)?);
         }
         Call::State(id) => list::state(root, &id)?,
         Call::Kill { id, signal, all } => process::kill(root, &id, &signal, all)?,

@@ -12,6 +12,7 @@ use sampan_runtime::{Running, process_status};
 
 use crate::log::Log;
 use crate::record::{Directory, Process, Record};
+use crate::scope;
 
 /// How long a killed process is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -160,6 +161,12 @@ impl Container {
     /// Removes all that is left of a container that has ended, and tells its hooks `poststop`.
     pub(crate) fn destroy(&self, log: &Log) -> Result<()> {
         sampan_runtime::delete(&self.hierarchies, &self.cgroup)?;
+        if let Some(name) = &self.record.scope {
+            // systemd takes it away in any case once nothing is in it.
+            if let Err(error) = scope::end(&self.hierarchies, name, &self.cgroup) {
+                log.warn(&format!("{error:#}"));
+            }
+        }
         if self.record.default_cgroup
             && let Some(parent) = self.cgroup.parent()
         {

@@ -24,6 +24,7 @@ mod foreground;
 mod log;
 mod record;
 mod reexec;
+mod scope;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -59,15 +60,12 @@ pub fn main(name: &'static str, arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn prepare(global: &Global) -> Result<(), Failed> {
-    if global.systemd_cgroup {
-        let reason = if std::path::Path::new("/run/systemd/system").exists() {
-            "--systemd-cgroup is not supported: leave it out, and cgroups are made directly \
-             (podman: --cgroup-manager=cgroupfs, containerd: SystemdCgroup = false)"
-        } else {
+    if global.systemd_cgroup && !sampan_systemd::is_running() {
+        return Err(anyhow::anyhow!(
             "systemd cgroup flag passed, but systemd support for managing cgroups is not \
              available: this system does not run systemd; leave --systemd-cgroup out"
-        };
-        return Err(anyhow::anyhow!(reason).into());
+        )
+        .into());
     }
     if !rustix::process::geteuid().is_root() {
         return Err(anyhow::anyhow!(

@@ -32,6 +32,9 @@ pub(crate) struct Record {
     pub(crate) cgroup: String,
     /// Whether nothing else lies in the cgroup that encloses this one.
     pub(crate) default_cgroup: bool,
+    /// The name of the scope below which the cgroup lies, where systemd has made one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<String>,
     /// The name of the container's session keyring.
     pub(crate) keyring: Option<String>,
     /// What it was made of.

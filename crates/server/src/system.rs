@@ -149,7 +149,7 @@ fn show(info: SystemInfo, version: ApiVersion) -> wire::Info {
         oom_kill_disable: info.oom_kill_disable,
         system_time: Timestamp::now().to_string(),
         logging_driver: "json-file".to_owned(),
-        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_driver: info.cgroup_driver.to_string(),
         cgroup_version: info.cgroup_version.to_string(),
         nevents_listener: count(info.event_listeners),
         kernel_version: info.kernel,

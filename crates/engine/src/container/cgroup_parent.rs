@@ -1,25 +1,47 @@
 //! `--cgroup-parent`: the control group in which a container's own one lies.
 
 use sampan_cgroups::CgroupPath;
+use sampan_systemd::Slice;
 
 use super::id::ContainerId;
-use crate::{Error, Result};
+use crate::{CgroupDriver, Error, Result};
 
-/// Looks at what was asked for. A path counts from the top of each hierarchy, with or without a
-/// leading slash.
-pub(crate) fn check(parent: &str) -> Result<()> {
+/// Looks at what was asked for: a slice where systemd makes the control groups, elsewhere a path,
+/// which counts from the top of each hierarchy, with or without a leading slash.
+pub(crate) fn check(driver: CgroupDriver, parent: &str) -> Result<()> {
     if parent.is_empty() {
         return Ok(());
     }
+    match driver {
+        CgroupDriver::Cgroupfs => check_path(parent),
+        CgroupDriver::Systemd => slice(parent).map(drop),
+    }
+}
+
+fn check_path(parent: &str) -> Result<()> {
     if parent.ends_with(".slice") && !parent.contains('/') {
         return Err(Error::invalid(format!(
             "cgroup parent {parent} is a slice of systemd, and the engine makes control groups without systemd"
         ))
-        .with_hint("name a path such as /mygroup"));
+        .with_hint(
+            "start the engine with --exec-opt native.cgroupdriver=systemd, or name a path such as /mygroup",
+        ));
     }
     let path = parent.trim_matches('/').parse::<CgroupPath>();
     path.map(drop)
         .map_err(|_| Error::invalid(format!("invalid cgroup parent: {parent}")))
+}
+
+/// The slice that was asked for, or the usual one; refused in Docker's words.
+pub(crate) fn slice(parent: &str) -> Result<Slice> {
+    if parent.is_empty() {
+        return Ok(Slice::system());
+    }
+    parent.parse().map_err(|_| {
+        Error::invalid(
+            "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
+        )
+    })
 }
 
 /// The path of a container's control group; `own` is the engine's parent of all others.
@@ -36,6 +58,7 @@ mod tests {
 
     #[test]
     fn parents_are_paths_from_the_top() {
+        let check = |parent| check(CgroupDriver::Cgroupfs, parent);
         let id = ContainerId::random();
         for parent in ["/a/b", "a/b/"] {
             check(parent).unwrap();
@@ -44,6 +67,19 @@ mod tests {
         assert_eq!(path("own", "", &id), format!("own/{id}"));
         for bad in ["system.slice", "../x", "/a//b", "a/./b", "/"] {
             assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parents_are_slices_where_systemd_makes_them() {
+        let check = |parent| check(CgroupDriver::Systemd, parent);
+        for good in ["", "my-own.slice", "-.slice"] {
+            check(good).unwrap();
+        }
+        assert_eq!(slice("").unwrap().as_str(), "system.slice");
+        for bad in ["/a/b", "a", "a/b.slice", "a--b.slice", "/system.slice"] {
+            let error = check(bad).unwrap_err();
+            assert!(error.message().contains("named as \"xxx.slice\""), "{bad}");
         }
     }
 }

@@ -24,7 +24,7 @@ use super::request::{CreateContainer, Created};
 use super::security::SecurityOptions;
 use super::service::Inner;
 use super::view::{Endpoint, NetworkState};
-use super::{names, spec, validate};
+use super::{cgroup_parent, names, spec, validate};
 use crate::network::{BRIDGE, network_of};
 use crate::users::{self, IdMaps};
 use crate::volume::{CreateVolume, LOCAL, Pin};
@@ -82,6 +82,7 @@ impl Inner {
         if host.resources.cgroup_parent.is_empty() {
             host.resources.cgroup_parent.clone_from(&self.cgroup_parent);
         }
+        cgroup_parent::check(self.cgroup_driver, &host.resources.cgroup_parent)?;
         self.cdi.check(&host.resources.device_requests)?;
         if of_build && (host.privileged || host.network_mode == NetworkMode::Host) {
             // It was allowed what takes the host's users.
@@ -159,6 +160,7 @@ impl Inner {
         if host.network_mode == NetworkMode::Host && host.publish_all_ports {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
+        let groups = self.next_control_groups(&host.resources.cgroup_parent, &id)?;
         let record = Record {
             id: id.clone(),
             name: name.clone(),
@@ -174,6 +176,7 @@ impl Inner {
             lifecycle: Lifecycle::Created { failure: None },
             mounts,
             users,
+            slice: groups.slice().cloned(),
             restart_count: 0,
             health: None,
             stopped_by_hand: false,

@@ -195,8 +195,9 @@ impl Inner {
             None => Ok(()),
         };
         drop(slot);
-        let cgroup = self.remove_cgroup_at(&self.cgroup(container));
-        let runtime = &container.record().host.runtime;
+        let record = container.record();
+        let cgroup = self.remove_control_groups(&self.control_groups(&record));
+        let runtime = &record.host.runtime;
         let forgotten = self
             .runtimes
             .forget(runtime, self.paths.run(), container.id.as_str());
@@ -206,8 +207,9 @@ impl Inner {
 
     /// Takes back what was prepared for a container that nobody has created. Blocks.
     pub(crate) fn clear_slot(&self, id: &ContainerId) -> Result<()> {
-        let cgroup = self.remove_cgroup(id.as_str());
-        cgroup.and(self.clear_shim(id))
+        let groups = self.next_control_groups("", id);
+        let groups = groups.and_then(|groups| self.remove_control_groups(&groups));
+        groups.and(self.clear_shim(id))
     }
 
     fn clear_shim(&self, id: &ContainerId) -> Result<()> {
@@ -225,7 +227,7 @@ impl Inner {
         self.remove_cgroup_at(&format!("{}/{id}", self.networks.names().instance()))
     }
 
-    fn remove_cgroup_at(&self, path: &str) -> Result<()> {
+    pub(crate) fn remove_cgroup_at(&self, path: &str) -> Result<()> {
         let failed =
             |error: sampan_cgroups::Error| crate::Error::because("remove a control group", &error);
         let path: CgroupPath = path.parse().map_err(failed)?;

@@ -11,6 +11,7 @@ pub(crate) mod cgroup_parent;
 pub(crate) mod changes;
 pub(crate) mod commit;
 pub(crate) mod config;
+pub(crate) mod control_groups;
 pub(crate) mod create;
 pub(crate) mod end;
 pub(crate) mod exec;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sampan_oci::{DiffId, ImageId};
 use sampan_shim_protocol::{Health, HealthStatus};
+use sampan_systemd::Slice;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ContainerConfig, HostConfig};
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     /// Its users, where they are not the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) users: Option<IdMaps>,
+    /// Where systemd makes its scope, if systemd makes its control groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<Slice>,
     pub(crate) network: NetworkState,
     #[serde(default)]
     pub(crate) restart_count: u32,

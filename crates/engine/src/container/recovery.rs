@@ -476,13 +476,23 @@ impl Inner {
 
     /// Ends a shim of a container that does not exist any more.
     fn remove_orphan_shim(self: &Arc<Self>, id: &str) {
-        if let Err(error) = self.remove_cgroup(id) {
+        let warn = |error: Error| {
             tracing::warn!(
                 container = id,
                 error = error.message(),
                 "could not end an orphan"
             );
-        }
+        };
+        let scope = self.find_scope(id).unwrap_or_else(|error| {
+            warn(error);
+            None
+        });
+        let ended = match &scope {
+            // Its shim is still to be let go.
+            Some(scope) => self.remove_cgroup_at(&scope.container()),
+            None => self.remove_cgroup(id),
+        };
+        ended.unwrap_or_else(warn);
         let (inner, id) = (self.clone(), id.to_owned());
         self.tasks.spawn(async move {
             let directory = inner.paths.shims().join(&id);
@@ -496,8 +506,9 @@ impl Inner {
                 tokio::time::sleep(AGAIN).await;
             }
             let removed = blocking(move || {
+                let scope = scope.map_or(Ok(()), |scope| inner.remove_control_groups(&scope));
                 let_go_of_mounts(&directory);
-                Ok(sampan_fs::remove_dir_all(&directory)?)
+                scope.and(Ok(sampan_fs::remove_dir_all(&directory)?))
             })
             .await;
             if let Err(error) = removed {

@@ -13,13 +13,12 @@ use tokio_util::task::TaskTracker;
 
 use super::archive::{ExtractOptions, FileArchive, PathStat};
 use super::attach::Attachment;
-use super::cgroup_parent;
 use super::changes::ChangedPath;
 use super::commit::CommitOptions;
 use super::exec::ExecStarter;
 use super::files::Export;
 use super::filter::Surroundings;
-use super::id::{ContainerId, ContainerName, ExecId};
+use super::id::{ContainerName, ExecId};
 use super::lifecycle::Lifecycle;
 use super::mount::MountPoint;
 use super::record::{Paths, Record};
@@ -40,8 +39,8 @@ use crate::rest::Rest;
 use crate::shim::Executable;
 use crate::users::{IdMaps, MountUsers};
 use crate::{
-    Action, Cdi, Error, EventBus, ImageService, NetworkService, Result, Runtimes, VolumeService,
-    blocking,
+    Action, Cdi, CgroupDriver, Error, EventBus, ImageService, NetworkService, Result, Runtimes,
+    VolumeService, blocking,
 };
 
 /// Everything that can be done to containers. A cheap clone.
@@ -79,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) users: Option<IdMaps>,
     pub(crate) mount_users: MountUsers,
     pub(crate) cdi: Cdi,
+    pub(crate) cgroup_driver: CgroupDriver,
     /// Of containers that name none; empty for the engine's own.
     pub(crate) cgroup_parent: String,
 }
@@ -376,16 +376,6 @@ impl ContainerService {
 }
 
 impl Inner {
-    pub(crate) fn cgroup(&self, container: &Container) -> String {
-        let parent = &container.record().host.resources.cgroup_parent;
-        cgroup_parent::path(self.networks.names().instance(), parent, &container.id)
-    }
-
-    /// The control group of a container that asks for no other place.
-    pub(crate) fn cgroup_of(&self, id: &ContainerId) -> String {
-        cgroup_parent::path(self.networks.names().instance(), "", id)
-    }
-
     fn matching(&self, options: &ListOptions) -> Result<Vec<ContainerView>> {
         let created_of = |name: &Option<String>| -> Result<Option<jiff::Timestamp>> {
             let Some(name) = name else { return Ok(None) };

@@ -342,7 +342,8 @@ impl Inner {
             parts: None,
             inner: Arc::downgrade(self),
         };
-        let (spawned, lock) = self.spawn_shim(&slot.id)?;
+        let groups = self.next_control_groups("", &slot.id)?;
+        let (spawned, lock) = self.spawn_shim(&slot.id, &groups)?;
         match self.networks.place() {
             Ok(place) => {
                 slot.parts = Some(Parts {
@@ -362,9 +363,10 @@ impl Inner {
     }
 
     async fn prepare_shim(&self, slot: &mut Slot) -> Result<()> {
+        let groups = self.next_control_groups("", &slot.id)?;
         let preparation = Preparation {
-            cgroup: self.cgroup_of(&slot.id),
-            shim_cgroup: self.shims_cgroup(),
+            cgroup: groups.container(),
+            shim_cgroup: groups.shim(),
             resources: spec::usual_limits(),
         };
         match &mut slot.parts {

@@ -18,6 +18,7 @@ use sampan_shim_protocol::{
 use sampan_state::Sync;
 
 use super::config::NetworkMode;
+use super::control_groups::ControlGroups;
 use super::id::ContainerId;
 use super::lifecycle::{Change, Lifecycle, Run};
 use super::mount::{MountKind, MountPoint};
@@ -119,7 +120,10 @@ impl Inner {
         let _busy = self.slots.busy();
         let steps = &self.fail_points;
         steps.pass("start:begin").await?;
-        let prepared = self.prepare(container, record).await?;
+        let parent = &record.host.resources.cgroup_parent;
+        let groups = self.next_control_groups(parent, &container.id)?;
+        self.note_slice(container, record, &groups).await?;
+        let prepared = self.prepare(container, record, &groups).await?;
         let Prepared {
             spawned,
             lock,
@@ -146,7 +150,7 @@ impl Inner {
             mounts,
             devices: root.devices,
             block_io: root.block_io,
-            cgroup: self.cgroup(container),
+            cgroup: groups.container(),
             hostname: spec::hostname(&record, &self.host),
         })?;
         injection.apply(&mut spec);
@@ -171,9 +175,9 @@ impl Inner {
         let launch = Launch {
             id: container.id.to_string(),
             root: RootSource::Descriptor,
-            cgroup: self.cgroup(container),
+            cgroup: groups.container(),
             cgroup_everywhere: security.writable_cgroups,
-            shim_cgroup: Some(self.shims_cgroup()),
+            shim_cgroup: Some(groups.shim()),
             terminal_size: terminal_size(record.host.console_size),
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
@@ -259,6 +263,7 @@ impl Inner {
         self: &Arc<Self>,
         container: &Arc<Container>,
         record: &Arc<Record>,
+        groups: &ControlGroups,
     ) -> Result<Prepared, StartError> {
         let own = if record.users.is_some() {
             let (inner, record) = (self.clone(), record.clone());
@@ -274,12 +279,23 @@ impl Inner {
         };
         let spawn = {
             let (inner, container) = (self.clone(), container.clone());
+            let groups = groups.clone();
             async move {
                 inner.fail_points.pass("start:shim").await?;
+                let was_waiting = waiting.is_some();
                 let waiting = waiting.filter(|(spawned, _)| spawned.lives());
                 let spawned = match waiting {
                     Some(waiting) => Ok(waiting),
-                    None => blocking(move || inner.spawn_shim(&container.id)).await,
+                    None => {
+                        let spawn = move || {
+                            if was_waiting {
+                                // Its supervisor was killed: the next one needs a scope of its own.
+                                inner.remove_control_groups(&groups)?;
+                            }
+                            inner.spawn_shim(&container.id, &groups)
+                        };
+                        blocking(spawn).await
+                    }
                 };
                 told("shim spawned", spawned)
             }
@@ -318,6 +334,30 @@ impl Inner {
         })
     }
 
+    /// Notes where systemd is about to make the container's scope, if that is news: before there is
+    /// anything to be taken back.
+    async fn note_slice(
+        &self,
+        container: &Arc<Container>,
+        record: &Record,
+        groups: &ControlGroups,
+    ) -> Result<()> {
+        let slice = groups.slice();
+        if record.slice.as_ref() == slice {
+            return Ok(());
+        }
+        let slice = slice.cloned();
+        let noted = self
+            .registry
+            .update_async(container, Sync::Volatile, move |record| {
+                Some(Record {
+                    slice,
+                    ..record.clone()
+                })
+            });
+        noted.await.map(drop)
+    }
+
     /// Notes what a start has made of the network: for the caller, who takes it back should the
     /// start fail, and for the next engine, should this one die from here on. Blocks.
     fn note_network(&self, container: &Container, state: &NetworkState) -> Result<()> {
@@ -348,8 +388,13 @@ impl Inner {
         }
     }
 
-    /// Starts a shim that waits for its launch, and takes the lock that tells of it. Blocks.
-    pub(crate) fn spawn_shim(&self, id: &ContainerId) -> Result<(Spawned, LifeLock)> {
+    /// Starts a shim that waits for its launch, has its scope made where systemd does that, and takes
+    /// the lock that tells of it. Blocks.
+    pub(crate) fn spawn_shim(
+        &self,
+        id: &ContainerId,
+        groups: &ControlGroups,
+    ) -> Result<(Spawned, LifeLock)> {
         let directory = self.make_shim_directory(id)?;
         let deadline = Instant::now() + PREDECESSOR;
         let lock = loop {
@@ -378,17 +423,23 @@ impl Inner {
             }
             _ => {}
         }
-        let cgroup = self.shims_cgroup().parse().ok();
-        let cgroup = cgroup.and_then(|path| birthplace(&self.host.hierarchies, &path));
+        let cgroup = match groups {
+            ControlGroups::Own { shim, .. } => {
+                let path = shim.parse().ok();
+                path.and_then(|path| birthplace(&self.host.hierarchies, &path))
+            }
+            // It is made over a process that is there.
+            ControlGroups::Scope(_) => None,
+        };
         let spawned = self
             .executable
             .start(id.as_str(), cgroup.as_ref().map(AsFd::as_fd))?;
+        if let ControlGroups::Scope(scope) = groups {
+            let description = format!("Container {id} of Sampan");
+            sampan_systemd::start(scope, &description, spawned.pid())
+                .map_err(|error| Error::because("make the container's scope", &error))?;
+        }
         Ok((spawned, lock))
-    }
-
-    /// The cgroup of the shims, away from the engine's own.
-    pub(crate) fn shims_cgroup(&self) -> String {
-        format!("{}/shims", self.networks.names().instance())
     }
 
     pub(crate) fn mount_layers(&self, layers: &[DiffId]) -> Result<Vec<LayerMount>> {

@@ -25,6 +25,7 @@ pub(crate) fn record(lifecycle: Lifecycle) -> Record {
         lifecycle,
         mounts: Vec::new(),
         users: None,
+        slice: None,
         network: Default::default(),
         restart_count: 0,
         health: None,

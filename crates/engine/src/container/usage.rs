@@ -114,7 +114,8 @@ impl Inner {
     pub(crate) fn open_cgroup(&self, container: &Container) -> Result<Cgroup> {
         let failed =
             |error: sampan_cgroups::Error| crate::Error::because("open the control group", &error);
-        let path = self.cgroup(container).parse().map_err(failed)?;
+        let groups = self.control_groups(&container.record());
+        let path = groups.container().parse().map_err(failed)?;
         Cgroup::open(&self.host.hierarchies, &path).map_err(failed)
     }
 }

@@ -298,7 +298,6 @@ fn check_cpuset(list: &str, what: &str) -> Result<()> {
 
 /// What this version refuses by name instead of pretending.
 fn check_unsupported(host: &HostConfig) -> Result<()> {
-    super::cgroup_parent::check(&host.resources.cgroup_parent)?;
     if let Some((option, _)) = host.storage_opt.iter().next() {
         return Err(match option.as_str() {
             "size" => Error::not_implemented(

@@ -9,14 +9,17 @@ use sampan_oci::runtime::Status;
 use sampan_runtime::{Created, Gate, start_at};
 
 use crate::arguments::{Create, Run};
+use crate::bundle::{Manager, Place};
 use crate::container::Container;
 use crate::foreground::{self, Signals};
 use crate::log::Log;
 use crate::record::{Directory, Process, Record};
+use crate::scope::HeldScope;
 use crate::{bundle, console};
 
-pub(crate) fn create(root: &Path, log: &Log, create: &Create) -> Result<()> {
-    let made = make(root, log, create, Detach::Yes).context("sampan-runtime create failed")?;
+pub(crate) fn create(root: &Path, log: &Log, create: &Create, manager: Manager) -> Result<()> {
+    let made =
+        make(root, log, create, manager, Detach::Yes).context("sampan-runtime create failed")?;
     made.created.leave();
     Ok(())
 }
@@ -36,7 +39,7 @@ struct Made {
 }
 
 /// Makes a container and its record; when it fails nothing is left.
-fn make(root: &Path, log: &Log, create: &Create, detach: Detach) -> Result<Made> {
+fn make(root: &Path, log: &Log, create: &Create, manager: Manager, detach: Detach) -> Result<Made> {
     let on_disk = bundle::read(create.bundle.as_deref())?;
     let process = on_disk.spec.process.as_ref();
     let terminal = process
@@ -44,15 +47,16 @@ fn make(root: &Path, log: &Log, create: &Create, detach: Detach) -> Result<Made>
         .terminal;
     let socket = create.console_socket.as_deref();
     console::check(terminal, detach == Detach::Yes, socket)?;
-    let (cgroup, default_cgroup) = bundle::cgroup(&on_disk.spec, &create.id)?;
+    let place = bundle::place(&on_disk.spec, &create.id, manager)?;
     let directory = Directory::create(root, &create.id)?;
     let record = Record {
         id: create.id.clone(),
         bundle: on_disk.directory,
         rootfs: on_disk.rootfs,
         created: jiff::Timestamp::now().to_string(),
-        cgroup: cgroup.to_string(),
-        default_cgroup,
+        cgroup: place.cgroup().to_string(),
+        default_cgroup: place.is_default(),
+        scope: place.scope().map(|scope| scope.name().to_owned()),
         keyring: (!create.no_new_keyring).then(|| format!("_ses.{}", create.id)),
         spec: on_disk.spec,
         maker: Process::own()?,
@@ -60,7 +64,7 @@ fn make(root: &Path, log: &Log, create: &Create, detach: Detach) -> Result<Made>
     };
     let written = directory.write(&record);
     let mut container = Container::of(directory, record)?;
-    let made = written.and_then(|()| make_in(&mut container, create));
+    let made = written.and_then(|()| make_in(&mut container, create, &place));
     match made {
         Ok((created, terminal)) => Ok(Made {
             created,
@@ -77,12 +81,22 @@ fn make(root: &Path, log: &Log, create: &Create, detach: Detach) -> Result<Made>
     }
 }
 
-fn make_in(container: &mut Container, create: &Create) -> Result<(Created, Option<OwnedFd>)> {
+fn make_in(
+    container: &mut Container,
+    create: &Create,
+    place: &Place,
+) -> Result<(Created, Option<OwnedFd>)> {
+    let held = place
+        .scope()
+        .map(|scope| HeldScope::make(&container.hierarchies, scope, &create.id))
+        .transpose()?;
     let gate = Gate::Socket(container.directory.listen()?);
     let bundle = bundle::plan(&container.record, gate, create)?;
     let mut created = sampan_runtime::create(&container.hierarchies, bundle)
         .map_err(with_hint)
         .context("unable to start container process")?;
+    // From here on the container's own process holds it.
+    drop(held);
     container.record.init = Some(Process::of(created.pid())?);
     container.directory.write(&container.record)?;
     let terminal = match (created.take_terminal(), &create.console_socket) {
@@ -154,11 +168,12 @@ fn start_waiting(container: &Container, log: &Log) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn run(root: &Path, log: &Log, run: &Run) -> Result<u8> {
+pub(crate) fn run(root: &Path, log: &Log, run: &Run, manager: Manager) -> Result<u8> {
     let detach = if run.detach { Detach::Yes } else { Detach::No };
     // Before a child is there that could end.
     let signals = (!run.detach).then(Signals::take).transpose()?;
-    let made = make(root, log, &run.create, detach).context("sampan-runtime run failed")?;
+    let made =
+        make(root, log, &run.create, manager, detach).context("sampan-runtime run failed")?;
     let child = pidfd_open(made.created.pid(), PidfdFlags::empty());
     made.created.leave();
     let id = &run.create.id;

@@ -80,7 +80,7 @@ pub(crate) fn features() -> Result<()> {
             "cgroup": {
                 "v1": layout != Layout::V2,
                 "v2": layout != Layout::V1,
-                "systemd": false,
+                "systemd": true,
                 "systemdUser": false,
                 "rdma": hierarchies.supports(Controller::Rdma),
             },

@@ -114,8 +114,13 @@ fn failures_are_in_the_log_and_leave_nothing() {
     );
     let bad = bundle.call(&["state", "../x"]).failed(1);
     assert!(bad.contains("invalid container ID format"), "{bad}");
-    let cgroup = bundle.call(&["--systemd-cgroup", "list"]).failed(1);
-    assert!(cgroup.contains("systemd"), "{cgroup}");
+    if !std::path::Path::new("/run/systemd/system").exists() {
+        let cgroup = bundle.call(&["--systemd-cgroup", "list"]).failed(1);
+        assert!(
+            cgroup.contains("this system does not run systemd"),
+            "{cgroup}"
+        );
+    }
     let checkpoint = bundle
         .call(&["checkpoint", "--image-path", "x", "y"])
         .failed(1);

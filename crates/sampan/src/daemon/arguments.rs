@@ -29,7 +29,8 @@ Options:
                            *.cert with *.key (default \"/etc/docker/certs.d\")
       --cgroup-parent string
                            Control group in which containers have theirs, from
-                           the top (default: one of the engine's own)
+                           the top (default: one of the engine's own); with
+                           systemd a slice (default \"system.slice\")
       --config-file string Docker's configuration file, of which registry-mirrors
                            and insecure-registries are used (default
                            \"/etc/docker/daemon.json\")
@@ -37,7 +38,9 @@ Options:
                            Runtime of containers that name none (default
                            \"sampan\", which is linked in)
       --docker-socket      Also listen on /run/docker.sock
-      --exec-opt list      native.cgroupdriver=cgroupfs, which is the default
+      --exec-opt list      native.cgroupdriver=cgroupfs, which is the default, or
+                           native.cgroupdriver=systemd: systemd makes a scope
+                           for each container
   -G, --group string       Group that may use the socket (default \"sampan\" or \"docker\")
       --help               Print usage
   -H, --host list          Socket to listen on: unix://PATH, tcp://ADDRESS:PORT,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sampan_engine::{Cdi, IdMaps, RuntimeProgram, Runtimes};
+use sampan_engine::{Cdi, CgroupDriver, IdMaps, RuntimeProgram, Runtimes};
 
 use super::remap;
 
@@ -13,6 +13,8 @@ pub(super) struct ContainerSettings {
     /// Users of containers that ask for none.
     pub(super) users: Option<IdMaps>,
     pub(super) cdi: Cdi,
+    /// Who makes their control groups.
+    pub(super) cgroup_driver: CgroupDriver,
     /// Control group of containers that name none.
     pub(super) cgroup_parent: String,
     /// Whether one of its directories was named.
@@ -54,7 +56,7 @@ impl ContainerSettings {
         match name {
             "--add-runtime" => self.add_runtime(value)?,
             "--cgroup-parent" => value.clone_into(&mut self.cgroup_parent),
-            "--exec-opt" => check_execution(value)?,
+            "--exec-opt" => self.cgroup_driver = cgroup_driver(value)?,
             "--cdi-spec-dir" => self.add_device_directory(value)?,
             "--userns-remap" => self.users = remap::read(value)?,
             _ => value.clone_into(&mut self.runtimes.default),
@@ -107,6 +109,8 @@ impl ContainerSettings {
 
     /// Looks at what the flags come to together.
     pub(super) fn check(&self) -> Result<(), String> {
+        let driver = self.cgroup_driver.check();
+        driver.map_err(|error| error.message().to_owned())?;
         let default = &self.runtimes.default;
         if self.runtimes.is_known(default) {
             return Ok(());
@@ -117,20 +121,14 @@ impl ContainerSettings {
     }
 }
 
-/// Looks at `--exec-opt`, which has one option.
-fn check_execution(text: &str) -> Result<(), String> {
+/// Reads `--exec-opt`, which has one option.
+fn cgroup_driver(text: &str) -> Result<CgroupDriver, String> {
     match text.split_once('=') {
-        Some(("native.cgroupdriver", "cgroupfs")) => Ok(()),
-        Some(("native.cgroupdriver", "systemd")) => Err(
-            "--exec-opt native.cgroupdriver=systemd is not supported: the engine makes control groups itself \
-             (cgroupfs)"
-                .to_owned(),
-        ),
-        Some(("native.cgroupdriver", other)) => Err(format!(
-            "invalid --exec-opt native.cgroupdriver={other}: use cgroupfs"
-        )),
+        Some(("native.cgroupdriver", name)) => name.parse().map_err(|_| {
+            format!("invalid --exec-opt native.cgroupdriver={name}: use cgroupfs or systemd")
+        }),
         _ => Err(format!(
-            "invalid --exec-opt {text}: the one option is native.cgroupdriver=cgroupfs"
+            "invalid --exec-opt {text}: the one option is native.cgroupdriver=cgroupfs or =systemd"
         )),
     }
 }

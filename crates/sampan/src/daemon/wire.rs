@@ -99,6 +99,7 @@ async fn serve(
     config.registries = registries.clone();
     config.proxies = registries::proxies();
     config.runtimes = settings.containers.runtimes.clone();
+    config.cgroup_driver = settings.containers.cgroup_driver;
     config
         .cgroup_parent
         .clone_from(&settings.containers.cgroup_parent);

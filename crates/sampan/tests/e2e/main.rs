@@ -45,6 +45,7 @@ mod services;
 mod sessions;
 mod space;
 mod storage;
+mod systemd;
 mod table;
 mod transcripts;
 mod users;
