@@ -50,7 +50,7 @@ const ROWS: &[&[&str]] = &[
         "sampan-shim-protocol",
         "sampan-cgroups",
     ],
-    &["sampan-fs", "sampan-oci", "sampan-kernel"],
+    &["sampan-fs", "sampan-oci", "sampan-text", "sampan-kernel"],
 ];
 
 /// Rows whose crates know nothing of each other: they meet in the engine.

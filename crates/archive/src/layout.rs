@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sampan_oci::manifest::{Document, MAX_MANIFEST};
 use sampan_oci::{Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
+use sampan_text::path::below_root;
 use serde::Deserialize;
 
-use crate::reader::key;
 use crate::{Error, Result};
 
 /// The longest member that is kept in memory as a document.
@@ -109,7 +109,7 @@ impl Contents {
 
     /// Follows links to the member that a path means.
     fn resolve(&self, path: &str) -> Result<String> {
-        let mut path = key(path);
+        let mut path = below_root(path);
         for _ in 0..MAX_LINKS {
             if self.blobs.contains(&path) || self.documents.contains_key(&path) {
                 return Ok(path);
@@ -200,7 +200,7 @@ impl Contents {
             .map(|(i, path)| {
                 let descriptor = manifest
                     .map(|(_, manifest)| manifest.layers[i].clone())
-                    .filter(|descriptor| key(path) == blob_path(&descriptor.digest));
+                    .filter(|descriptor| below_root(path) == blob_path(&descriptor.digest));
                 Ok(ArchivedLayer {
                     path: self.resolve(path)?,
                     descriptor,

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use sampan_text::with_causes;
+
 use crate::progress::Failure;
 use crate::sandbox::SandboxError;
 
@@ -117,15 +119,8 @@ impl Error {
                 command: command.clone(),
                 code: *code,
             },
-            other => Failure::Other(other.with_causes()),
+            other => Failure::Other(with_causes(other)),
         }
-    }
-
-    /// The message, and those of its causes behind it.
-    pub fn with_causes(&self) -> String {
-        let causes = std::iter::successors(std::error::Error::source(self), |e| e.source());
-        let causes = causes.map(|cause| format!(": {cause}"));
-        self.to_string() + &causes.collect::<String>()
     }
 
     /// Whether a file is not there.

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sampan_images::{ArtifactDocument, HeldLayer};
 use sampan_oci::{Descriptor, DiffId, Digest, MediaType};
+use sampan_text::with_causes;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::{Cache, Key, Record};
@@ -443,7 +444,7 @@ impl Elsewhere {
                     "the cache {} cannot be used: layer {}: {}",
                     import.name,
                     self.descriptor.digest.short(),
-                    error.with_causes()
+                    with_causes(&error)
                 );
                 let why = import.broken.get_or_init(|| why);
                 Err(Error::Step(why.clone()))

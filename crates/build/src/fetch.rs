@@ -8,12 +8,13 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sampan_dockerfile::{Add, Source};
 use sampan_images::{HeldLayer, ImageStore};
+use sampan_text::path::below_root;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, serve_while};
 use crate::cache::Cache;
 use crate::context::Context;
-use crate::copy::{Fetched, clean};
+use crate::copy::Fetched;
 use crate::files::Files;
 use crate::git::{self, GitSource, Login, Scratch};
 use crate::secrets::Secrets;
@@ -104,7 +105,7 @@ impl Solver<'_> {
         let build = self.build;
         let fetched = self.fetcher().repository(&source, made, &self.cancel)?;
         let files = Context::of_layers(fetched.layers).files(build.images)?;
-        let path = clean(&source.subdirectory);
+        let path = below_root(&source.subdirectory);
         let resolved = files.resolve(path.as_bytes())?;
         if !resolved.exists {
             return Err(Error::Step(format!(

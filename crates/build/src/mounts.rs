@@ -10,11 +10,12 @@ use sampan_archive::{Attributes, LayerWriter};
 use sampan_dockerfile::{Mount, MountKind, Sharing, Variables};
 use sampan_images::HeldLayer;
 use sampan_oci::DiffId;
+use sampan_text::path::{absolute, below_root};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Key};
 use crate::cache_mount::{InUse, Wish};
-use crate::copy::{absolute, clean, contents};
+use crate::copy::{contents, in_directory};
 use crate::files::{Files, Found, Kind, join, shown};
 use crate::sandbox::{Access, MountSource, RunStep, SecretVariable, StepMount, Stub};
 use crate::solve::Solver;
@@ -69,7 +70,7 @@ impl Solver<'_> {
             let place = mount
                 .target
                 .as_ref()
-                .map(|target| format!("/{}", clean(&absolute(state.directory(), target))));
+                .map(|target| in_directory(state.directory(), target));
             if place.as_deref() == Some("/") {
                 return Err(Error::Step("invalid mount target \"/\"".to_owned()));
             }
@@ -116,7 +117,7 @@ impl Solver<'_> {
                                 content: part.content,
                             })
                         }
-                        None if clean(&source).is_empty() => None,
+                        None if below_root(&source).is_empty() => None,
                         None => {
                             return Err(Error::Step(format!(
                                 "the cache mount at {target} has source={source} and no from=: say which stage, image or context it is filled from"
@@ -152,7 +153,7 @@ impl Solver<'_> {
                     let file = match (place, &env) {
                         (Some(place), _) => Some(place),
                         (None, Some(_)) => None,
-                        (None, None) => Some(format!("/{}", clean(&format!("/run/secrets/{id}")))),
+                        (None, None) => Some(absolute(&format!("/run/secrets/{id}"))),
                     };
                     if let Some(target) = file {
                         let source = MountSource::Secret {
@@ -196,7 +197,7 @@ impl Solver<'_> {
             None => self.context(),
             Some(name) => self.files_of(&self.plan.mount_source(stage, name))?,
         };
-        let resolved = files.resolve(clean(source).as_bytes())?;
+        let resolved = files.resolve(below_root(source).as_bytes())?;
         if !resolved.exists || files.is_hidden(&resolved.path) && !resolved.path.is_empty() {
             return Err(Error::Step(format!(
                 "failed to calculate checksum of {}: not found",

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use sampan_archive::{Attributes, LayerWriter};
 use sampan_dockerfile::{MAX_SIZE, Source, Transfer};
 use sampan_images::HeldLayer;
+use sampan_text::path::below_root;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::copy::{Unpack, Wish, clean, is_archive, select};
+use crate::copy::{Unpack, Wish, is_archive, select};
 use crate::fetch::Fetcher;
 use crate::files::{Files, Kind};
 use crate::git::GitSource;
@@ -86,7 +87,7 @@ impl Fetcher<'_> {
 
     /// A directory of a context as a context.
     fn part(&self, whole: Context, path: &str, made: &mut Vec<HeldLayer>) -> Result<Context> {
-        let path = clean(path);
+        let path = below_root(path);
         if path.is_empty() {
             return Ok(whole);
         }

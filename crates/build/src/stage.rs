@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Found, Key, KeyMaker, Record};
 use crate::config;
-use crate::copy::{Sources, Unpack, Wish, absolute, clean, make_directory, select};
+use crate::copy::{Sources, Unpack, Wish, in_directory, make_directory, select};
 use crate::exchange::{Passed, StepLayer, here};
 use crate::files::Files;
 use crate::mounts;
@@ -656,7 +656,7 @@ impl Solver<'_> {
     }
 
     fn workdir(&self, stage: usize, path: &str, state: &mut State) -> Result<()> {
-        let path = format!("/{}", clean(&absolute(state.directory(), path)));
+        let path = in_directory(state.directory(), path);
         path.clone_into(&mut state.config.config.working_dir);
         let told = format!("WORKDIR {path}");
         if path == "/" {

@@ -1,5 +1,7 @@
 //! `.dockerignore`: what of a context does not exist for a build.
 
+use sampan_text::path;
+
 use crate::error::{Error, ErrorKind};
 use crate::glob::Pattern;
 
@@ -57,7 +59,7 @@ impl Ignore {
                 return Err(Error::new(ErrorKind::Pattern, message)
                     .with_hint("! needs the pattern of what is to be kept"));
             }
-            let clean = clean(text);
+            let clean = path::clean(text);
             let relative = match clean.strip_prefix('/') {
                 Some(relative) if !relative.is_empty() => relative,
                 _ => &clean,
@@ -131,29 +133,6 @@ impl Ignore {
         rules
             .take_while(|(rule, matched)| rule.exception || !**matched)
             .any(|(rule, _)| rule.exception && rule.pattern.may_match_below(path))
-    }
-}
-
-/// The shortest form of a path: no `.`, no `//`, `..` taken away where it can be, as Go's
-/// `path.Clean`.
-pub fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
     }
 }
 

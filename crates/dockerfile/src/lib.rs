@@ -23,7 +23,6 @@
 
 mod chmod;
 mod directive;
-mod duration;
 mod error;
 mod expose;
 mod flags;
@@ -47,7 +46,7 @@ pub use error::{Error, ErrorKind, Location};
 pub use expose::exposed_ports;
 pub use glob::Pattern;
 pub use heredoc::Heredoc;
-pub use ignore::{Ignore, Visit, clean};
+pub use ignore::{Ignore, Visit};
 pub use instruction::{
     Add, ArgDeclaration, Command, Copy, Healthcheck, Instruction, KeyValue, Network, Run, Script,
     Security, Source, Step, Transfer, Trigger,

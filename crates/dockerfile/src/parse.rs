@@ -1,7 +1,8 @@
 //! From lines to instructions.
 
+use sampan_text::duration;
+
 use crate::chmod::Chmod;
-use crate::duration;
 use crate::error::{Error, ErrorKind, Location, did_you_mean, quoted};
 use crate::flags::{Flags, Kind};
 use crate::heredoc::{self, Heredoc};

@@ -23,6 +23,7 @@ use sampan_images::{
     PullOptions,
 };
 use sampan_oci::{DiffId, Digest, Platform, Reference};
+use sampan_text::with_causes;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -32,7 +33,6 @@ use crate::container::config::{
 use crate::container::request::{AttachOptions, ClientStream, CreateContainer, WaitCondition};
 use crate::container::request::{RemoveOptions, RemoveRunning, RemoveVolumes};
 use crate::container::service::Inner;
-use crate::error::chain;
 use crate::{Action, ContainerService, Error, ErrorKind, EventKind, Result, blocking, prune};
 
 /// Bytes of a command's output handed on at once.
@@ -413,7 +413,7 @@ fn solve(
     let web: &Web<'_> = &|url, authorization| {
         let opened = runtime.block_on(store.open_url(url, authorization));
         opened.map_err(|error| {
-            sampan_build::Error::Step(format!("failed to fetch {url}: {}", chain(&error)))
+            sampan_build::Error::Step(format!("failed to fetch {url}: {}", with_causes(&error)))
         })
     };
     let fetcher = Fetcher {
@@ -518,7 +518,7 @@ fn failure(error: &sampan_build::Error) -> Error {
         Kind::Cancelled => ErrorKind::Unavailable,
         Kind::Internal => ErrorKind::Internal,
     };
-    let made = Error::new(kind, error.with_causes());
+    let made = Error::new(kind, with_causes(&error));
     match error.code() {
         Some(code) => made.with_code(code),
         None => made,
@@ -559,7 +559,7 @@ impl Bases<'_> {
         tell(BaseNews::Wanted);
         let image = self.look(name, platform, &tell);
         let why = image.as_ref().err();
-        tell(BaseNews::Found(why.map(sampan_build::Error::with_causes)));
+        tell(BaseNews::Found(why.map(|why| with_causes(why))));
         let image = image?;
         found.insert(key, image.clone());
         Ok(image)
@@ -625,9 +625,9 @@ impl Bases<'_> {
                     "{name} is here for {}, not for {platform} (FROM --platform chooses), and cannot \
                      be pulled: {}",
                     image.config.platform(),
-                    chain(&error)
+                    with_causes(&error)
                 )),
-                _ => wrong(chain(&error)),
+                _ => wrong(with_causes(&error)),
             })?;
             images.tell_pulled(&pulled.image, &reference);
             Ok(pulled.image)

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use sampan_text::with_causes;
+
 /// Result of the engine's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -110,7 +112,7 @@ impl Error {
         doing: impl fmt::Display,
         cause: &(dyn std::error::Error + 'static),
     ) -> Self {
-        Self::internal(format!("{doing}: {}", chain(cause)))
+        Self::internal(format!("{doing}: {}", with_causes(cause)))
     }
 
     /// Turns the class into "the request is wrong".
@@ -142,21 +144,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A chain of causes in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
-
 impl From<sampan_fs::Error> for Error {
     fn from(error: sampan_fs::Error) -> Self {
-        let converted = Self::internal(chain(&error));
+        let converted = Self::internal(with_causes(&error));
         match error.hint() {
             Some(hint) => converted.with_hint(hint),
             None => converted,
@@ -166,7 +156,7 @@ impl From<sampan_fs::Error> for Error {
 
 impl From<sampan_state::Error> for Error {
     fn from(error: sampan_state::Error) -> Self {
-        let converted = Self::internal(chain(&error));
+        let converted = Self::internal(with_causes(&error));
         match error.hint() {
             Some(hint) => converted.with_hint(hint),
             None => converted,

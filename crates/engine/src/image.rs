@@ -11,11 +11,11 @@ use sampan_images::{
     RemoveOptions as Options, Removed, Saved, Space,
 };
 use sampan_oci::{DiffId, ImageId, Platform, Reference};
+use sampan_text::with_causes;
 
 use crate::collector::{Collector, CollectorConfig};
 use crate::container::record::Record;
 use crate::container::registry::Registry;
-use crate::error::chain;
 use crate::prune::{self, PruneFilter, Pruned};
 use crate::{Action, Error, ErrorKind, EventBus, EventKind, Result, glob, moment};
 
@@ -464,7 +464,7 @@ impl From<sampan_images::Error> for Error {
             Images::NoSpace | Images::Internal => ErrorKind::Internal,
         };
         let hint = error.hint();
-        let converted = Self::new(kind, chain(&error));
+        let converted = Self::new(kind, with_causes(&error));
         match hint {
             Some(hint) => converted.with_hint(hint),
             None => converted,
@@ -474,7 +474,7 @@ impl From<sampan_images::Error> for Error {
 
 impl From<sampan_layers::Error> for Error {
     fn from(error: sampan_layers::Error) -> Self {
-        Self::internal(chain(&error))
+        Self::internal(with_causes(&error))
     }
 }
 

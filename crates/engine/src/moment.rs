@@ -3,12 +3,13 @@
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use sampan_text::duration;
 
 /// Reads `24h`, `1h30m`, `2026-01-02`, `2026-01-02T15:04:05`, RFC 3339 or `1136073600.5`; spans
 /// count back from `now`, dates without a zone are the host's.
 pub(crate) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
-    if let Some(span) = duration(text) {
-        return now.checked_sub(span).ok();
+    if let Some(span) = duration::parse(text) {
+        return now.checked_sub(SignedDuration::from_nanos(span)).ok();
     }
     if let Some(at) = seconds(text) {
         return Some(at);
@@ -37,38 +38,6 @@ fn seconds(text: &str) -> Option<Timestamp> {
     }
     let nanoseconds: i32 = format!("{fraction:0<9}").parse().ok()?;
     Timestamp::new(seconds, nanoseconds).ok()
-}
-
-/// Go's durations: numbers with units, such as `1h30m` or `1.5h`.
-fn duration(text: &str) -> Option<SignedDuration> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        total += number
-            * match &rest[..end] {
-                "ns" => 1e-9,
-                "us" | "µs" | "μs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return None,
-            };
-        rest = &rest[end..];
-    }
-    SignedDuration::try_from_secs_f64(if negative { -total } else { total }).ok()
 }
 
 #[cfg(test)]

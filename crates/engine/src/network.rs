@@ -12,6 +12,7 @@ use sampan_network::{
     HostPort, InterfaceName, Ipam, Isolation, MacAddress, NetworkNames, NetworkNamespace, Policy,
     Pool, PortAllocator, PortBinding, PortRequest, Published,
 };
+use sampan_text::with_causes;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
@@ -20,7 +21,6 @@ use crate::container::id::{ContainerId, NetworkId};
 use crate::container::record::Record;
 use crate::container::registry::Registry;
 use crate::container::view::{Endpoint, NetworkState, PublishedPort};
-use crate::error::chain;
 use crate::prune::{PruneFilter, Pruned};
 use crate::{Error, ErrorKind, Result};
 
@@ -405,7 +405,7 @@ impl NetworkService {
         policy.add_bridge(firewall_bridge(&opened.bridge));
         for (record, endpoint, address) in on_bridge {
             if let Err(error) = opened.ipam.adopt(address) {
-                tracing::warn!(container = %record.id, %address, error = chain(&error), "an address is in use twice");
+                tracing::warn!(container = %record.id, %address, error = with_causes(&error), "an address is in use twice");
             }
             if let Ok(interface) = endpoint.host_interface.parse() {
                 live.insert(interface);
@@ -776,7 +776,7 @@ impl From<sampan_network::Error> for Error {
             Network::Forbidden => ErrorKind::Forbidden,
             Network::Exhausted | Network::System => ErrorKind::Internal,
         };
-        let converted = Self::new(kind, chain(&error));
+        let converted = Self::new(kind, with_causes(&error));
         match error.hint() {
             Some(hint) => converted.with_hint(hint),
             None => converted,

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use sampan_fs::Root;
 use sampan_state::{Layout, Store, Sync};
+use sampan_text::with_causes;
 use serde::{Deserialize, Serialize};
 
 use crate::container::id::random_hex;
@@ -606,6 +607,6 @@ fn remove(path: &Path) {
     let is_directory = rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir());
     if is_directory && let Err(error) = sampan_fs::remove_dir_all(path) {
-        tracing::warn!(path = %path.display(), error = crate::error::chain(&error), "could not remove what was left");
+        tracing::warn!(path = %path.display(), error = with_causes(&error), "could not remove what was left");
     }
 }

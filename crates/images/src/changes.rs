@@ -2,6 +2,7 @@
 //! Dockerfile that only touch the configuration.
 
 use sampan_oci::config::{Healthcheck, RunConfig};
+use sampan_text::duration;
 
 use crate::{Error, Result};
 
@@ -295,7 +296,9 @@ fn healthcheck(config: &RunConfig, rest: &str) -> Result<Healthcheck> {
             }
             _ => return Err(bad()),
         };
-        *field = duration(value).ok_or_else(bad)?;
+        *field = duration::parse(value)
+            .filter(|nanoseconds| *nanoseconds >= 0)
+            .ok_or_else(bad)?;
     }
     let (kind, command) = rest
         .split_once(|c: char| c.is_ascii_whitespace())
@@ -321,40 +324,6 @@ fn healthcheck(config: &RunConfig, rest: &str) -> Result<Healthcheck> {
     Ok(health)
 }
 
-/// Reads Go's durations, as in `1m30s`, as nanoseconds.
-fn duration(text: &str) -> Option<i64> {
-    if text == "0" {
-        return Some(0);
-    }
-    let mut rest = text;
-    let mut total = 0f64;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        total += number
-            * match &rest[..unit] {
-                "ns" => 1.0,
-                "us" | "µs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return None,
-            };
-        rest = &rest[unit..];
-    }
-    // Every bound of Docker's is far below; a float holds nanoseconds of months exactly.
-    #[allow(clippy::cast_possible_truncation)]
-    (total < 1e18).then_some(total as i64)
-}
-
 /// Joins a path to the directory before it and resolves `.` and `..`.
 fn join(before: &str, path: &str) -> String {
     let whole = if path.starts_with('/') {
@@ -362,17 +331,7 @@ fn join(before: &str, path: &str) -> String {
     } else {
         format!("{before}/{path}")
     };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in whole.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
+    sampan_text::path::absolute(&whole)
 }
 
 #[cfg(test)]

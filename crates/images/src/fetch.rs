@@ -17,6 +17,7 @@ use sampan_layers::{Ingest, Layer};
 use sampan_oci::Descriptor;
 use sampan_oci::digest::DiffId;
 use sampan_registry_client::{Client, Piece, Source};
+use sampan_text::with_causes;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
@@ -75,7 +76,7 @@ impl Fetch {
                     tracing::warn!(
                         mirror = source.registry,
                         layer = %self.layer.digest,
-                        error = crate::error::chain(&error),
+                        error = with_causes(&error),
                         "a mirror does not have the layer"
                     );
                 }

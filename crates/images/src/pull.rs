@@ -9,6 +9,7 @@ use sampan_oci::config::MAX_CONFIG;
 use sampan_oci::digest::{DiffId, Digest};
 use sampan_oci::{Descriptor, Document, ImageConfig, Manifest, MediaType, Platform, Reference};
 use sampan_registry_client::{Client, Credentials, FetchedManifest, Source, Target};
+use sampan_text::with_causes;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::fetch::Fetch;
@@ -140,7 +141,7 @@ impl ImageStore {
                     tracing::warn!(
                         mirror = source.registry,
                         image = source.title,
-                        error = crate::error::chain(&error),
+                        error = with_causes(&error),
                         "a mirror does not have the image"
                     );
                 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sampan_oci::ImageConfig;
 use sampan_oci::digest::{DiffId, Digest};
+use sampan_text::with_causes;
 
-use crate::error::chain;
 use crate::store::ImageStore;
 use crate::{Image, Result};
 
@@ -109,7 +109,7 @@ impl ImageStore {
             why: match error {
                 sampan_layers::Error::Damaged { what, .. } => what.to_owned(),
                 sampan_layers::Error::NotFound(_) => "missing".to_owned(),
-                other => chain(&other),
+                other => with_causes(&other),
             },
         })
     }
@@ -118,7 +118,7 @@ impl ImageStore {
         let why = match self.content().is_whole(digest) {
             Ok(true) => return None,
             Ok(false) => "its bytes have another digest".to_owned(),
-            Err(error) => chain(&error),
+            Err(error) => with_causes(&error),
         };
         Some(Damage {
             what: format!("blob {digest}"),

@@ -9,13 +9,7 @@ fn main() -> ExitCode {
     match sampan_layers::worker::run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            eprintln!("{text}");
+            eprintln!("{}", sampan_text::with_causes(&error));
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,8 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER}
 use http::{Method, StatusCode};
 use reqwest::{NoProxy, Proxy, Response, Url};
 
+use sampan_text::root_cause;
+
 use crate::address::{api_host, host_of, refuse, same_origin};
 use crate::challenge::{Challenge, challenge};
 use crate::error::Cause;
@@ -532,14 +534,9 @@ impl Client {
                 seconds: self.0.config.stall_timeout.as_secs(),
             };
         }
-        let mut reason: &dyn std::error::Error = error;
-        while let Some(source) = reason.source() {
-            reason = source;
-        }
-        let reason = if error.is_timeout() {
-            "connection timed out".to_owned()
-        } else {
-            reason.to_string()
+        let reason = match error.is_timeout() {
+            true => "connection timed out".to_owned(),
+            false => root_cause(error).to_string(),
         };
         Error::Transport {
             method,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sampan_cgroups::Hierarchies;
 use sampan_oci::runtime::Spec;
 use sampan_runtime::{Bundle, Root, Stdio, create, seccomp};
+use sampan_text::with_causes;
 
 struct Arguments {
     bundle: PathBuf,
@@ -90,31 +91,19 @@ fn once(arguments: &Arguments) -> Result<i32, String> {
         .map(seccomp::compile)
         .transpose()
         .map_err(|error| error.to_string())?;
-    let hierarchies = Hierarchies::detect().map_err(|error| chain(&error))?;
+    let hierarchies = Hierarchies::detect().map_err(|error| with_causes(&error))?;
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     let mut bundle = Bundle::new(spec, Root::Directory(root.path));
     bundle.directory = directory;
     bundle.seccomp = filter;
     let path = format!("sampan-bundle-{}", arguments.id);
-    bundle.cgroup = Some(path.parse().map_err(|error| chain(&error))?);
+    bundle.cgroup = Some(path.parse().map_err(|error| with_causes(&error))?);
     if terminal {
         bundle.stdio = Stdio::Terminal { size: None };
     }
-    let container = create(&hierarchies, bundle).map_err(|error| chain(&error))?;
-    let running = container.start().map_err(|error| chain(&error))?;
-    let ending = running.wait().map_err(|error| chain(&error))?;
-    running.delete().map_err(|error| chain(&error))?;
+    let container = create(&hierarchies, bundle).map_err(|error| with_causes(&error))?;
+    let running = container.start().map_err(|error| with_causes(&error))?;
+    let ending = running.wait().map_err(|error| with_causes(&error))?;
+    running.delete().map_err(|error| with_causes(&error))?;
     Ok(ending.code())
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

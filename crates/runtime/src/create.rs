@@ -11,6 +11,7 @@ use sampan_kernel::descriptors::close_copy;
 use sampan_kernel::mount::{MountAttributes, MountChange};
 use sampan_kernel::pidfd;
 use sampan_oci::runtime::{Hooks, Linux, Spec};
+use sampan_text::path::absolute;
 
 use crate::agent::Agent;
 use crate::attributes::has_selinux;
@@ -21,7 +22,7 @@ use crate::container::Parts;
 use crate::created::{About, Created};
 use crate::devices::Origin;
 use crate::exec::open_child;
-use crate::mounts::{MountContext, MountPlans, clean};
+use crate::mounts::{MountContext, MountPlans};
 use crate::namespaces::{ContainerNamespaces, UserNamespace, name_to_set, time_offsets};
 use crate::process::{MissingDirectory, Planned, ProcessContext, ProcessPlan};
 use crate::report::{Answer, died, receive, report_socket, tell};
@@ -190,7 +191,7 @@ impl Prepared {
             },
         )?;
         let paths = |paths: &[String]| -> Result<Vec<_>, Error> {
-            paths.iter().map(|path| c_string(&clean(path))).collect()
+            paths.iter().map(|path| c_string(&absolute(path))).collect()
         };
         let read_only = spec.root.as_ref().is_some_and(|root| root.readonly);
         let own_names = namespaces.is_own(Namespaces::UTS);

@@ -11,10 +11,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sampan_kernel::mount::Reach;
 use sampan_oci::runtime::{Device, DeviceRule};
+use sampan_text::path::absolute;
 
 use crate::Error;
 use crate::command::c_string;
-use crate::mounts::clean;
 use crate::resolve::{Links, Missing, open, open_or_create};
 use crate::trees::{attach, clone_path};
 
@@ -113,7 +113,7 @@ pub(crate) fn plan(devices: &[Device], origin: Origin) -> Result<Vec<Node>, Erro
 }
 
 fn node(device: &Device) -> Result<Node, Error> {
-    let path = clean(&device.path);
+    let path = absolute(&device.path);
     let invalid = || Error::Invalid(format!("invalid device {path}"));
     let kind = match device.kind.as_str() {
         "c" | "u" => FileType::CharacterDevice,

@@ -2,6 +2,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use sampan_text::with_causes;
+
 use crate::failure::Step;
 
 /// Why a container or a process in it could not be started or managed.
@@ -78,7 +80,7 @@ pub enum Error {
     #[error("{0} is not supported")]
     Unsupported(String),
     /// A cgroup could not be made or changed.
-    #[error("{}", chained(.0))]
+    #[error("{}", with_causes(.0))]
     Cgroup(sampan_cgroups::Error),
     /// The container has ended.
     #[error("container is not running")]
@@ -248,18 +250,6 @@ fn plain(error: &io::Error) -> String {
     letters.next().map_or_else(String::new, |first| {
         first.to_lowercase().chain(letters).collect()
     })
-}
-
-/// An error with all its causes in one sentence.
-fn chained(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 impl From<sampan_cgroups::Error> for Error {

@@ -12,6 +12,7 @@ use rustix::mount::MountAttrFlags;
 use sampan_cgroups::{Cgroup, Hierarchies, Layout};
 use sampan_kernel::mount::{MountAttributes, MountChange, Reach, change_mount, map_owners};
 use sampan_oci::runtime::Mount;
+use sampan_text::path::absolute;
 
 use crate::Error;
 use crate::command::c_string;
@@ -115,7 +116,7 @@ impl MountPlans {
     }
 
     fn add(&mut self, mount: &Mount, context: &MountContext<'_>) -> Result<(), Error> {
-        let destination = clean(&mount.destination);
+        let destination = absolute(&mount.destination);
         let refused = |reason| {
             Err(Error::MountRefused {
                 destination: destination.clone(),
@@ -373,22 +374,6 @@ impl MountPlans {
     }
 }
 
-/// A path without `.`, `..`, double and trailing slashes; `..` at the top
-/// stays there.
-pub(crate) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 /// By which namespace the owners of a bind mount's files are mapped, and how far that reaches.
 fn owners(
     mount: &Mount,
@@ -416,17 +401,4 @@ fn owners(
         }
     };
     Ok(Some((namespace, reach)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn destinations_are_cleaned() {
-        assert_eq!(clean("/a//b/./c/"), "/a/b/c");
-        assert_eq!(clean("../../etc"), "/etc");
-        assert_eq!(clean("/a/../../b/.."), "/");
-        assert_eq!(clean(""), "/");
-    }
 }

@@ -18,6 +18,7 @@ use sampan_kernel::exec::execve;
 use sampan_kernel::seccomp::SeccompProgram;
 use sampan_kernel::signals;
 use sampan_oci::runtime::{CpuAffinity, Personality, Process};
+use sampan_text::path::absolute;
 
 use crate::Error;
 use crate::attributes::Attributes;
@@ -27,7 +28,6 @@ use crate::command::{Command, c_string};
 use crate::failure::{At, Failure, Report, Step};
 use crate::identity::{HomeWanted, identify};
 use crate::limits::Limit;
-use crate::mounts::clean;
 use crate::resolve::{Links, Missing, open, open_or_create};
 use crate::streams::{Streams, Terminals, move_to};
 
@@ -98,7 +98,7 @@ impl ProcessPlan {
     ) -> Result<Planned, Error> {
         let directory = match process.cwd.as_str() {
             "" => "/".to_owned(),
-            path if path.starts_with('/') => clean(path),
+            path if path.starts_with('/') => absolute(path),
             path => {
                 return Err(Error::Invalid(format!(
                     "the working directory \"{path}\" is invalid, it needs to be an absolute path"

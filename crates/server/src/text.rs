@@ -1,33 +1,13 @@
 //! What Docker writes for people: durations, states, commands; and times as it reads them.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use sampan_text::duration;
 
 use crate::error::ApiError;
 
-/// A duration in words, as in `About an hour`.
-pub(crate) fn human_duration(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs().max(0);
-    let minutes = seconds / 60;
-    // Rounded, where minutes and days are cut.
-    let hours = (seconds + 1800) / 3600;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", seconds / 3600 / 24 / 365),
-    }
-}
-
 /// How long ago something was, in words.
 pub(crate) fn ago(then: Timestamp) -> String {
-    human_duration(Timestamp::now().duration_since(then))
+    duration::in_words(Timestamp::now().duration_since(then).as_secs())
 }
 
 /// A command as one line: words with blanks are quoted, nothing is escaped.
@@ -73,31 +53,6 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_read_as_dockers() {
-        const DAY: i64 = 24 * 3600;
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (180, "3 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (5399, "About an hour"),
-            (5400, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (2 * DAY, "2 days"),
-            (13 * DAY, "13 days"),
-            (14 * DAY, "2 weeks"),
-            (60 * DAY, "2 months"),
-            (2 * 365 * DAY, "2 years"),
-        ] {
-            assert_eq!(human_duration(SignedDuration::from_secs(seconds)), text);
-        }
-    }
 
     #[test]
     fn times_are_written_as_go_writes_them() {

@@ -23,12 +23,13 @@ use sampan_shim_protocol::{
     AttachSpec, Filter, INIT_FILE, Launch, LaunchDescriptors, LogConfig, LogDriver, Preparation,
     ROOT_DIRECTORY, RootSource, StartFailure, StartFailureKind,
 };
+use sampan_text::with_causes;
 
 use crate::explain::explain;
 use crate::foreign::{self, Making};
 use crate::isolate;
 use crate::poller::Poller;
-use crate::record::{chain, now};
+use crate::record::now;
 use crate::steps;
 use crate::streams::{Log, StdinPolicy, Streams};
 use crate::task::{Created, Task};
@@ -420,7 +421,7 @@ fn clone_mount(mount: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 
 fn parse_cgroup(path: &str) -> Result<CgroupPath, StartFailure> {
     path.parse()
-        .map_err(|error: sampan_cgroups::Error| invalid(chain(&error)))
+        .map_err(|error: sampan_cgroups::Error| invalid(with_causes(&error)))
 }
 
 fn open_log(config: &LogConfig, directory: &Path, id: &str) -> Result<Option<Log>, StartFailure> {
@@ -459,7 +460,7 @@ fn compile_filter(spec: &Spec) -> Result<Option<SeccompProgram>, StartFailure> {
     filter
         .map(sampan_runtime::seccomp::compile)
         .transpose()
-        .map_err(|error| invalid(chain(&error)))
+        .map_err(|error| invalid(with_causes(&error)))
 }
 
 /// Lets the init run the command.
@@ -522,7 +523,7 @@ fn own_copy() -> io::Result<OwnedFd> {
 /// What an engine is told of an error of the runtime. What the file of a program says of it comes
 /// later, see [`explain`].
 pub(crate) fn failure(error: &sampan_runtime::Error) -> StartFailure {
-    let mut message = chain(error);
+    let mut message = with_causes(error);
     if let Some(hint) = error.hint()
         && !matches!(error, sampan_runtime::Error::Execute { .. })
     {
@@ -550,7 +551,7 @@ pub(crate) fn failure(error: &sampan_runtime::Error) -> StartFailure {
 pub(crate) fn system(doing: &str, error: &dyn std::error::Error) -> StartFailure {
     StartFailure {
         kind: StartFailureKind::System,
-        message: format!("{doing}: {}", chain(error)),
+        message: format!("{doing}: {}", with_causes(error)),
         exit_code: 128,
     }
 }

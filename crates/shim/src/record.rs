@@ -1,6 +1,5 @@
 //! What a shim leaves on disk: the exit file and the journal.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -150,18 +149,6 @@ fn encode(entry: &JournalEntry) -> Vec<u8> {
 /// The present time as it is told to others.
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

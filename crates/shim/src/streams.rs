@@ -13,6 +13,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use sampan_logs::{Cursor, Format, Query, Stream, Writer};
 use sampan_shim_protocol::AttachSpec;
+use sampan_text::with_causes;
 
 use crate::client::{Client, output_of};
 use crate::poller::{Output, Poller, Readiness, Source, Watched};
@@ -461,8 +462,7 @@ impl Streams {
             Ok(()) => log.failing = false,
             Err(error) if !log.failing => {
                 log.failing = true;
-                self.notices
-                    .push(Notice::LogFailed(crate::record::chain(&error)));
+                self.notices.push(Notice::LogFailed(with_causes(&error)));
             }
             Err(_) => {}
         }

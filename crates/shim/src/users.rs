@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use sampan_kernel::ancillary::send_with_descriptors;
 use sampan_runtime::UserNamespaces;
 use sampan_shim_protocol::UserMaps;
-
-use crate::record::chain;
+use sampan_text::with_causes;
 
 /// Makes a namespace of users with the maps in the first argument, and one of its networks, and
 /// sends both over standard input, a socket; why that failed goes to standard error.
@@ -18,7 +17,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody else can be told.
-            let _ = write!(io::stderr(), "{}", chain(&*error));
+            let _ = write!(io::stderr(), "{}", with_causes(&*error));
             ExitCode::FAILURE
         }
     }

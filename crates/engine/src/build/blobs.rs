@@ -7,8 +7,8 @@ use std::sync::Arc;
 use sampan_images::{HeldLayer, Image, ImageStore, MAX_DOCUMENT};
 use sampan_oci::manifest::MAX_MANIFEST;
 use sampan_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, MediaType, Platform};
+use sampan_text::with_causes;
 
-use crate::error::chain;
 use crate::{Error, Result};
 
 /// Blobs by their digests. All of it blocks.
@@ -58,7 +58,7 @@ pub(super) fn document(store: &dyn BlobStore, digest: &Digest, limit: u64) -> Re
 pub(super) fn manifest(store: &dyn BlobStore, digest: &Digest) -> Result<Document> {
     let bytes = document(store, digest, MAX_MANIFEST)?;
     let parsed = Document::parse(&bytes, &MediaType::from(""));
-    parsed.map_err(|error| Error::invalid(format!("{digest}: {}", chain(&error))))
+    parsed.map_err(|error| Error::invalid(format!("{digest}: {}", with_causes(&error))))
 }
 
 /// Takes the image for a machine that is in a store, by the digest of its manifest or of an index.
@@ -81,7 +81,7 @@ pub(super) fn image(
     };
     let bytes = document(store, &manifest.config.digest, MAX_DOCUMENT)?;
     let wrong = |why: String| Error::invalid(format!("the image {digest}: {why}"));
-    let config = ImageConfig::parse(&bytes).map_err(|error| wrong(chain(&error)))?;
+    let config = ImageConfig::parse(&bytes).map_err(|error| wrong(with_causes(&error)))?;
     let diff_ids = config.rootfs.diff_ids.clone();
     if diff_ids.len() != manifest.layers.len() {
         return Err(wrong(format!(

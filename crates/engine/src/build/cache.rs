@@ -9,11 +9,11 @@ use sampan_build::{
 };
 use sampan_images::{Artifact, Credentials, ImageStore, MAX_DOCUMENT, Packing, RemoteArtifact};
 use sampan_oci::{Descriptor, DiffId, Digest, Document, MediaType, Reference};
+use sampan_text::with_causes;
 use tokio::runtime::Handle;
 
 use super::blobs::{self, BlobStore};
 use super::{BuildService, Logins, failure};
-use crate::error::chain;
 use crate::{Error, Result, blocking};
 
 /// Where a cache of another builder is.
@@ -251,7 +251,7 @@ impl Finder<'_> {
     fn wait<T>(&self, asked: impl Future<Output = sampan_images::Result<T>>) -> Result<T> {
         self.runtime.block_on(async {
             tokio::select! {
-                asked = asked => asked.map_err(|error| Error::invalid(chain(&error))),
+                asked = asked => asked.map_err(|error| Error::invalid(with_causes(&error))),
                 () = self.cancel.cancelled() => Err(Error::invalid("the build was cancelled")),
             }
         })

@@ -10,6 +10,7 @@ use sampan_layers::Durability;
 use sampan_oci::Platform;
 use sampan_oci::config::RunConfig;
 use sampan_state::Sync;
+use sampan_text::path::absolute;
 
 use super::config::{ContainerConfig, IpcMode, NetworkMode, PidMode};
 use super::id::{ContainerId, ContainerName};
@@ -454,7 +455,7 @@ impl Inner {
                          absolute"
                     )));
                 }
-                let source = super::mount::clean(source);
+                let source = absolute(source);
                 if !create && std::fs::symlink_metadata(&source).is_err() {
                     return Err(Error::invalid(format!(
                         "invalid mount config for type \"bind\": bind source path does not exist: {source}"

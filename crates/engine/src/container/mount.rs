@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use sampan_oci::{DiffId, ImageId};
+use sampan_text::path::absolute;
 use serde::{Deserialize, Serialize};
 
 use super::id::is_restricted_name;
@@ -118,7 +119,7 @@ impl FromStr for BindSpec {
                 if path.contains('\0') {
                     return Err(invalid());
                 }
-                BindSource::Path(clean(path).into())
+                BindSource::Path(absolute(path).into())
             }
             Some(name) => {
                 check_volume_name(name)?;
@@ -339,28 +340,13 @@ pub(crate) fn clean_destination(path: &str) -> Result<String> {
             "invalid mount path: '{path}' mount path must be absolute"
         )));
     }
-    let cleaned = clean(path);
+    let cleaned = absolute(path);
     if cleaned == "/" {
         return Err(Error::invalid(
             "invalid specification: destination can't be '/'",
         ));
     }
     Ok(cleaned)
-}
-
-/// Resolves `.`, `..` and repeated slashes of an absolute path by its text alone.
-pub(crate) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]

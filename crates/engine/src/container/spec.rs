@@ -8,6 +8,7 @@ use sampan_oci::runtime::{
     Rlimit, RootFilesystem, Spec, User,
 };
 use sampan_oci::ulimit::Ulimit;
+use sampan_text::path::absolute;
 
 use super::config::{
     ContainerConfig, HostConfig, IpcMode, NetworkMode, PidMode, Resources, UtsMode,
@@ -103,7 +104,7 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
             cwd: if config.working_dir.is_empty() {
                 "/".to_owned()
             } else {
-                super::mount::clean(&config.working_dir)
+                absolute(&config.working_dir)
             },
             capabilities: Some(capability_sets(&capabilities)),
             rlimits: rlimits(&wishes.resources)?,
@@ -183,10 +184,7 @@ pub(crate) fn exec_process(
         user: who,
         args: exec.cmd.clone(),
         env,
-        cwd: directory.map_or_else(
-            || "/".to_owned(),
-            |directory| super::mount::clean(directory),
-        ),
+        cwd: directory.map_or_else(|| "/".to_owned(), |directory| absolute(directory)),
         capabilities: Some(capability_sets(&capabilities)),
         rlimits: rlimits(&wishes.resources)?,
         no_new_privileges: security.no_new_privileges,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sampan_state::{Journal, JournalReader};
+use sampan_text::with_causes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
@@ -247,7 +248,7 @@ impl State {
             Ok(()) => self.failing = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    let error = crate::error::chain(&error);
+                    let error = with_causes(&error);
                     tracing::error!(
                         error,
                         "events cannot be kept and are lost at the next start"

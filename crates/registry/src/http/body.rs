@@ -15,6 +15,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use sampan_text::root_cause;
+
 use crate::error::{Error, Result};
 use crate::metrics::{Event, Metrics};
 use crate::registry::ByteStream;
@@ -86,7 +88,9 @@ pub(crate) fn pieces(body: Incoming, pace: Pace) -> ByteStream {
             let frame = match tokio::time::timeout(pace.stall, body.frame()).await {
                 Ok(None) => return None,
                 Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => return Some((Err(Error::Body(reason(&error))), None)),
+                Ok(Some(Err(error))) => {
+                    return Some((Err(Error::Body(root_cause(&error).to_string())), None));
+                }
                 Err(_) => return Some((Err(Error::Slow), None)),
             };
             let Ok(piece) = frame.into_data() else {
@@ -115,14 +119,6 @@ pub(crate) fn counted(body: ByteStream, metrics: Arc<Metrics>) -> ByteStream {
         }
     };
     body.inspect(count).boxed()
-}
-
-fn reason(error: &hyper::Error) -> String {
-    let mut reason: &dyn std::error::Error = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    reason.to_string()
 }
 
 /// Reads a small body whole.

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use sampan_content::{ContentStore, Sync, Writer};
 use sampan_fs::{DirLock, Root};
 use sampan_oci::Digest;
+use sampan_text::with_causes;
 
 use super::{Content, Record, Reply, Storage, StorageError, StoredBlob, StoredUpload, Upload};
 
@@ -83,7 +84,7 @@ fn of_content(error: sampan_content::Error) -> StorageError {
         },
         (ErrorKind::NotFound, _) => StorageError::NotFound(error.to_string()),
         (ErrorKind::NoSpace, _) => StorageError::NoSpace,
-        _ => StorageError::failed("store content", chain(&error)),
+        _ => StorageError::failed("store content", with_causes(&error)),
     }
 }
 
@@ -92,19 +93,8 @@ fn of_files(error: sampan_fs::Error) -> StorageError {
     match error.kind() {
         ErrorKind::NotFound => StorageError::NotFound(error.to_string()),
         ErrorKind::NoSpace => StorageError::NoSpace,
-        _ => StorageError::failed("use the store", chain(&error)),
+        _ => StorageError::failed("use the store", with_causes(&error)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 impl Inner {

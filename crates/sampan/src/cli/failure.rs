@@ -1,6 +1,7 @@
 //! How a command ends when it does not succeed.
 
 use sampan_api::client;
+use sampan_text::with_causes;
 
 use super::format::template::TemplateError;
 
@@ -97,20 +98,8 @@ fn describe(error: &client::Error) -> String {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => format!(
                 "Cannot connect to the sampan daemon at {endpoint}. Is the sampan daemon running?"
             ),
-            _ => chain(error),
+            _ => with_causes(error),
         },
-        other => chain(other),
+        other => with_causes(other),
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -4,7 +4,6 @@ use sampan_api::types::sampan::{Collected, Collection};
 
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
-use super::flags::duration;
 use super::format::list::{self, Row, Style};
 use super::format::quote::short_id;
 use super::format::units;
@@ -49,7 +48,7 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let dry_run = parsed.switch("dry-run")?;
     let tagged = parsed.switch("tagged")?;
     let min_age = parsed.value("min-age", |text| {
-        duration::go_duration(text)
+        super::go_duration(text)
             .map(|age| age.as_secs().max(0))
             .ok_or_else(|| format!("invalid duration {text:?}"))
     })?;

@@ -2,6 +2,7 @@
 
 use sampan_api::Client;
 use sampan_api::client::Kind;
+use sampan_text::duration;
 
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::failure::Failure;
@@ -446,7 +447,7 @@ fn give_types(data: &mut Data, name: &str) {
                     Data::Int(nanoseconds)
                         if name == "Healthcheck" && DURATIONS.contains(&key.as_str()) =>
                     {
-                        let text = go_duration(*nanoseconds);
+                        let text = duration::written(*nanoseconds);
                         *value = Data::Shown(Box::new(Data::Int(*nanoseconds)), text);
                     }
                     value => give_types(value, key),
@@ -535,42 +536,6 @@ fn shaped(object: Data, name: &str) -> Data {
 
 /// Fields of a health check that are nanoseconds.
 const DURATIONS: &[&str] = &["Interval", "Timeout", "StartPeriod", "StartInterval"];
-
-/// Nanoseconds as Go prints a duration: `1m30s`, `1.5ms`.
-fn go_duration(nanoseconds: i128) -> String {
-    let sign = if nanoseconds < 0 { "-" } else { "" };
-    let all = nanoseconds.unsigned_abs();
-    let part = |unit: u128, name: &str| {
-        let fraction = format!("{:0width$}", all % unit, width = unit.ilog10() as usize);
-        let fraction = fraction.trim_end_matches('0');
-        let dot = if fraction.is_empty() { "" } else { "." };
-        format!("{sign}{}{dot}{fraction}{name}", all / unit)
-    };
-    match all {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{sign}{all}ns"),
-        1_000..1_000_000 => part(1_000, "µs"),
-        1_000_000..1_000_000_000 => part(1_000_000, "ms"),
-        _ => {
-            let (hours, minutes) = (all / 3_600_000_000_000, all / 60_000_000_000 % 60);
-            let hours = if hours > 0 {
-                format!("{hours}h")
-            } else {
-                String::new()
-            };
-            let minutes = match (hours.is_empty(), minutes) {
-                (true, 0) => String::new(),
-                _ => format!("{minutes}m"),
-            };
-            let rest = all % 60_000_000_000;
-            let fraction = format!("{:09}", rest % 1_000_000_000);
-            let fraction = fraction.trim_end_matches('0');
-            let dot = if fraction.is_empty() { "" } else { "." };
-            let seconds = rest / 1_000_000_000;
-            format!("{sign}{hours}{minutes}{seconds}{dot}{fraction}s")
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

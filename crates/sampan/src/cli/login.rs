@@ -4,9 +4,11 @@ use std::io::{self, Read};
 
 use zeroize::Zeroizing;
 
+use sampan_text::with_causes;
+
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::credentials::{self, HUB, KeyKind, Login};
-use super::failure::{Failure, chain};
+use super::failure::Failure;
 use super::output;
 use super::session::Session;
 use super::terminal;
@@ -129,7 +131,7 @@ fn password_from_input() -> Result<Zeroizing<String>, Failure> {
 /// What is saved already. That it cannot be read is no reason not to log in.
 fn stored(session: &Session, server: &str) -> Option<Login> {
     credentials::lookup(session, server).unwrap_or_else(|error| {
-        eprintln!("WARNING: {}", chain(&error));
+        eprintln!("WARNING: {}", with_causes(&error));
         None
     })
 }
@@ -188,8 +190,9 @@ fn succeed(
             ..login
         },
     };
-    let sentence = credentials::save(session, server, &login, key)
-        .map_err(|error| Failure::message(format!("cannot save credentials: {}", chain(&error))))?;
+    let sentence = credentials::save(session, server, &login, key).map_err(|error| {
+        Failure::message(format!("cannot save credentials: {}", with_causes(&error)))
+    })?;
     if let Some(sentence) = sentence {
         eprintln!("{sentence}");
     }

@@ -1,8 +1,10 @@
 //! `sampan logout`.
 
+use sampan_text::with_causes;
+
 use super::command::{Arguments, Command, Parsed};
 use super::credentials::{self, HUB};
-use super::failure::{Failure, chain};
+use super::failure::Failure;
 use super::output;
 use super::session::Session;
 
@@ -20,7 +22,10 @@ fn run(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
     let server = credentials::server_key(server);
     output::line(&format!("Removing login credentials for {server}"));
     credentials::erase(session, &server).map_err(|error| {
-        Failure::message(format!("could not erase credentials: {}", chain(&error)))
+        Failure::message(format!(
+            "could not erase credentials: {}",
+            with_causes(&error)
+        ))
     })?;
     Ok(0)
 }

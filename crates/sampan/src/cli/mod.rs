@@ -523,7 +523,7 @@ fn group_help(group: &(&str, &str), rest: &[String]) -> Result<u8, Failure> {
 
 /// Reads Go's durations, such as `1h30m`.
 pub(crate) fn go_duration(text: &str) -> Option<jiff::SignedDuration> {
-    flags::duration::go_duration(text)
+    sampan_text::duration::parse(text).map(jiff::SignedDuration::from_nanos)
 }
 
 /// Reads an answer for formatting.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use sampan_api::Client;
 use sampan_api::client::PullOptions;
 use sampan_oci::reference::Reference;
+use sampan_text::with_causes;
 
 use super::command::{Arguments, Command, Flag, Parsed};
 use super::credentials;
@@ -103,7 +104,7 @@ pub(crate) fn familiar(image: &str) -> Result<String, Failure> {
 
 /// Reads a name.
 pub(crate) fn parse(image: &str) -> Result<Reference, Failure> {
-    Reference::from_str(image).map_err(|error| Failure::message(super::failure::chain(&error)))
+    Reference::from_str(image).map_err(|error| Failure::message(with_causes(&error)))
 }
 
 /// The name with its registry: `docker.io/library/busybox:latest`.

@@ -10,6 +10,7 @@ use sampan_buildkit::session::upload::BytesMessage;
 use sampan_engine::building::{self, CancellationToken, NamedContext, Secrets, Written};
 use sampan_engine::{BuildRequest, BuildService, Layout, Logins, Sent};
 use sampan_images::ImageStore;
+use sampan_text::with_causes;
 use tokio::runtime::Handle;
 use tonic::{Status, Streaming};
 
@@ -382,7 +383,7 @@ impl Client {
             let parts = wish.paths.join("\n");
             let key = format!("{}\n{name}\n{parts}", self.session.shared_key);
             let sync = self.builds.contexts().begin(&key);
-            let mut synced = Synced::new(sync.map_err(|e| Status::internal(e.with_causes()))?);
+            let mut synced = Synced::new(sync.map_err(|e| Status::internal(with_causes(&e)))?);
             let received = receive(transfer, &self.runtime, &self.cancel, &mut synced, &report)
                 .and_then(|bytes| Ok((bytes, synced.finish()?)));
             let (bytes, files) = received.map_err(|error| failed(name, &error))?;

@@ -11,12 +11,13 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use sampan_runtime::{ExecProcess, ExecRequest, Stdio};
 use sampan_shim_protocol::{Event, Health, HealthCheck, HealthStatus, JournalEvent, Probe};
+use sampan_text::{duration, with_causes};
 
 use super::Supervisor;
 use super::phase::Phase;
 use crate::exec::DRAIN_TIME;
 use crate::poller::{Poller, Readiness, Source, Watched};
-use crate::record::{chain, now};
+use crate::record::now;
 use crate::streams::ProcessEnds;
 
 /// So much of a check's output is kept, in bytes.
@@ -248,7 +249,7 @@ impl Supervisor {
                 let (exit_code, output) = if current.timed_out {
                     let told = current.captured.text();
                     let colon = if told.is_empty() { "" } else { ": " };
-                    let limit = go_duration(checks.check.timeout);
+                    let limit = duration::written(checks.check.timeout.as_nanos().cast_signed());
                     let text = format!("Health check exceeded timeout ({limit}){colon}{told}");
                     (NO_CODE, text)
                 } else {
@@ -278,7 +279,7 @@ impl Supervisor {
             ..ExecRequest::new(checks.check.process.clone())
         };
         let started = output_pipe(&self.poller)
-            .map_err(|error| chain(&error))
+            .map_err(|error| with_causes(&error))
             .and_then(|(output, stdio)| {
                 let request = ExecRequest { stdio, ..request };
                 let process = container.running.exec(request);
@@ -361,21 +362,6 @@ fn random_id() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A duration as Go writes it: `1m30s`, `500ms`.
-fn go_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    if seconds == 0 {
-        return format!("{}ms", duration.as_secs_f64() * 1000.0);
-    }
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let rest = (seconds % 60) as f64 + f64::from(duration.subsec_nanos()) / 1e9;
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest}s"),
-        _ => format!("{hours}h{minutes}m{rest}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -439,18 +425,5 @@ mod tests {
         captured.push(b"z");
         assert_eq!(captured.text().len(), 4099);
         assert!(captured.text().ends_with("y..."));
-    }
-
-    #[test]
-    fn durations_are_written_as_go_does() {
-        for (millis, text) in [
-            (500, "500ms"),
-            (1000, "1s"),
-            (30_000, "30s"),
-            (90_500, "1m30.5s"),
-            (3_600_000, "1h0m0s"),
-        ] {
-            assert_eq!(go_duration(Duration::from_millis(millis)), text);
-        }
     }
 }

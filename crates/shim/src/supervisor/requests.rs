@@ -12,6 +12,7 @@ use sampan_shim_protocol::{
     AttachSpec, Failure, FailureKind, Launch, LaunchDescriptors, PROTOCOL, Preparation, Reply,
     Request, RestartPolicy, ServerMessage, StartFailure, State, Status,
 };
+use sampan_text::with_causes;
 
 use super::health::Checks;
 use super::phase::Phase;
@@ -331,7 +332,7 @@ pub(super) fn refuse(kind: FailureKind, message: String) -> Reply {
 }
 
 pub(super) fn failed(error: &dyn std::error::Error) -> Reply {
-    refuse(FailureKind::System, crate::record::chain(error))
+    refuse(FailureKind::System, with_causes(error))
 }
 
 pub(super) fn not_running() -> Reply {

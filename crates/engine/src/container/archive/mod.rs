@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use rustix::fs::{FileType, OFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 use sampan_archive::{Owner, Replace, write_named};
+use sampan_text::with_causes;
 
 use self::path::{Absolute, follow};
 use self::view::View;
@@ -234,7 +235,7 @@ fn extract_to(
     let extracted = sampan_archive::extract(view.root(), &resolved, options, tar);
     drop(as_root);
     extracted.map_err(|error| {
-        let text = crate::error::chain(&error);
+        let text = with_causes(&error);
         let kind = match () {
             () if error.is_read_only() => ErrorKind::Forbidden,
             () if error.is_clients() => ErrorKind::Invalid,

@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use sampan_fs::Root;
+use sampan_text::path::absolute;
 
 use super::view::{NOT_FILES, open};
 use crate::{Error, Result};
@@ -24,7 +25,7 @@ impl Absolute {
         if text.contains('\0') {
             return Err(Error::invalid("a path has no NUL byte"));
         }
-        let mut path = clean(text);
+        let mut path = absolute(text);
         let ends_in_dot = text.rsplit('/').next() == Some(".");
         if (ends_in_dot || text.ends_with('/')) && path != "/" {
             path.push('/');
@@ -61,21 +62,6 @@ impl Absolute {
             None => (Path::new("/"), trimmed),
         }
     }
-}
-
-/// A path from the root, with what is between slashes resolved by name alone.
-pub(super) fn clean(text: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in text.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// Tells where a path leads in the end, with every link in it followed. What is not there stays as

@@ -14,6 +14,7 @@ use sampan_buildkit::session::secrets::secrets_server::SecretsServer;
 use sampan_buildkit::session::ssh::ssh_server::SshServer;
 use sampan_buildkit::session::upload::upload_server::UploadServer;
 use sampan_buildkit::transport::{self, Channel};
+use sampan_text::with_causes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -23,7 +24,7 @@ use super::lend::{Alive, Credentials, Input, Lent, Question};
 use super::outputs::{Output, Receiver};
 use super::stores::Service;
 use crate::cli::credentials::{self, Login};
-use crate::cli::failure::{Failure, chain};
+use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 
 /// Calls that the engine may make.
@@ -115,8 +116,8 @@ async fn channel(
     io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 ) -> Result<Builder, Failure> {
     let channel = Channel::open(io, CancellationToken::new()).await;
-    let channel =
-        channel.map_err(|error| Failure::message(format!("call the engine: {}", chain(&error))))?;
+    let channel = channel
+        .map_err(|error| Failure::message(format!("call the engine: {}", with_causes(&error))))?;
     Ok(
         ControlClient::with_origin(channel, Uri::from_static("http://engine"))
             .max_decoding_message_size(MAX_MESSAGE),
@@ -127,7 +128,7 @@ async fn channel(
 pub(super) fn credentials(session: &Session, server: &str) -> Option<Login> {
     let found = credentials::lookup(session, &credentials::server_key(server));
     found.unwrap_or_else(|error| {
-        eprintln!("WARNING: {}", chain(&error));
+        eprintln!("WARNING: {}", with_causes(&error));
         None
     })
 }

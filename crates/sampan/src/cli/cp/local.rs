@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use sampan_dockerfile::clean;
+use sampan_text::path::clean;
 
 use crate::cli::failure::Failure;
 

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use sampan_api::Client;
 use sampan_api::client::ByteStream;
 use sampan_archive::{ExtractOptions, Owner, OwnerMap, Replace, extract, write_named};
-use sampan_dockerfile::clean;
 use sampan_fs::Root;
+use sampan_text::path::clean;
 use tokio::sync::mpsc;
 
 use self::local::{Ends, Place, base, parent, plan};

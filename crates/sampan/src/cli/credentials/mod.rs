@@ -11,6 +11,7 @@ use std::fmt;
 
 use sampan_api::types::auth::{AuthConfig, AuthFields};
 use sampan_oci::reference::Reference;
+use sampan_text::with_causes;
 use zeroize::Zeroizing;
 
 use super::session::{Session, variable};
@@ -117,7 +118,7 @@ pub(crate) fn find(session: &Session, image: &Reference) -> Option<AuthConfig> {
     match lookup(session, &server) {
         Ok(login) => login.map(|login| login.for_engine(&server)),
         Err(error) => {
-            eprintln!("WARNING: {}", super::failure::chain(&error));
+            eprintln!("WARNING: {}", with_causes(&error));
             None
         }
     }

@@ -3,13 +3,14 @@
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use sampan_text::duration;
 
 /// Reads a time: RFC 3339 with parts left out (local zone), UNIX seconds with a fraction, or a
 /// Go duration before `now`. Answers UNIX seconds with nanoseconds.
 pub(crate) fn timestamp(text: &str, now: Timestamp) -> Result<String, String> {
-    if let Some(before) = go_duration(text) {
+    if let Some(before) = duration::parse(text) {
         let time = now
-            .checked_sub(before)
+            .checked_sub(SignedDuration::from_nanos(before))
             .map_err(|_| format!("time out of range: {text}"))?;
         return Ok(seconds(time));
     }
@@ -57,42 +58,6 @@ fn seconds(time: Timestamp) -> String {
         nanoseconds.div_euclid(1_000_000_000),
         nanoseconds.rem_euclid(1_000_000_000)
     )
-}
-
-/// Reads a Go duration such as `1h30m` or `10.5s`.
-pub(crate) fn go_duration(text: &str) -> Option<SignedDuration> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(SignedDuration::ZERO);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total = 0f64;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        total += number
-            * match &rest[..end] {
-                "ns" => 1e-9,
-                "us" | "µs" | "μs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return None,
-            };
-        rest = &rest[end..];
-    }
-    let total = SignedDuration::try_from_secs_f64(total).ok()?;
-    Some(if negative { -total } else { total })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Sizes and durations in words, as Docker writes them.
 
 use jiff::Timestamp;
+use sampan_text::duration;
 
 /// A size with decimal units and three significant digits, such as `1.85kB`.
 pub(crate) fn size(bytes: i64) -> String {
@@ -58,32 +59,12 @@ fn significant(value: f64, digits: usize) -> String {
     short(&format!("{value:.*}", digits - 1 - exponent))
 }
 
-/// A span of seconds in words, such as `About an hour`.
-pub(crate) fn duration(seconds: i64) -> String {
-    let minutes = seconds / 60;
-    // Go rounds the hours and truncates the rest.
-    let hours = (seconds + 1800).div_euclid(3600);
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", seconds / 3600 / 24 / 365),
-    }
-}
-
 /// How long ago a time in UNIX seconds was, such as `3 minutes ago`; empty for no time.
 pub(crate) fn ago(seconds: i64, now: Timestamp) -> String {
     if seconds == 0 {
         return String::new();
     }
-    format!("{} ago", duration(now.as_second() - seconds))
+    format!("{} ago", duration::in_words(now.as_second() - seconds))
 }
 
 /// A time in UNIX seconds as Go prints it in the local zone: `2026-11-23 23:12:00 +0000 UTC`.
@@ -122,31 +103,5 @@ mod tests {
     fn binary_sizes_have_four_digits() {
         assert_eq!(binary_size(8_217_870_336), "7.653GiB");
         assert_eq!(binary_size(512), "512B");
-    }
-
-    #[test]
-    fn durations_are_words() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (5399, "About an hour"),
-            (5400, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (48 * 3600, "2 days"),
-            (13 * 86400, "13 days"),
-            (14 * 86400, "2 weeks"),
-            (59 * 86400, "8 weeks"),
-            (60 * 86400, "2 months"),
-            (729 * 86400, "24 months"),
-            (730 * 86400, "2 years"),
-        ] {
-            assert_eq!(duration(seconds), text, "{seconds}");
-        }
     }
 }
