@@ -277,7 +277,7 @@ fn what_systemd_does_by_itself_takes_nothing_from_a_container() {
     ));
     machine.ok("systemctl daemon-reexec");
     until("systemd is back", || {
-        machine.run("systemctl is-system-running").stdout != ""
+        !machine.run("systemctl is-system-running").stdout.is_empty()
     });
     machine.ok(open);
     let pid = pid_of(&machine, "one");
