@@ -534,17 +534,7 @@ pub fn move_process(
     let Some(unified) = hierarchies.unified() else {
         return Ok(());
     };
-    make_parents(unified, path)?;
-    let target = unified.directory(path.as_str());
-    match fs::create_dir(&target) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::Create {
-                path: target,
-                source,
-            });
-        }
-        _ => {}
-    }
+    make_directory(unified, path)?;
     let directory = Directory::open(unified, path)?;
     directory.write("cgroup.procs", &process.as_raw_nonzero().to_string())
 }
@@ -564,26 +554,29 @@ pub fn remove_parent(hierarchies: &Hierarchies, path: &CgroupPath) -> bool {
     gone
 }
 
+/// Makes a directory unless it is there, its parents first where they are missing.
+fn make_directory(hierarchy: &Hierarchy, path: &CgroupPath) -> Result<(), Error> {
+    let target = hierarchy.directory(path.as_str());
+    let made = match fs::create_dir(&target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_parents(hierarchy, path)?;
+            fs::create_dir(&target)
+        }
+        other => other,
+    };
+    match made {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::Create {
+            path: target,
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl Directory {
     /// Makes the directory, its parents first where they are missing.
     fn make(hierarchy: &Hierarchy, path: &CgroupPath) -> Result<Self, Error> {
-        let target = hierarchy.directory(path.as_str());
-        let made = match fs::create_dir(&target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_parents(hierarchy, path)?;
-                fs::create_dir(&target)
-            }
-            other => other,
-        };
-        match made {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::Create {
-                    path: target,
-                    source,
-                });
-            }
-            _ => {}
-        }
+        make_directory(hierarchy, path)?;
         let directory = Self::open(hierarchy, path)?;
         directory.prepare(path)?;
         Ok(directory)

@@ -518,7 +518,7 @@ fn failure(error: &sampan_build::Error) -> Error {
         Kind::Cancelled => ErrorKind::Unavailable,
         Kind::Internal => ErrorKind::Internal,
     };
-    let made = Error::new(kind, with_causes(&error));
+    let made = Error::new(kind, with_causes(error));
     match error.code() {
         Some(code) => made.with_code(code),
         None => made,

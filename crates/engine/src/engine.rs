@@ -222,7 +222,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
         warm_slots,
     } = config;
     cgroup_driver.check()?;
-    crate::container::cgroup_parent::check(cgroup_driver, &cgroup_parent)?;
+    crate::container::cgroup_parent::slice(cgroup_driver, &cgroup_parent)?;
     let paths = Paths::new(&root, &run);
     sampan_fs::create_dir_all(&root, 0o711)?;
     sampan_fs::create_dir_all(&run, 0o711)?;

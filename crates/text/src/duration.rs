@@ -161,6 +161,7 @@ mod tests {
             (60, "About a minute"),
             (119, "About a minute"),
             (120, "2 minutes"),
+            (180, "3 minutes"),
             (3599, "59 minutes"),
             (3600, "About an hour"),
             (5399, "About an hour"),

@@ -60,6 +60,11 @@ mod tests {
             ("../../a", "a"),
             ("/..", ""),
             ("/a/../../b/..", ""),
+            ("../../etc/passwd", "etc/passwd"),
+            ("/abs", "abs"),
+            ("a/../../b", "b"),
+            ("./a//b/", "a/b"),
+            ("/a//b/./c/", "a/b/c"),
         ] {
             assert_eq!(below_root(path), expected, "{path}");
             assert_eq!(absolute(path), format!("/{expected}"), "{path}");

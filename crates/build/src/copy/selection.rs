@@ -9,7 +9,7 @@ use sampan_dockerfile::Chmod;
 use sampan_images::{HeldLayer, ImageStore};
 
 use super::layer::{existing, has_whiteout};
-use super::sources::{Gathered, Sources, name_of};
+use super::sources::{Gathered, SourceFiles, Sources, name_of};
 use super::{Wish, joined};
 use crate::context::Context;
 use crate::files::{Files, Found, Kind, join, shown};
@@ -98,7 +98,8 @@ pub(crate) fn select(
             .is_some_and(|found| found.kind == Kind::Directory);
     let ends = |end: &str| transfer.destination.ends_with(end);
     let into = is_directory || ends("/") || ends("/.") || transfer.destination == ".";
-    let is_kept = |source: &&Gathered| matches!(source, Gathered::Files { kept: Some(_), .. });
+    let is_kept =
+        |source: &&Gathered| matches!(source, Gathered::Files(files) if files.kept.is_some());
     let several = sources.0.iter().filter(|source| !is_kept(source)).count() > 1;
     if (transfer.sources.len() > 1 || several) && !into {
         return Err(Error::Step(format!(
@@ -136,19 +137,23 @@ pub(crate) fn select(
 
 impl Selecting<'_> {
     fn source(&mut self, source: Gathered) -> Result<()> {
-        let (from, named, path, found, kept, members, unpack) = match source {
-            Gathered::Document { name, bytes } => return self.document(&name, bytes),
-            Gathered::Files {
-                from,
-                named,
-                path,
-                found,
-                kept,
-                members,
-                unpack,
-                commit: _,
-            } => (from, named, path, found, kept, members, unpack),
-        };
+        match source {
+            Gathered::Document { name, bytes } => self.document(&name, bytes),
+            Gathered::Files(files) => self.files(files),
+        }
+    }
+
+    fn files(&mut self, source: SourceFiles) -> Result<()> {
+        let SourceFiles {
+            from,
+            named,
+            path,
+            found,
+            kept,
+            members,
+            unpack,
+            commit: _,
+        } = source;
         let origin = match from.of_image {
             true => Origin::Image,
             false => Origin::Client,

@@ -17,26 +17,26 @@ use crate::{Error, Result};
 pub(crate) struct Sources(pub(super) Vec<Gathered>);
 
 pub(super) enum Gathered {
-    Document {
-        name: String,
-        bytes: Vec<u8>,
-    },
-    Files {
-        from: Arc<Files>,
-        /// As it was asked for.
-        named: Vec<u8>,
-        /// Without links.
-        path: Vec<u8>,
-        found: Found,
-        /// With `--parents`: the path as it is kept, and the directories above.
-        kept: Option<(Vec<u8>, Vec<Above>)>,
-        /// What is in a directory, by its path below.
-        members: Vec<(Vec<u8>, Found)>,
-        /// It is unpacked if it is an archive.
-        unpack: bool,
-        /// Names everything that is there, so that nobody needs to look.
-        commit: Option<String>,
-    },
+    Document { name: String, bytes: Vec<u8> },
+    Files(SourceFiles),
+}
+
+/// The files of one source.
+pub(super) struct SourceFiles {
+    pub(super) from: Arc<Files>,
+    /// As it was asked for.
+    pub(super) named: Vec<u8>,
+    /// Without links.
+    pub(super) path: Vec<u8>,
+    pub(super) found: Found,
+    /// With `--parents`: the path as it is kept, and the directories above.
+    pub(super) kept: Option<(Vec<u8>, Vec<Above>)>,
+    /// What is in a directory, by its path below.
+    pub(super) members: Vec<(Vec<u8>, Found)>,
+    /// It is unpacked if it is an archive.
+    pub(super) unpack: bool,
+    /// Names everything that is there, so that nobody needs to look.
+    pub(super) commit: Option<String>,
 }
 
 pub(super) struct Above {
@@ -151,7 +151,7 @@ impl Gathering<'_> {
         } else if kept.is_none() && self.is_excluded(name_of(named)) {
             return Ok(());
         }
-        self.found.push(Gathered::Files {
+        self.found.push(Gathered::Files(SourceFiles {
             from: self.from.clone(),
             named: named.to_vec(),
             path: path.to_vec(),
@@ -160,7 +160,7 @@ impl Gathering<'_> {
             members,
             unpack: self.wish.unpack != Unpack::Nothing,
             commit: None,
-        });
+        }));
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Gathering<'_> {
                 Kind::Directory => self.members(files, &path)?,
                 _ => Vec::new(),
             };
-            self.found.push(Gathered::Files {
+            self.found.push(Gathered::Files(SourceFiles {
                 from: files.clone(),
                 found: files.complete(&path, found)?,
                 named: path.clone(),
@@ -187,7 +187,7 @@ impl Gathering<'_> {
                 members,
                 unpack: self.wish.unpack == Unpack::All,
                 commit: fetched.commit.clone(),
-            });
+            }));
         }
         Ok(())
     }
@@ -241,49 +241,56 @@ impl Sources {
                     key.text("document", name);
                     key.bytes("text", bytes);
                 }
-                Gathered::Files {
-                    from,
-                    named,
-                    path,
-                    found,
-                    kept,
-                    members,
-                    unpack,
-                    commit,
-                } => {
-                    key.number("unpack", u64::from(*unpack));
-                    key.number("of image", u64::from(from.of_image));
-                    if let Some(commit) = commit {
-                        key.text("commit", commit);
-                        key.bytes("path", path);
-                        key.number("kept", u64::from(kept.is_some()));
-                        continue;
-                    }
-                    match kept {
-                        Some((kept, above)) => {
-                            key.bytes("kept", kept);
-                            for directory in above {
-                                key.bytes("above", &directory.kept);
-                                describe(&mut key, from, &directory.path, &directory.found)?;
-                            }
-                        }
-                        // What is in a directory is copied, not the directory.
-                        None if found.kind == Kind::Directory => key.text("all of", ""),
-                        None => key.bytes("name", name_of(named)),
-                    }
-                    describe(&mut key, from, path, found)?;
-                    key.number("members", members.len() as u64);
-                    for (member, found) in members {
-                        if cancel.is_cancelled() {
-                            return Err(Error::Cancelled);
-                        }
-                        key.bytes("member", member);
-                        describe(&mut key, from, &join(path, member), found)?;
-                    }
-                }
+                Gathered::Files(files) => files.describe(&mut key, cancel)?,
             }
         }
         Ok(key.key().0)
+    }
+}
+
+impl SourceFiles {
+    /// Adds to a key what they are.
+    fn describe(&self, key: &mut KeyMaker, cancel: &CancellationToken) -> Result<()> {
+        let Self {
+            from,
+            named,
+            path,
+            found,
+            kept,
+            members,
+            unpack,
+            commit,
+        } = self;
+        key.number("unpack", u64::from(*unpack));
+        key.number("of image", u64::from(from.of_image));
+        if let Some(commit) = commit {
+            key.text("commit", commit);
+            key.bytes("path", path);
+            key.number("kept", u64::from(kept.is_some()));
+            return Ok(());
+        }
+        match kept {
+            Some((kept, above)) => {
+                key.bytes("kept", kept);
+                for directory in above {
+                    key.bytes("above", &directory.kept);
+                    describe(key, from, &directory.path, &directory.found)?;
+                }
+            }
+            // What is in a directory is copied, not the directory.
+            None if found.kind == Kind::Directory => key.text("all of", ""),
+            None => key.bytes("name", name_of(named)),
+        }
+        describe(key, from, path, found)?;
+        key.number("members", members.len() as u64);
+        for (member, found) in members {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            key.bytes("member", member);
+            describe(key, from, &join(path, member), found)?;
+        }
+        Ok(())
     }
 }
 

@@ -6,19 +6,19 @@ use sampan_systemd::Slice;
 use super::id::ContainerId;
 use crate::{CgroupDriver, Error, Result};
 
-/// Looks at what was asked for: a slice where systemd makes the control groups, elsewhere a path,
-/// which counts from the top of each hierarchy, with or without a leading slash.
-pub(crate) fn check(driver: CgroupDriver, parent: &str) -> Result<()> {
-    if parent.is_empty() {
-        return Ok(());
-    }
+/// Looks at what was asked for: a slice where systemd makes the control groups, which is returned,
+/// elsewhere a path, which counts from the top of each hierarchy, with or without a leading slash.
+pub(crate) fn slice(driver: CgroupDriver, parent: &str) -> Result<Option<Slice>> {
     match driver {
-        CgroupDriver::Cgroupfs => check_path(parent),
-        CgroupDriver::Systemd => slice(parent).map(drop),
+        CgroupDriver::Cgroupfs => check_path(parent).map(|()| None),
+        CgroupDriver::Systemd => parse_slice(parent).map(Some),
     }
 }
 
 fn check_path(parent: &str) -> Result<()> {
+    if parent.is_empty() {
+        return Ok(());
+    }
     if parent.ends_with(".slice") && !parent.contains('/') {
         return Err(Error::invalid(format!(
             "cgroup parent {parent} is a slice of systemd, and the engine makes control groups without systemd"
@@ -33,7 +33,7 @@ fn check_path(parent: &str) -> Result<()> {
 }
 
 /// The slice that was asked for, or the usual one; refused in Docker's words.
-pub(crate) fn slice(parent: &str) -> Result<Slice> {
+fn parse_slice(parent: &str) -> Result<Slice> {
     if parent.is_empty() {
         return Ok(Slice::system());
     }
@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn parents_are_paths_from_the_top() {
-        let check = |parent| check(CgroupDriver::Cgroupfs, parent);
+        let check = |parent| slice(CgroupDriver::Cgroupfs, parent);
         let id = ContainerId::random();
         for parent in ["/a/b", "a/b/"] {
-            check(parent).unwrap();
+            assert_eq!(check(parent).unwrap(), None);
             assert_eq!(path("own", parent, &id), format!("a/b/{id}"));
         }
         assert_eq!(path("own", "", &id), format!("own/{id}"));
@@ -72,11 +72,14 @@ mod tests {
 
     #[test]
     fn parents_are_slices_where_systemd_makes_them() {
-        let check = |parent| check(CgroupDriver::Systemd, parent);
-        for good in ["", "my-own.slice", "-.slice"] {
-            check(good).unwrap();
+        let check = |parent| slice(CgroupDriver::Systemd, parent);
+        for (parent, expected) in [
+            ("", "system.slice"),
+            ("my-own.slice", "my-own.slice"),
+            ("-.slice", "-.slice"),
+        ] {
+            assert_eq!(check(parent).unwrap().unwrap().as_str(), expected);
         }
-        assert_eq!(slice("").unwrap().as_str(), "system.slice");
         for bad in ["/a/b", "a", "a/b.slice", "a--b.slice", "/system.slice"] {
             let error = check(bad).unwrap_err();
             assert!(error.message().contains("named as \"xxx.slice\""), "{bad}");

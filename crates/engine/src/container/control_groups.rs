@@ -64,10 +64,10 @@ impl Inner {
         parent: &str,
         id: &ContainerId,
     ) -> Result<ControlGroups> {
-        cgroup_parent::check(self.cgroup_driver, parent)?;
-        Ok(match self.cgroup_driver {
-            CgroupDriver::Cgroupfs => self.own_groups(parent, id),
-            CgroupDriver::Systemd => scope_in(cgroup_parent::slice(parent)?, id),
+        let slice = cgroup_parent::slice(self.cgroup_driver, parent)?;
+        Ok(match slice {
+            None => self.own_groups(parent, id),
+            Some(slice) => scope_in(slice, id),
         })
     }
 

@@ -83,7 +83,7 @@ impl Inner {
         if host.resources.cgroup_parent.is_empty() {
             host.resources.cgroup_parent.clone_from(&self.cgroup_parent);
         }
-        cgroup_parent::check(self.cgroup_driver, &host.resources.cgroup_parent)?;
+        let slice = cgroup_parent::slice(self.cgroup_driver, &host.resources.cgroup_parent)?;
         self.cdi.check(&host.resources.device_requests)?;
         if of_build && (host.privileged || host.network_mode == NetworkMode::Host) {
             // It was allowed what takes the host's users.
@@ -161,7 +161,6 @@ impl Inner {
         if host.network_mode == NetworkMode::Host && host.publish_all_ports {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
-        let groups = self.next_control_groups(&host.resources.cgroup_parent, &id)?;
         let record = Record {
             id: id.clone(),
             name: name.clone(),
@@ -177,7 +176,7 @@ impl Inner {
             lifecycle: Lifecycle::Created { failure: None },
             mounts,
             users,
-            slice: groups.slice().cloned(),
+            slice,
             restart_count: 0,
             health: None,
             stopped_by_hand: false,
