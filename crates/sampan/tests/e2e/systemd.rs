@@ -231,7 +231,7 @@ fn a_container_lies_in_a_scope_of_systemd() {
         machine.assert_in(&second, &pid);
         machine.ok(&format!("kill -9 {pid}"));
         until("it runs again", || {
-            machine.ok("sampan inspect -f '{{.RestartCount}} {{.State.Running}}' two") == "1 true"
+            machine.ok("sampan inspect -f '{{.RestartCount}} {{.State.Status}}' two") == "1 running"
         });
         machine.assert_in(&second, &pid_of(&machine, "two"));
         let refused = machine.run("sampan run --rm --cgroup-parent /mine busybox true");
