@@ -1,9 +1,9 @@
 //! What must hold before a change is handed on.
 
 use anyhow::Result;
+use xtask::run::{cargo, is_installed, run as command};
 
 use crate::layers;
-use crate::run::{cargo, is_installed, run as command};
 
 pub(crate) fn run() -> Result<()> {
     command(cargo(&["fmt", "--all", "--check"]))?;

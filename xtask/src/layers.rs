@@ -6,8 +6,7 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-
-use crate::run::{cargo, workspace};
+use xtask::run::{cargo, workspace};
 
 /// What to do with the picture.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +23,7 @@ const ROWS: &[&[&str]] = &[
         "sampan",
         "sampan-oci-runtime",
         "sampan-shim",
+        "xtask-lab",
         "xtask",
         "sampan-testing",
     ],

@@ -1,14 +1,13 @@
 //! `cargo xtask`: everything a developer or CI runs, by one name each.
 
-mod bench;
 mod check;
 mod layers;
-mod packages;
-mod run;
 mod test;
-mod vm;
 
 use std::process::ExitCode;
+
+use anyhow::Result;
+use xtask::run::{cargo, run};
 
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
@@ -31,9 +30,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["check"] => check::run(),
-        ["test", "--vm", filters @ ..] => vm::test(filters),
+        ["test", "--vm", filters @ ..] => lab("vm", filters),
         ["test", filters @ ..] => test::run(filters),
-        ["bench", rest @ ..] => bench::run(rest),
+        ["bench", rest @ ..] => lab("bench", rest),
         ["layers"] => layers::run(layers::Mode::Compare),
         ["layers", "--write"] => layers::run(layers::Mode::Write),
         _ => {
@@ -48,4 +47,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What needs crates of the product is a program of its own.
+fn lab(what: &str, arguments: &[&str]) -> Result<()> {
+    let mut lab = cargo(&["run", "--quiet", "--package", "xtask-lab", "--", what]);
+    lab.args(arguments);
+    run(lab)
 }

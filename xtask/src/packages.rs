@@ -73,20 +73,17 @@ const MACHINE: &[Needed] = &[
 
 /// Installs what the tests need and is missing. On a system without apt, says
 /// what is missing.
-pub(crate) fn install() -> Result<()> {
-    install_missing(NEEDED)?;
-    // Newer than what the system has; without them some tests are skipped, and say so.
-    let _ = sampan_testing::docker_plugins();
-    Ok(())
+pub fn install() -> Result<()> {
+    install_missing(NEEDED)
 }
 
 /// The same for the benchmarks.
-pub(crate) fn install_peers() -> Result<()> {
+pub fn install_peers() -> Result<()> {
     install_missing(PEERS)
 }
 
 /// The same for the tests in an emulated machine.
-pub(crate) fn install_machine() -> Result<()> {
+pub fn install_machine() -> Result<()> {
     install_missing(MACHINE)
 }
 

@@ -9,6 +9,7 @@
 //! * [`manifest`], [`config`], [`media_type`], [`platform`]: what a registry holds of an image.
 //! * [`runtime`]: the `config.json` of a bundle.
 //! * [`signal`]: signals by name.
+//! * [`sysctl`]: parameters of the kernel that namespaces have for themselves.
 //! * [`ulimit`]: resource limits by Docker's names.
 
 pub mod config;
@@ -20,6 +21,7 @@ pub mod reference;
 pub mod runtime;
 pub mod seccomp;
 pub mod signal;
+pub mod sysctl;
 pub mod ulimit;
 
 pub use config::ImageConfig;

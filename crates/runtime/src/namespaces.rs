@@ -206,7 +206,7 @@ fn is_own_user_namespace(namespace: &OwnedFd) -> Result<bool, Error> {
     Ok(theirs.st_ino == own.ino())
 }
 
-fn flag_of(kind: NamespaceKind) -> Namespaces {
+pub(crate) fn flag_of(kind: NamespaceKind) -> Namespaces {
     match kind {
         NamespaceKind::Pid => Namespaces::PID,
         NamespaceKind::Network => Namespaces::NETWORK,

@@ -174,15 +174,16 @@ impl Inner {
         }
     }
 
-    /// Hands what holds for further runs to the supervisor of a container, if it has one.
+    /// Hands what holds for further runs to the supervisor of a container, if it has one. Returns
+    /// why it holds only once the container is started anew, where that is so.
     pub(crate) async fn hand_to_shim(
         &self,
         container: &Container,
         policy: RestartPolicy,
         limits: LinuxResources,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let Some(shim) = container.shim() else {
-            return Ok(());
+            return Ok(None);
         };
         let update = Request::Update {
             restart: policy.of_shim(),
@@ -190,8 +191,11 @@ impl Inner {
         };
         match shim.tell(update, Vec::new()).await {
             // It ended meanwhile.
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
-            told => told,
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotImplemented => {
+                Ok(Some(error.message().to_owned()))
+            }
+            told => told.map(|()| None),
         }
     }
 

@@ -75,10 +75,13 @@ impl Inner {
                 })
             })
             .await?;
-        self.hand_to_shim(container, stored.host.restart_policy, limits)
+        let warning = self
+            .hand_to_shim(container, stored.host.restart_policy, limits)
             .await?;
         self.tell(&stored, Action::Update, []);
-        Ok(Updated::default())
+        Ok(Updated {
+            warnings: warning.into_iter().collect(),
+        })
     }
 }
 

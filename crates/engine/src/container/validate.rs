@@ -1,5 +1,8 @@
 //! What is wrong with a request, in Docker's words: pure.
 
+use sampan_oci::runtime::NamespaceKind;
+use sampan_oci::sysctl::Parameter;
+
 use super::config::{ContainerConfig, HostConfig, NetworkMode, Resources, RestartPolicy};
 use super::security::{self, SecurityOptions};
 use crate::{Error, Result, signal};
@@ -37,7 +40,9 @@ pub(crate) fn check(
         return Err(Error::invalid("SHM size can not be less than 0"));
     }
     for name in host.sysctls.keys() {
-        if host.network_mode == NetworkMode::Host && name.starts_with("net.") {
+        let of_network = Parameter::parse(name)
+            .is_ok_and(|parameter| parameter.namespace == NamespaceKind::Network);
+        if host.network_mode == NetworkMode::Host && of_network {
             return Err(Error::invalid(format!(
                 "sysctl {name:?} not allowed in host network namespace"
             )));

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::flags::filter;
 use super::format::data::Data;
 use super::format::list::{self, Row, Style};
+use super::format::natural;
 use super::format::quote::short_id;
 use super::ps::FORMAT_HELP;
 use super::session::Session;
@@ -65,7 +66,7 @@ fn ls(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         super::read_data(request.send().await?).await
     })?;
     let mut networks: Vec<&Data> = networks.items().iter().collect();
-    networks.sort_by_key(|network| network.text_at("Name"));
+    networks.sort_by(|a, b| natural::order(a.text_at("Name"), b.text_at("Name")));
     let rows = networks
         .into_iter()
         .map(|network| row(network, full))

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::flags::{environment, filter};
 use super::format::data::Data;
 use super::format::list::{self, Row, Style};
+use super::format::natural;
 use super::output;
 use super::ps::FORMAT_HELP;
 use super::session::Session;
@@ -107,7 +108,7 @@ fn ls(session: &Session, parsed: &Parsed<'_>) -> Result<u8, Failure> {
         super::read_data(request.send().await?).await
     })?;
     let mut volumes: Vec<&Data> = volumes.list_at("Volumes").iter().collect();
-    volumes.sort_by_key(|volume| volume.text_at("Name"));
+    volumes.sort_by(|a, b| natural::order(a.text_at("Name"), b.text_at("Name")));
     let rows = volumes.into_iter().map(row).collect();
     list::print(
         rows,

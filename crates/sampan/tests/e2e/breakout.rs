@@ -124,6 +124,10 @@ const LIST: &[(&[&str], &str, Tried)] = &[
                 "runtime/src/sysctl.rs",
                 "only_parameters_of_own_namespaces_are_set",
             ),
+            (
+                "oci/src/sysctl.rs",
+                "the_hosts_parameters_and_paths_that_want_out_are_refused",
+            ),
         ]),
     ),
     (

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::measure::{Contestant, Samples, in_turn, show, time};
 use super::peers::{Peer, Peers};
 use super::table::Table;
-use crate::run::{command, run as execute, workspace};
+use xtask::run::{command, run as execute, workspace};
 
 /// A docker takes some seconds for one.
 const COLD: usize = 2;

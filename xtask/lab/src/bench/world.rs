@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::run::workspace;
+use xtask::run::workspace;
 
 /// The word after `bench` with which this program calls itself inside.
 pub(super) const INSIDE: &str = "--inside";

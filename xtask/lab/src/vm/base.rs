@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::INCLUDED;
 use super::disk::{make_disk, remove, write_program};
-use crate::run::{command, run};
+use xtask::run::{command, run};
 
 /// Runs in the machine as process 1.
 const INIT: &str = "#!/bin/sh\nmount -t ext4 /dev/vdb /mnt && exec /mnt/run\n";

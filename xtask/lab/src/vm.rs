@@ -13,9 +13,8 @@ use std::fs;
 
 use anyhow::Result;
 use sampan_testing::Fixture;
-
-use crate::packages;
-use crate::run::workspace;
+use xtask::packages;
+use xtask::run::workspace;
 
 /// Tests that are run there together: all programs of a package, or one of them.
 struct Group {

@@ -10,7 +10,7 @@ use sampan_testing::fixture;
 
 use super::report::{BEGINS, ENDS, KILLED, VERDICT};
 use super::{Group, IMAGES, TESTED};
-use crate::run::{cargo, command, run, workspace};
+use xtask::run::{cargo, command, run, workspace};
 
 /// Tests wait for each other's processors, and for much else.
 const THREADS: u32 = 2;

@@ -20,10 +20,9 @@ mod world;
 
 use anyhow::{Result, bail};
 use sampan_testing::{Fixture, TestEngine, fixture};
-
-use crate::packages;
-use crate::run::{cargo, run as command, workspace};
 use table::Table;
+use xtask::packages;
+use xtask::run::{cargo, run as command, workspace};
 
 /// The benchmarks by name, in the order in which they run.
 const NAMES: [&str; 12] = [

@@ -1,0 +1,4 @@
+//! What the programs for developers have in common.
+
+pub mod packages;
+pub mod run;
