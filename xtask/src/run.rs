@@ -22,7 +22,11 @@ pub fn command(program: &str, arguments: &[&str]) -> Command {
 
 /// Runs a command to its end; its failure is an error.
 pub fn run(mut command: Command) -> Result<()> {
-    let shown = format!("{command:?}");
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let shown = words.join(" ");
     eprintln!("xtask: {shown}");
     let status = command
         .status()
