@@ -137,7 +137,8 @@ impl Inner {
             id: container.id.to_string(),
             root: RootSource::Descriptor,
             cgroup: groups.container(),
-            cgroup_everywhere: security.writable_cgroups,
+            // Who may make groups below its own needs one that is not the supervisors'.
+            cgroup_everywhere: security.writable_cgroups || record.host.privileged,
             shim_cgroup: Some(groups.shim()),
             terminal_size: terminal_size(record.host.console_size),
             open_stdin: record.config.open_stdin,

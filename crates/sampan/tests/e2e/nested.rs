@@ -121,3 +121,36 @@ fn systemd_is_the_init_of_a_container() {
     assert!(said.contains("Read-only file system"), "{said}");
     engine.ledger().assert_no_container();
 }
+
+#[test]
+fn who_may_make_groups_has_one_of_its_own_in_every_hierarchy() {
+    sampan_kernel::requires!(root, cgroups, overlay, nftables);
+    let engine = engine_with_busybox();
+    for flags in [
+        &["--privileged"][..],
+        &[
+            "--security-opt",
+            "writable-cgroups=true",
+            "--cgroupns=private",
+        ],
+    ] {
+        let words = ["run", "-d", "--name", "one"];
+        let command = ["busybox", "sleep", "1000"];
+        let id = engine.docker(&[&words[..], flags, &command].concat()).ok();
+        let pid = engine
+            .docker(&["inspect", "-f", "{{.State.Pid}}", "one"])
+            .ok();
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        for group in groups.lines() {
+            assert!(group.contains(&id), "{flags:?}: {groups}");
+        }
+        // Groups that it leaves behind go with it, as do the processes in them.
+        let make = "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir -p $d/a/b 2>/dev/null; done; \
+                    sleep 1000 & for d in /sys/fs/cgroup /sys/fs/cgroup/*; do \
+                    echo $! > $d/a/b/cgroup.procs 2>/dev/null; done; true";
+        let _ = engine.docker(&["exec", "one", "sh", "-c", make]).ok();
+        let _ = engine.docker(&["kill", "one"]).ok();
+        let _ = engine.docker(&["rm", "one"]).ok();
+        engine.ledger().assert_no_container();
+    }
+}
