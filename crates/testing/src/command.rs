@@ -77,6 +77,13 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// How many times as slow as others this machine is, for pauses that give it time: 1, or what
+/// `SAMPAN_SLOW_MACHINE` says.
+#[must_use]
+pub fn slowness() -> u64 {
+    std::env::var("SAMPAN_SLOW_MACHINE").map_or(1, |times| times.parse().unwrap())
+}
+
 /// A TCP port on 127.0.0.1 that nobody listened on a moment ago.
 #[must_use]
 pub fn free_port() -> u16 {

@@ -16,7 +16,7 @@ mod registry;
 mod scripted;
 
 pub use bucket::Bucket;
-pub use command::{Ran, free_port, run, run_in, until};
+pub use command::{Ran, free_port, run, run_in, slowness, until};
 pub use engine::TestEngine;
 pub use fixtures::{Fixture, fixture};
 pub use ledger::Ledger;

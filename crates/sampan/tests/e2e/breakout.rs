@@ -132,7 +132,8 @@ const LIST: &[(&[&str], &str, Tried)] = &[
     ),
     (
         &["CVE-2026-31431"],
-        "AF_ALG sockets, directly, as a 32-bit program and by io_uring: refused; 32-bit programs keep their network",
+        "AF_ALG sockets, directly, as a 32-bit program and by io_uring: refused; 32-bit programs keep their network, and \
+         with it, where the kernel has AF_ALG, a way by i386's socketcall, whose arguments no filter sees",
         By(&[(HOSTILE, "a_default_container_cannot_break_out")]),
     ),
     (

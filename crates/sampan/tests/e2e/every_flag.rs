@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sampan_testing::{TestEngine, until};
+use sampan_testing::{TestEngine, slowness, until};
 
 use crate::engine_with_busybox;
 use crate::sessions::on_terminal;
@@ -916,7 +916,7 @@ fn signals_of_a_client_reach_the_container_unless_told_otherwise() {
             let look = ["exec", "box", "test", "-e", "/ready"];
             engine.sampan(&look).code == 0
         });
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(150 * slowness()));
         let pid = rustix::process::Pid::from_child(&client);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let mut ended = None;

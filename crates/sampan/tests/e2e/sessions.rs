@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use sampan_testing::{TestEngine, until};
+use sampan_testing::{TestEngine, slowness, until};
 
 use crate::engine_with_busybox;
 
@@ -26,10 +26,8 @@ pub(crate) fn on_terminal(
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // How many times as slow as others this machine is.
-    let slow: u64 = std::env::var("SAMPAN_SLOW_MACHINE").map_or(1, |times| times.parse().unwrap());
     for (text, pause) in keys {
-        std::thread::sleep(Duration::from_millis(pause * slow));
+        std::thread::sleep(Duration::from_millis(pause * slowness()));
         stdin.write_all(text.as_bytes()).unwrap();
         stdin.flush().unwrap();
     }

@@ -14,6 +14,8 @@ use xtask::run::{cargo, command, run, workspace};
 
 /// Tests wait for each other's processors, and for much else.
 const THREADS: u32 = 2;
+/// How long a program may take, in minutes, of which somebody has named the tests.
+const NAMED: u32 = 60;
 
 /// The first lines of what runs in the machine as process 1.
 const PREPARE: &str = "#!/bin/sh
@@ -28,13 +30,12 @@ export SAMPAN_SWAP_ROUNDS=20 SAMPAN_SLOW_MACHINE=6
 /// Puts the built programs, their sources, the images and a script on a disk, at the paths that
 /// they have here.
 pub(super) fn pack(directory: &Path, filters: &[&str]) -> Result<PathBuf> {
-    run(cargo(&["build", "--workspace", "--bins"]))?;
+    let programs = test_programs()?;
     let tree = directory.join("tests");
     remove(&tree)?;
     let inside = tree.join("workspace");
     // Some tests read them; all tests run in their package's folder.
     copy_tree(&workspace().join("crates"), &inside.join("crates"))?;
-    let programs = test_programs()?;
     for program in &programs {
         let relative = program.path.strip_prefix(workspace())?;
         copy(&program.path, &inside.join(relative))?;
@@ -102,9 +103,9 @@ try() {{
             if !filters.is_empty() && !tried.insert(&program.path) {
                 continue;
             }
-            let (words, left_out) = match filters {
-                [] => (group.tests, group.left_out),
-                filters => (filters, &[][..]),
+            let (words, left_out, minutes) = match filters {
+                [] => (group.tests, group.left_out, group.minutes),
+                filters => (filters, &[][..], NAMED),
             };
             let words = words.iter().map(|word| format!(" '{word}'"));
             let skips = left_out.iter().map(|word| format!(" --skip '{word}'"));
@@ -118,7 +119,7 @@ try() {{
                 program.folder.display(),
                 group.package,
                 program.name,
-                group.minutes,
+                minutes,
                 program.path.display(),
             ));
         }
@@ -142,17 +143,15 @@ impl TestProgram {
     }
 }
 
-/// Builds the test programs and says where they are.
+/// Builds the test programs, with the executables, and says where they are. All of them: they are
+/// those of `cargo xtask test`.
 fn test_programs() -> Result<Vec<TestProgram>> {
     let mut build = cargo(&[
         "test",
+        "--workspace",
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]);
-    let packages: BTreeSet<&str> = TESTED.iter().map(|group| group.package).collect();
-    for package in packages {
-        build.args(["-p", package]);
-    }
     let output = build.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "cannot build the tests");
     let mut found = Vec::new();
