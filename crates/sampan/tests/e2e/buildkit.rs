@@ -203,7 +203,9 @@ fn a_step_that_fails_is_told_and_leaves_nothing() {
     let file = "FROM busybox\nRUN echo before && exit 7\n";
     let directory = builder.context("fails", &[("Dockerfile", file)]);
     let told = builder.try_build(&directory, &["-t", "x"]).failed(1);
-    let message = "failed to solve: process \"/bin/sh -c echo before && exit 7\" \
+    // Before it stands "failed to solve", or "failed to run Build function": two threads of the
+    // client hear of it, and the first has its say.
+    let message = "process \"/bin/sh -c echo before && exit 7\" \
                    did not complete successfully: exit code: 7";
     assert!(told.contains("before") && told.contains(message), "{told}");
     let lines = "Dockerfile:2\n--------------------\n   1 |     FROM busybox\n   \
