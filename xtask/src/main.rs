@@ -7,7 +7,7 @@ mod test;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use xtask::run::{cargo, run};
+use xtask::run::{cargo, end, run};
 
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
@@ -28,7 +28,7 @@ Usage: cargo xtask COMMAND
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match words.as_slice() {
+    end(match words.as_slice() {
         ["check"] => check::run(),
         ["test", "--vm", filters @ ..] => lab("vm", filters),
         ["test", filters @ ..] => test::run(filters),
@@ -39,14 +39,7 @@ fn main() -> ExitCode {
             eprint!("{USAGE}");
             return ExitCode::from(2);
         }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 /// What needs crates of the product is a program of its own.

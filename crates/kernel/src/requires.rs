@@ -57,19 +57,27 @@ pub fn kernel_at_least(major: u32, minor: u32) -> bool {
     running >= (major, minor)
 }
 
-/// Ends the test with a visible `SKIP:` line unless the machine has every
-/// named [`Feature`](crate::requires::Feature). With `SAMPAN_FORBID_SKIP` in
-/// the environment (CI) a missing feature fails the test.
+/// Says visibly that a test is left out, and why.
+///
+/// # Panics
+/// With `SAMPAN_FORBID_SKIP` in the environment (CI): there nothing that a test needs is missing.
+#[track_caller]
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("SAMPAN_FORBID_SKIP").is_none(),
+        "skipping is forbidden here, but {reason}"
+    );
+    eprintln!("SKIP: {reason}");
+}
+
+/// Ends the test, with [`skip`](crate::requires::skip), unless the machine has every named
+/// [`Feature`](crate::requires::Feature).
 #[macro_export]
 macro_rules! requires {
     ($($feature:ident),+ $(,)?) => {
         $(
             if let Some(reason) = $crate::requires::Feature::$feature.missing() {
-                assert!(
-                    ::std::env::var_os("SAMPAN_FORBID_SKIP").is_none(),
-                    "skipping is forbidden here, but {reason}"
-                );
-                ::std::eprintln!("SKIP: {reason}");
+                $crate::requires::skip(&reason);
                 return;
             }
         )+

@@ -35,7 +35,7 @@ fn make_debian() -> Option<PathBuf> {
         .status();
     if !made.is_ok_and(|status| status.success()) {
         let _ = std::fs::remove_file(&part);
-        eprintln!("SKIP: mmdebstrap cannot make a Debian root here");
+        requires::skip("mmdebstrap cannot make a Debian root here");
         return None;
     }
     std::fs::rename(part, &tar).unwrap();
@@ -128,7 +128,7 @@ fn a_debian_root_is_what_umoci_makes_of_it() {
     requires!(root, erofs_file_backed);
     let Some(tar) = debian() else { return };
     if Command::new("umoci").arg("--version").output().is_err() {
-        eprintln!("SKIP: umoci is not installed");
+        requires::skip("umoci is not installed");
         return;
     }
     let tmp = tempfile::tempdir().unwrap();

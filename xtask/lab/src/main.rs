@@ -6,22 +6,17 @@ mod vm;
 
 use std::process::ExitCode;
 
+use xtask::run::end;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match words.as_slice() {
+    end(match words.as_slice() {
         ["bench", rest @ ..] => bench::run(rest),
         ["vm", filters @ ..] => vm::test(filters),
         _ => {
             eprintln!("Usage: cargo xtask bench|test --vm …");
             return ExitCode::from(2);
         }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }

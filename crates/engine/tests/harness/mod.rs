@@ -32,11 +32,13 @@ macro_rules! needs_host {
     () => {
         sampan_kernel::requires!(root, overlay);
         if $crate::harness::shim().is_none() {
-            println!("SKIP: sampan-shim is not built: run `cargo build -p sampan-shim` first");
+            sampan_kernel::requires::skip(
+                "sampan-shim is not built: run `cargo build -p sampan-shim` first",
+            );
             return;
         }
         if !std::path::Path::new("/bin/busybox").exists() {
-            println!("SKIP: /bin/busybox of Debian's busybox-static is not there");
+            sampan_kernel::requires::skip("/bin/busybox of Debian's busybox-static is not there");
             return;
         }
     };

@@ -18,11 +18,7 @@ fn is_there(program: &str) -> bool {
         .status()
         .is_ok();
     if !found {
-        assert!(
-            std::env::var_os("SAMPAN_FORBID_SKIP").is_none(),
-            "skipping is forbidden here, but {program} is missing"
-        );
-        eprintln!("SKIP: {program} is missing");
+        requires::skip(&format!("{program} is missing"));
     }
     found
 }

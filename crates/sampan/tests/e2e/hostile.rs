@@ -489,16 +489,16 @@ fn a_default_container_cannot_break_out() {
     ] {
         let said = engine.sampan(command).ok();
         assert!(said.lines().count() > 100, "{said}");
-        // `docs/containers.md` tells of the one that no filter can close.
-        let endings = [
-            ": refused",
-            ": as expected",
-            "socketcall(AF_ALG): open on this kernel",
-        ];
-        let open: Vec<&str> = said
+        let mut open: Vec<&str> = said
             .lines()
-            .filter(|line| !endings.iter().any(|ending| line.ends_with(ending)))
+            .filter(|line| !line.ends_with(": refused") && !line.ends_with(": as expected"))
             .collect();
+        if open == ["i386 socketcall(AF_ALG): done"] {
+            let known = open.remove(0);
+            sampan_kernel::requires::skip(&format!(
+                "this kernel has AF_ALG, and no filter closes {known}: see docs/containers.md"
+            ));
+        }
         assert_eq!(open, [""; 0], "{how}");
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sampan_testing::{Fixture, fixture};
 use tempfile::TempDir;
+use xtask::run::{command, run as execute, workspace};
 
 use super::measure::{Contestant, Samples, in_turn, show, time};
 use super::peers::{Peer, Peers};
 use super::table::Table;
-use xtask::run::{command, run as execute, workspace};
 
 /// A docker takes some seconds for one.
 const COLD: usize = 2;

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use xtask::run::{command, run};
 
 use super::INCLUDED;
 use super::disk::{make_disk, remove, write_program};
-use xtask::run::{command, run};
 
 /// Runs in the machine as process 1.
 const INIT: &str = "#!/bin/sh\nmount -t ext4 /dev/vdb /mnt && exec /mnt/run\n";

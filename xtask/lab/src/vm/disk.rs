@@ -7,10 +7,10 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use sampan_testing::fixture;
+use xtask::run::{cargo, command, run, workspace};
 
 use super::report::{BEGINS, ENDS, KILLED, VERDICT};
 use super::{Group, IMAGES, TESTED};
-use xtask::run::{cargo, command, run, workspace};
 
 /// Tests wait for each other's processors, and for much else.
 const THREADS: u32 = 2;

@@ -19,7 +19,7 @@ use sampan_fs::Root;
 use sampan_kernel::acting::ActingAs;
 use sampan_kernel::clone::{Namespaces, unshare};
 use sampan_kernel::mount::{MountAttributes, MountChange, Propagation, Reach, change_mount};
-use sampan_layers::{Durability, LayerMount, Writable};
+use sampan_layers::{Durability, LayerMount};
 use tokio::sync::OwnedMutexGuard;
 
 use super::super::inner_mount::Loose;
@@ -29,7 +29,6 @@ use super::super::record::Record;
 use super::super::registry::Container;
 use super::super::request::WaitCondition;
 use super::super::service::Inner;
-use super::super::start::INIT_LAYER;
 use crate::users::IdMaps;
 use crate::{Error, Result, blocking};
 
@@ -142,30 +141,13 @@ impl Inner {
     fn mounted_view(&self, record: &Record, operation: OwnedMutexGuard<()>) -> Result<View> {
         let directory = self.paths.container(&record.id);
         let layers = self.mount_layers(&record.layers)?;
-        let writable = Writable {
-            upper: directory.join("upper"),
-            work: directory.join("work"),
-        };
-        let owners = self.mount_users(record.users.as_ref())?;
-        let store = self.images.store().layers();
-        let overlay = store
-            .init_layer(&layers, &INIT_LAYER)
-            .and_then(|init| {
-                // Also for what is thrown away at its end: the mark that a volatile mount leaves
-                // is for the run that follows.
-                let owners = owners.as_ref().map(|owners| owners.owners());
-                store.overlay_owned(
-                    &layers,
-                    Some(&init),
-                    Some(&writable),
-                    Durability::Durable,
-                    owners,
-                )
-            })
-            .map_err(|error| Error::because("mount the container's files", &error))?;
+        // Also of what is thrown away at its end: the mark that a volatile mount leaves is for the
+        // run that follows.
+        let overlay = self.mount_changes(record, &layers, Durability::Durable)?;
         let binds = self.binds(record)?;
-        let (root, mounts) = Mounts::make(writable.work, overlay, binds, record.users.clone())
-            .map_err(|error| Error::because("mount the container's files", &error))?;
+        let (root, mounts) =
+            Mounts::make(directory.join("work"), overlay, binds, record.users.clone())
+                .map_err(|error| Error::because("mount the container's files", &error))?;
         Ok(View {
             root,
             users: record.users.clone(),

@@ -50,27 +50,37 @@ impl Inner {
         layers.iter().map(|layer| Ok(store.mount(layer)?)).collect()
     }
 
-    pub(super) fn prepare_root(&self, record: &Record, users: Option<OwnedFd>) -> Result<Root> {
+    /// Mounts what a container sees of its image and its changes, to be changed further.
+    pub(crate) fn mount_changes(
+        &self,
+        record: &Record,
+        layers: &[LayerMount],
+        durability: Durability,
+    ) -> Result<OwnedFd> {
         let directory = self.paths.container(&record.id);
-        let layers = self.mount_layers(&record.layers)?;
-        let durability = if record.is_fleeting() {
-            Durability::Volatile
-        } else {
-            Durability::Durable
-        };
         let writable = Writable {
             upper: directory.join("upper"),
             work: directory.join("work"),
         };
         let owners = self.mount_users(record.users.as_ref())?;
         let store = self.images.store().layers();
-        let mount = store
-            .init_layer(&layers, &INIT_LAYER)
+        store
+            .init_layer(layers, &INIT_LAYER)
             .and_then(|init| {
                 let owners = owners.as_ref().map(|owners| owners.owners());
-                store.overlay_owned(&layers, Some(&init), Some(&writable), durability, owners)
+                store.overlay_owned(layers, Some(&init), Some(&writable), durability, owners)
             })
-            .map_err(|error| not_mounted(&directory, &error))?;
+            .map_err(|error| not_mounted(&directory, &error))
+    }
+
+    pub(super) fn prepare_root(&self, record: &Record, users: Option<OwnedFd>) -> Result<Root> {
+        let layers = self.mount_layers(&record.layers)?;
+        let durability = if record.is_fleeting() {
+            Durability::Volatile
+        } else {
+            Durability::Durable
+        };
+        let mount = self.mount_changes(record, &layers, durability)?;
         let mut namespaces: Vec<_> = users
             .map(|users| (NamespaceKind::User, users))
             .into_iter()
@@ -80,7 +90,10 @@ impl Inner {
         let mounts = mounts.map(|(number, point)| self.carry_out(record, number, point));
         let mounts = mounts.chain(shared.map(Ok));
         let init = match record.host.init {
-            Some(true) => store
+            Some(true) => self
+                .images
+                .store()
+                .layers()
                 .attached_program(self.executable.memory())
                 .map_err(|error| Error::because("mount the init", &error))?,
             Some(false) | None => None,
