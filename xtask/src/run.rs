@@ -22,17 +22,23 @@ pub fn command(program: &str, arguments: &[&str]) -> Command {
 
 /// Runs a command to its end; its failure is an error.
 pub fn run(mut command: Command) -> Result<()> {
+    let shown = announce(&command);
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {shown}"))?;
+    ensure!(status.success(), "{shown} failed: {status}");
+    Ok(())
+}
+
+/// Says which command comes now; returns it as it is typed.
+pub fn announce(command: &Command) -> String {
     let words = [command.get_program()]
         .into_iter()
         .chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
     let shown = words.join(" ");
     eprintln!("xtask: {shown}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {shown}"))?;
-    ensure!(status.success(), "{shown} failed: {status}");
-    Ok(())
+    shown
 }
 
 /// Cargo, the same that runs this.

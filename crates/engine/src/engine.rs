@@ -231,7 +231,7 @@ fn prepare(config: Config) -> Result<(Arc<Inner>, SystemService, DirLock)> {
     }
     let lock = lock(&root)?;
     let executable = Executable::load(&shim)?;
-    let host = Host::look()?;
+    let host = Host::look(&run)?;
     let layers = LayerStore::open(&root, layers)?;
     let mut options = sampan_images::Options::default();
     options.registry.settings = registries;

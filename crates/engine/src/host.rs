@@ -6,6 +6,8 @@ use std::path::Path;
 
 use sampan_cgroups::{Controller, Hierarchies, Layout};
 
+use crate::apparmor::AppArmor;
+
 /// What the host is and can do.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
@@ -18,7 +20,7 @@ pub(crate) struct Host {
     pub(crate) machine: String,
     pub(crate) name: String,
     pub(crate) time_namespaces: bool,
-    pub(crate) apparmor: bool,
+    pub(crate) apparmor: AppArmor,
     /// Capabilities that the engine can give.
     pub(crate) capabilities: Vec<&'static str>,
     /// Files that tell the temperature of a neighbour's work.
@@ -39,8 +41,8 @@ pub(crate) struct DeviceNode {
 }
 
 impl Host {
-    /// Looks at the host. Blocks for moments.
-    pub(crate) fn look() -> crate::Result<Self> {
+    /// Looks at the host, for an engine with the directory `run`. Blocks for moments.
+    pub(crate) fn look(run: &Path) -> crate::Result<Self> {
         let hierarchies = Hierarchies::detect()
             .map_err(|error| crate::Error::because("look for control groups", &error))?;
         let names = rustix::system::uname();
@@ -54,8 +56,7 @@ impl Host {
             machine: text(names.machine()),
             name: text(names.nodename()),
             time_namespaces: Path::new("/proc/self/ns/time").exists(),
-            apparmor: fs::read("/sys/module/apparmor/parameters/enabled")
-                .is_ok_and(|enabled| enabled.starts_with(b"Y")),
+            apparmor: AppArmor::open(run),
             capabilities: crate::container::security::allowed(bounding_set()),
             thermal_files: thermal_files(),
         })

@@ -23,6 +23,7 @@
 //! RUN/shims/<id>/shim.sock
 //! ```
 
+mod apparmor;
 mod build;
 mod cdi;
 mod cgroup_driver;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sampan_cgroups::Controller;
 
 use crate::Cdi;
+use crate::apparmor::AppArmor;
 use crate::container::lifecycle::Status;
 use crate::container::registry::Registry;
 use crate::host::Host;
@@ -224,6 +225,13 @@ impl Shared {
         let cpu = can(Controller::Cpu, "cpu cfs quota");
         let cpuset = can(Controller::CpuSet, "cpuset");
         let pids = can(Controller::Pids, "pids limit");
+        if host.apparmor == AppArmor::NamedProfiles {
+            warnings.push(
+                "WARNING: Containers have no AppArmor profile: the default one could not be loaded (see the engine's \
+                 log)"
+                    .to_owned(),
+            );
+        }
         SystemInfo {
             id: self.id.clone(),
             running,
@@ -269,7 +277,11 @@ impl Shared {
     }
 
     fn security_options(&self) -> Vec<String> {
-        let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
+        let mut options = Vec::new();
+        if self.host.apparmor.is_there() {
+            options.push("name=apparmor".to_owned());
+        }
+        options.push("name=seccomp,profile=builtin".to_owned());
         if self.about.own_users {
             options.push("name=userns".to_owned());
         }

@@ -81,6 +81,7 @@ const TESTED: &[Group] = &[
     package("sampan-layers").of_program("worker", &[]),
     // The other three of its four ways are the same as this one there, or skipped.
     package("sampan-layers").of_program("conformance", &["directory::"]),
+    end_to_end(&["apparmor::"]),
     end_to_end(&["breakout::"]),
     // A stop that takes as long as was asked for is none on a machine that is slow.
     end_to_end(&["every_flag::"])
@@ -107,7 +108,7 @@ const TESTED: &[Group] = &[
 /// What the machine has besides a minimal Debian.
 const INCLUDED: &str = "linux-image-cloud-amd64,busybox-static,nftables,iproute2,procps,attr,\
                         libcap2-bin,skopeo,docker-registry,ca-certificates,runc,crun,gcc,\
-                        libc6-dev,bzip2,xz-utils,zstd,umoci,openssl,curl";
+                        libc6-dev,bzip2,xz-utils,zstd,umoci,openssl,curl,apparmor";
 
 /// The images that the end-to-end tests load.
 const IMAGES: [Fixture; 2] = [Fixture::Busybox, Fixture::Whiteouts];

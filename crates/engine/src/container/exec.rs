@@ -265,6 +265,10 @@ impl ExecStarter {
             terminal_size: self.console_size.and_then(terminal_size),
             attach,
         }));
+        if self.inner.host.apparmor.is_there() {
+            let inner = self.inner.clone();
+            crate::blocking(move || inner.host.apparmor.ensure(inner.paths.run())).await?;
+        }
         let shim = self.inner.shim_of(&self.container)?;
         let answer = shim.ask(request, socket.into_iter().collect()).await?;
         self.armed = false;

@@ -5,6 +5,7 @@ use sampan_oci::runtime::Seccomp;
 use sampan_oci::seccomp::{Circumstances, Profile};
 
 use super::config::HostConfig;
+use crate::apparmor::{AppArmor, DEFAULT_PROFILE};
 use crate::host::Host;
 use crate::{Error, Result};
 
@@ -95,12 +96,23 @@ pub(crate) struct SecurityOptions {
     pub(crate) filter: Filter,
     /// Nothing is masked and nothing read-only.
     pub(crate) open_system_paths: bool,
-    /// The profile of AppArmor, unless there is to be none.
-    pub(crate) apparmor: Option<String>,
+    pub(crate) apparmor: Confinement,
     /// A label of SELinux, other than that there is to be none.
     pub(crate) label: Option<String>,
     /// The container may make control groups below its own.
     pub(crate) writable_cgroups: bool,
+}
+
+/// The profile of AppArmor of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Confinement {
+    /// The engine's.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// One that the host has loaded.
+    Profile(String),
 }
 
 /// The system call filter of a container.
@@ -118,12 +130,12 @@ pub(crate) enum Filter {
 impl SecurityOptions {
     /// What was asked for and will not be so.
     pub(crate) fn warnings(&self, host: &Host) -> Vec<String> {
-        let profile = self.apparmor.as_ref().filter(|_| !host.apparmor);
-        let profile = profile.map(|profile| {
-            format!(
+        let profile = match &self.apparmor {
+            Confinement::Profile(profile) if !host.apparmor.is_there() => Some(format!(
                 "The AppArmor profile {profile:?} is not applied: AppArmor is not enabled on this host"
-            )
-        });
+            )),
+            _ => None,
+        };
         let label = self.label.as_ref().map(|label| {
             format!("The label {label:?} is not applied: labels of SELinux are not supported")
         });
@@ -163,8 +175,10 @@ impl SecurityOptions {
             ("writable-cgroups", "true") => self.writable_cgroups = true,
             ("writable-cgroups", "false") => self.writable_cgroups = false,
             ("systempaths", "unconfined") => self.open_system_paths = true,
-            ("apparmor", "unconfined") => self.apparmor = None,
-            ("apparmor", profile) => self.apparmor = Some(profile.to_owned()),
+            ("apparmor", "unconfined") => self.apparmor = Confinement::Unconfined,
+            ("apparmor", profile) => {
+                self.apparmor = Confinement::Profile(profile.to_owned());
+            }
             ("label", "disable") => self.label = None,
             ("label", label) => self.label = Some(label.to_owned()),
             _ => {
@@ -174,6 +188,18 @@ impl SecurityOptions {
             }
         }
         Ok(())
+    }
+
+    /// Returns the profile of AppArmor on a host; none where it has no AppArmor.
+    pub(crate) fn apparmor_profile(&self, privileged: bool, apparmor: AppArmor) -> Option<&str> {
+        match (&self.apparmor, apparmor) {
+            (_, AppArmor::Absent) => None,
+            (Confinement::Profile(profile), _) => Some(profile),
+            (Confinement::Default, AppArmor::DefaultProfile) if !privileged => {
+                Some(DEFAULT_PROFILE)
+            }
+            (Confinement::Default | Confinement::Unconfined, _) => Some("unconfined"),
+        }
     }
 
     /// Returns the filter's rules under the given circumstances.
@@ -212,6 +238,40 @@ mod tests {
             &CAPABILITY_NAMES,
         )
         .unwrap()
+    }
+
+    #[test]
+    fn a_profile_of_apparmor_is_the_default_one_unless_another_is_named() {
+        let profile = |options: &[&str], privileged, apparmor| {
+            let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+            let options = SecurityOptions::parse(&options).unwrap();
+            options
+                .apparmor_profile(privileged, apparmor)
+                .map(str::to_owned)
+        };
+        use AppArmor::{Absent, DefaultProfile, NamedProfiles};
+        for (options, privileged, apparmor, expected) in [
+            (&[][..], false, DefaultProfile, Some("sampan-default")),
+            (&[], true, DefaultProfile, Some("unconfined")),
+            (&[], false, NamedProfiles, Some("unconfined")),
+            (&[], false, Absent, None),
+            (
+                &["apparmor=unconfined"],
+                false,
+                DefaultProfile,
+                Some("unconfined"),
+            ),
+            (&["apparmor=mine"], false, DefaultProfile, Some("mine")),
+            (&["apparmor:mine"], true, NamedProfiles, Some("mine")),
+            (&["apparmor=mine"], false, Absent, None),
+        ] {
+            let found = profile(options, privileged, apparmor);
+            assert_eq!(
+                found.as_deref(),
+                expected,
+                "{options:?} {privileged} {apparmor:?}"
+            );
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use super::request::{
     AttachOptions, CreateContainer, Created, ExecConfig, ExecStartOptions, ListOptions, LogOptions,
     Logs, RemoveOptions, StopOptions, TerminalSize, Wait, WaitCondition,
 };
+use super::security::SecurityOptions;
 use super::slots::Slots;
 use super::top::Processes;
 use super::update::{ResourceChanges, Updated};
@@ -453,9 +454,19 @@ impl Inner {
             hostname_path: file("hostname"),
             hosts_path: file("hosts"),
             log_path: log.map_or_else(PathBuf::new, |log| log.directory.join(log.name)),
+            apparmor_profile: self.apparmor_profile(&record),
             driver: "overlayfs".to_owned(),
             sizes: None,
         }
+    }
+
+    fn apparmor_profile(&self, record: &Record) -> String {
+        if !self.host.apparmor.is_there() {
+            return String::new();
+        }
+        let options = SecurityOptions::parse(&record.host.security_opt).unwrap_or_default();
+        let profile = options.apparmor_profile(record.host.privileged, self.host.apparmor);
+        profile.unwrap_or_default().to_owned()
     }
 
     fn descends(&self, view: &ContainerView, image: &str) -> bool {

@@ -109,7 +109,9 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<Spec> {
             capabilities: Some(capability_sets(&capabilities)),
             rlimits: rlimits(&wishes.resources)?,
             no_new_privileges: security.no_new_privileges,
-            apparmor_profile: security.apparmor.clone().filter(|_| host.apparmor),
+            apparmor_profile: security
+                .apparmor_profile(wishes.privileged, host.apparmor)
+                .map(str::to_owned),
             oom_score_adj: Some(wishes.oom_score_adj),
             ..Process::default()
         }),
@@ -189,8 +191,8 @@ pub(crate) fn exec_process(
         rlimits: rlimits(&wishes.resources)?,
         no_new_privileges: security.no_new_privileges,
         apparmor_profile: security
-            .apparmor
-            .filter(|_| host.apparmor && !exec.privileged),
+            .apparmor_profile(wishes.privileged || exec.privileged, host.apparmor)
+            .map(str::to_owned),
         oom_score_adj: Some(wishes.oom_score_adj),
         ..Process::default()
     })

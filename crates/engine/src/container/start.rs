@@ -268,7 +268,11 @@ impl Inner {
                 inner.fail_points.pass("start:root").await?;
                 told(
                     "root mounted",
-                    blocking(move || inner.prepare_root(&record, own.user)).await,
+                    blocking(move || {
+                        inner.host.apparmor.ensure(inner.paths.run())?;
+                        inner.prepare_root(&record, own.user)
+                    })
+                    .await,
                 )
             }
         };

@@ -59,6 +59,8 @@ pub struct ContainerView {
     pub hosts_path: PathBuf,
     /// The log file; empty where the driver has none.
     pub log_path: PathBuf,
+    /// Its profile of AppArmor; empty where the host has no AppArmor.
+    pub apparmor_profile: String,
     /// Storage driver.
     pub driver: String,
     /// Sizes, where they were asked for.

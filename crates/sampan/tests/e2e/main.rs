@@ -3,6 +3,7 @@
 //! nothing on the machine: dropping the engine checks that.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod apparmor;
 mod breakout;
 mod build;
 mod build_cache;

@@ -40,6 +40,7 @@ pub(crate) fn inspect(view: &ContainerView, version: ApiVersion) -> wire::Contai
         name: format!("/{}", view.name),
         restart_count: view.restart_count.into(),
         driver: view.driver.clone(),
+        app_armor_profile: view.apparmor_profile.clone(),
         platform: "linux".to_owned(),
         exec_ids: (!view.execs.is_empty()).then(|| execs.collect()),
         host_config: show_host_config(&view.host),

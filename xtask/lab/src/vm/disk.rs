@@ -20,11 +20,12 @@ const NAMED: u32 = 60;
 /// The first lines of what runs in the machine as process 1.
 const PREPARE: &str = "#!/bin/sh
 mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs tmpfs /run; mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /run; mount -t securityfs securityfs /sys/kernel/security
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 modprobe -a overlay erofs nf_tables nft_chain_nat br_netfilter veth bridge fuse loop
 ip link set lo up; ulimit -n 65536
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/mnt/bin RUST_BACKTRACE=1
-export SAMPAN_SWAP_ROUNDS=20 SAMPAN_SLOW_MACHINE=6
+export SAMPAN_SWAP_ROUNDS=20 SAMPAN_SLOW_MACHINE=6 SAMPAN_MACHINE_IS_OURS=1
 ";
 
 /// Puts the built programs, their sources, the images and a script on a disk, at the paths that
