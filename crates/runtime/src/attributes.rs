@@ -36,6 +36,8 @@ pub(crate) struct Attributes {
 struct Label {
     file: &'static CStr,
     value: Vec<u8>,
+    /// The profile that it is, where it is one of AppArmor's.
+    profile: Option<String>,
 }
 
 impl Attributes {
@@ -119,6 +121,15 @@ impl Attributes {
         match &self.label {
             Some(label) => label.apply().at(Step::Label),
             None => Ok(()),
+        }
+    }
+
+    /// A failure to apply them.
+    pub(crate) fn failed(&self, failure: Failure) -> Error {
+        let profile = self.label.as_ref().and_then(|label| label.profile.clone());
+        match (failure.step, failure.errno, profile) {
+            (Step::Label, Errno::NOENT, Some(profile)) => Error::ProfileNotLoaded(profile),
+            (step, errno, _) => Error::of_step(step, errno),
         }
     }
 }
@@ -240,8 +251,13 @@ fn plan_label(process: &Process) -> Result<Option<Label>, Error> {
             )));
         }
         return Ok(Some(Label {
-            file: c"self/attr/apparmor/exec",
+            // Before Linux 5.8 there is one file for whatever gives labels.
+            file: match Path::new("/proc/self/attr/apparmor").exists() {
+                true => c"self/attr/apparmor/exec",
+                false => c"self/attr/exec",
+            },
             value: format!("exec {profile}").into_bytes(),
+            profile: Some(profile),
         }));
     }
     let Some(label) = set(&process.selinux_label) else {
@@ -255,6 +271,7 @@ fn plan_label(process: &Process) -> Result<Option<Label>, Error> {
     Ok(Some(Label {
         file: c"self/attr/exec",
         value: label.into_bytes(),
+        profile: None,
     }))
 }
 

@@ -73,6 +73,9 @@ pub enum Error {
         /// The kernel's answer.
         reason: io::Error,
     },
+    /// The host does not have the profile of AppArmor.
+    #[error("the apparmor profile {0:?} is not loaded: load it first with apparmor_parser")]
+    ProfileNotLoaded(String),
     /// The specification does not make sense.
     #[error("{0}")]
     Invalid(String),
@@ -163,7 +166,9 @@ impl Error {
             | Self::IdRange(_)
             | Self::UserDatabase { .. } => ErrorKind::BadUser,
             Self::Mount { .. } | Self::MountRefused { .. } => ErrorKind::BadMount,
-            Self::WorkingDirectory { .. } | Self::Invalid(_) => ErrorKind::Invalid,
+            Self::WorkingDirectory { .. } | Self::ProfileNotLoaded(_) | Self::Invalid(_) => {
+                ErrorKind::Invalid
+            }
             Self::Unsupported(_) | Self::KernelTooOld { .. } => ErrorKind::Unsupported,
             Self::Cgroup(_) => ErrorKind::Cgroup,
             Self::NotRunning => ErrorKind::NotRunning,

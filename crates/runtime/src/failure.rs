@@ -69,7 +69,7 @@ steps! {
     Capabilities: "set the capabilities",
     Ambient: "set the ambient capabilities",
     NoNewPrivileges: "forbid new privileges",
-    Label: "apply the apparmor profile or SELinux label, which must be loaded",
+    Label: "apply the apparmor profile or SELinux label",
     Seccomp: "install the system call filter",
     Lookup: "find the command",
     Execute: "run the command",

@@ -407,7 +407,7 @@ impl ProcessPlan {
                 };
                 Error::step(format!("set {name}{why}"))(errno)
             }
-            _ => Error::of_step(step, errno),
+            _ => self.attributes.failed(failure),
         }
     }
 }

@@ -169,7 +169,8 @@ static void other_architectures(void)
 	/* What this call is about lies in memory, which a filter does not see. */
 	static uint32_t algorithm[] = { 38, SOCK_SEQPACKET, 0 };
 	long found = call32(102, 1, (long)algorithm, 0, 0, 0);
-	if (found == -1 && errno == EAFNOSUPPORT)
+	/* A kernel without it, or AppArmor. */
+	if (found == -1 && (errno == EAFNOSUPPORT || errno == EACCES))
 		errno = EPERM;
 	attempt("i386 socketcall(AF_ALG)", found);
 }
