@@ -132,7 +132,7 @@ fn own_profile() -> String {
     }
 }
 
-/// What the profile says, by apparmor.d(5). What the host's own files say of all programs
+/// What the profile says, by apparmor.d(5): the rules of Docker's `docker-default`. What the host's own files say of all programs
 /// (`abstractions/base`) is part of it.
 fn profile(host: &Path, engine: &str) -> String {
     let included = |file: &str, otherwise: &str| match host.join(file).exists() {
@@ -164,10 +164,10 @@ profile {DEFAULT_PROFILE} flags=(attach_disconnected,mediate_deleted) {{
   signal (send, receive) peer={DEFAULT_PROFILE},
   ptrace (trace, read, tracedby, readby) peer={DEFAULT_PROFILE},
 
-  # In /proc only processes, and of the kernel's variables those of namespaces.
+  # In /proc only processes, and of the kernel's variables those of shared memory.
   deny @{{PROC}}/* w,
   deny @{{PROC}}/{{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9]*}}/** w,
-  deny @{{PROC}}/sys/[^kn]** w,
+  deny @{{PROC}}/sys/[^k]** w,
   deny @{{PROC}}/sys/kernel/{{?,??,[^s][^h][^m]**}} w,
   deny @{{PROC}}/sysrq-trigger rwklx,
   deny @{{PROC}}/kcore rwklx,

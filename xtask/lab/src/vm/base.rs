@@ -55,7 +55,7 @@ pub(super) fn make(directory: &Path) -> Result<Base> {
         let found = found.with_context(|| format!("no {kind}* in the machine's /boot"))?;
         fs::copy(found.path(), target)?;
     }
-    make_disk(&tree, &base.disk, "3G")?;
+    make_disk(&tree, &base.disk, "10G")?;
     remove(&tree)?;
     fs::write(made_of, INCLUDED)?;
     Ok(base)
