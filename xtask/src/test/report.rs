@@ -132,14 +132,17 @@ fn count(counts: &str, word: &str) -> usize {
 /// The last lines of a run: what failed, and how many.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let chapters = [
-            ("unsteady, failed at first and passed alone", &self.unsteady),
-            ("failed", &self.failures),
-        ];
+        let chapters = [("unsteady", &self.unsteady), ("failed", &self.failures)];
         for (title, tests) in chapters {
             for test in tests {
-                writeln!(f, "---- {}: {title} ----", test.name)?;
-                writeln!(f, "{}", test.output.trim())?;
+                writeln!(f, "---- {title}: {} ----", test.name)?;
+                writeln!(f, "{}\n", test.output.trim())?;
+            }
+        }
+        // Their output may be long.
+        for (title, tests) in chapters {
+            for test in tests {
+                writeln!(f, "{title}: {}", test.name)?;
             }
         }
         let failed = self.failures.len();
@@ -190,8 +193,8 @@ error: 1 target failed:
         assert!(report.names_all());
         assert_eq!(
             report.to_string(),
-            "---- b::c: failed ----\nthread 'b::c' panicked at x.rs:1:1:\nno\n\
-             5 passed, 1 failed, 1 skipped\n"
+            "---- failed: b::c ----\nthread 'b::c' panicked at x.rs:1:1:\nno\n\n\
+             failed: b::c\n5 passed, 1 failed, 1 skipped\n"
         );
     }
 
@@ -205,8 +208,8 @@ error: 1 target failed:
         assert!(first.is_success());
         assert_eq!(
             first.to_string(),
-            "---- b::c: unsteady, failed at first and passed alone ----\n\
-             thread 'b::c' panicked at x.rs:1:1:\nno\n6 passed, 0 failed, 1 skipped\n"
+            "---- unsteady: b::c ----\nthread 'b::c' panicked at x.rs:1:1:\nno\n\n\
+             unsteady: b::c\n6 passed, 0 failed, 1 skipped\n"
         );
         let mut again = report(ONE_OF_THREE, false);
         again.run_again(&report(ONE_OF_THREE, false));
