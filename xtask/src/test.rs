@@ -37,6 +37,10 @@ pub(crate) fn run(filters: &[&str]) -> Result<()> {
         report.run_again(&execute(again)?);
     }
     print!("\n{report}");
+    ensure!(
+        report.is_success() || !report.failures().is_empty(),
+        "not everything could be built, or a test program died: see above"
+    );
     ensure!(report.is_success(), "tests failed");
     Ok(())
 }
@@ -57,6 +61,7 @@ fn execute(mut tests: Command) -> Result<Report> {
     let mut child = tests
         .spawn()
         .with_context(|| format!("cannot run {shown}"))?;
+    // The pipe ends when nobody can write to it.
     drop(tests);
     let mut report = Report::default();
     let mut reader = BufReader::new(reader);

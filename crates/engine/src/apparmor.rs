@@ -39,7 +39,7 @@ impl AppArmor {
         if !is_enabled || !Path::new(LOADED).exists() {
             return Self::Absent;
         }
-        match load(run) {
+        match load_own(run) {
             Ok(()) => Self::DefaultProfile,
             Err(error) => {
                 tracing::warn!(
@@ -58,33 +58,35 @@ impl AppArmor {
     /// Sees to it that the kernel has the default profile, where containers have one: others may
     /// take it away (`aa-remove-unknown`). Blocks.
     pub(crate) fn ensure(self, run: &Path) -> Result<()> {
-        match self {
-            Self::Absent | Self::NamedProfiles => Ok(()),
-            Self::DefaultProfile => load(run),
+        static LOADING: Mutex<()> = Mutex::new(());
+        if self != Self::DefaultProfile || is_loaded()? {
+            return Ok(());
         }
+        let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+        load_own(run)
     }
 }
 
-/// Loads the default profile unless it is, by an engine with the directory `run` and with the same
-/// text.
-fn load(run: &Path) -> Result<()> {
-    static LOADING: Mutex<()> = Mutex::new(());
-    let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+/// Loads the default profile unless it is, with the text of this engine: the directory `run` knows.
+fn load_own(run: &Path) -> Result<()> {
     let text = profile(Path::new("/etc/apparmor.d"), &own_profile());
     let note = run.join("apparmor-profile");
-    let loaded = fs::read_to_string(LOADED)
-        .map_err(|error| Error::because("look for profiles of AppArmor", &error))?;
-    let is_loaded = is_among(&loaded, DEFAULT_PROFILE);
-    if is_loaded && fs::read(&note).is_ok_and(|noted| noted == text.as_bytes()) {
+    if is_loaded()? && fs::read(&note).is_ok_and(|noted| noted == text.as_bytes()) {
         return Ok(());
     }
-    compile(&text)?;
+    load(&text)?;
     sampan_fs::write_file(&note, text.as_bytes(), Sync::Volatile)?;
     Ok(())
 }
 
+fn is_loaded() -> Result<bool> {
+    let loaded = fs::read_to_string(LOADED)
+        .map_err(|error| Error::because("look for profiles of AppArmor", &error))?;
+    Ok(is_among(&loaded, DEFAULT_PROFILE))
+}
+
 /// Hands the profile to AppArmor's own compiler, which gives it to the kernel.
-fn compile(text: &str) -> Result<()> {
+fn load(text: &str) -> Result<()> {
     let parser = parser().ok_or_else(|| {
         Error::internal(
             "the AppArmor profile of containers cannot be loaded: apparmor_parser is not there (Debian's package \
@@ -119,21 +121,27 @@ fn parser() -> Option<PathBuf> {
 }
 
 fn is_among(loaded: &str, profile: &str) -> bool {
-    let mut names = loaded.lines().filter_map(|line| line.rsplit_once(" ("));
-    names.any(|(name, _mode)| name == profile)
+    loaded.lines().any(|label| profile_of(label) == profile)
+}
+
+/// The profile of a label, which may have a mode: `NAME (MODE)`.
+fn profile_of(label: &str) -> &str {
+    label.rsplit_once(" (").map_or(label, |(name, _mode)| name)
 }
 
 /// The profile under which this engine runs, and so its shims.
 fn own_profile() -> String {
-    let label = fs::read_to_string("/proc/self/attr/apparmor/current").unwrap_or_default();
-    match label.trim().split(' ').next() {
-        Some("") | None => "unconfined".to_owned(),
-        Some(name) => name.to_owned(),
+    // Before Linux 5.8 there is one file for whatever gives labels.
+    let label = fs::read_to_string("/proc/self/attr/apparmor/current")
+        .or_else(|_| fs::read_to_string("/proc/self/attr/current"));
+    match label.as_deref().map(|label| profile_of(label.trim())) {
+        Ok("") | Err(_) => "unconfined".to_owned(),
+        Ok(name) => name.to_owned(),
     }
 }
 
-/// What the profile says, by apparmor.d(5): the rules of Docker's `docker-default`. What the host's own files say of all programs
-/// (`abstractions/base`) is part of it.
+/// What the profile says, by apparmor.d(5): the rules of Docker's `docker-default`. What the host's
+/// own files say of all programs (`abstractions/base`) is part of it.
 fn profile(host: &Path, engine: &str) -> String {
     let included = |file: &str, otherwise: &str| match host.join(file).exists() {
         true => format!("#include <{file}>"),
@@ -197,6 +205,7 @@ mod tests {
         assert!(is_among(loaded, "a b"));
         assert!(!is_among(loaded, "sampan"));
         assert!(!is_among("", "sampan-default"));
+        assert_eq!(profile_of("unconfined"), "unconfined");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::service::Inner;
 use super::spec;
 use super::start::{restarting, terminal_size};
 use super::view::{ExecState, ExecView};
+use crate::apparmor::AppArmor;
 use crate::shim::{refusal, unexpected};
 use crate::{Action, Error, ErrorKind, Result};
 
@@ -265,7 +266,7 @@ impl ExecStarter {
             terminal_size: self.console_size.and_then(terminal_size),
             attach,
         }));
-        if self.inner.host.apparmor.is_there() {
+        if self.inner.host.apparmor == AppArmor::DefaultProfile {
             let inner = self.inner.clone();
             crate::blocking(move || inner.host.apparmor.ensure(inner.paths.run())).await?;
         }

@@ -464,7 +464,13 @@ impl Inner {
         if !self.host.apparmor.is_there() {
             return String::new();
         }
-        let options = SecurityOptions::parse(&record.host.security_opt).unwrap_or_default();
+        // The others may be long: filters.
+        let options = record.host.security_opt.iter();
+        let options: Vec<_> = options
+            .filter(|o| o.starts_with("apparmor"))
+            .cloned()
+            .collect();
+        let options = SecurityOptions::parse(&options).unwrap_or_default();
         let profile = options.apparmor_profile(record.host.privileged, self.host.apparmor);
         profile.unwrap_or_default().to_owned()
     }
